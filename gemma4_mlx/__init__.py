@@ -1,0 +1,75 @@
+"""gemma4-mlx: Google's Gemma 4 on Apple silicon.
+
+The public names are listed here and imported on first use, so that `import gemma4_mlx` (and with it the command line's
+`--help`) costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .errors import (
+        CheckpointError,
+        ConfigError,
+        ContextLengthError,
+        Gemma4Error,
+        HubError,
+        InputError,
+    )
+    from .generation import generate, generate_tokens, stream_generate
+    from .loading import load
+    from .model import Gemma4, ModelInputs
+    from .processing import Processor
+    from .speech import transcribe
+
+__version__ = "0.1.0"
+
+_HOME_OF = {
+    "CheckpointError": "errors",
+    "ConfigError": "errors",
+    "ContextLengthError": "errors",
+    "Gemma4Error": "errors",
+    "HubError": "errors",
+    "InputError": "errors",
+    "Gemma4": "model",
+    "ModelInputs": "model",
+    "Processor": "processing",
+    "generate": "generation",
+    "generate_tokens": "generation",
+    "stream_generate": "generation",
+    "load": "loading",
+    "transcribe": "speech",
+}
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "ContextLengthError",
+    "Gemma4",
+    "Gemma4Error",
+    "HubError",
+    "InputError",
+    "ModelInputs",
+    "Processor",
+    "__version__",
+    "generate",
+    "generate_tokens",
+    "load",
+    "stream_generate",
+    "transcribe",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME_OF:
+        return getattr(import_module(f".{_HOME_OF[name]}", __name__), name)
+    # `gemma4_mlx.config` and the other rooms, without an import of their own.
+    if name in ("config", "errors", "model", "checkpoint", "processing", "generation", "speech"):
+        return import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,45 @@
+"""`load`: a name → the model and the processor that belongs to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from .checkpoint import load_model, read_config, resolve
+from .model import Gemma4
+from .processing import Processor
+
+
+def load(
+    name: str | Path,
+    *,
+    dtype: str | None = None,
+    per_layer: Literal["auto", "disk", "memory"] = "auto",
+    revision: str | None = None,
+    audio_window: int | None = None,
+) -> tuple[Gemma4, Processor]:
+    """Load a Gemma 4.
+
+    Args:
+        name: a short name (`"e2b"`, `"e4b"`, `"26b"`, `"31b"`), a Hub id, or a local folder.
+        dtype: `"float32"`, `"bfloat16"` or `"float16"` for everything that is not packed; None: as stored.
+        per_layer: where the per-layer-embedding table stays: `"disk"` reads rows as tokens ask for them, `"memory"`
+            holds it whole; `"auto"` is `"memory"`. The tokens are the same.
+        revision: branch, tag or commit of a Hub id.
+        audio_window: keys a token of the audio tower sees; None is the 12 of transformers, 13 the makers' JAX code.
+
+    Returns:
+        The model, its weights mapped and read on first use, and the processor that makes its inputs.
+
+    Raises:
+        HubError: the name cannot be found or fetched.
+        CheckpointError: files are missing or damaged, or do not fit `config.json`.
+        ConfigError: the checkpoint is not a Gemma 4.
+        ValueError: an argument has a value it cannot have.
+    """
+    folder = resolve(str(name), revision)
+    config = read_config(folder)
+    # The processor first: it fails fast, and weights are not worth mapping for a tokenizer that does not fit.
+    processor = Processor.from_folder(folder, config)
+    model = load_model(folder, config, dtype=dtype, per_layer=per_layer, audio_window=audio_window)
+    return model, processor

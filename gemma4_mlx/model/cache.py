@@ -1,0 +1,248 @@
+"""Keys and values of the tokens already read, one cache per layer that owns keys and values.
+
+Both kinds speak mlx-lm's cache interface (`update_and_fetch`, `offset`, `state`, `trim`, `make_mask`, …), so that
+`mlx_lm.generate` runs the model; they are not mlx-lm's classes because importing any part of it imports transformers
+(1–3 s). KV-shared layers have no cache: they read the arrays their source layer just returned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+_STEP = 256  # buffers grow by this many tokens: few reallocations, little waste
+
+Mask = mx.array | str | None
+
+
+def attention_mask(
+    length: int, past: int, window: int | None = None, image_blocks: np.ndarray | None = None, as_array: bool = False
+) -> Mask:
+    """Which of `past + length` keys each of the `length` new queries may see.
+
+    Args:
+        length: new tokens; their keys are the last `length`.
+        past: keys before them, oldest first.
+        window: a query sees itself and `window - 1` keys before it; None: all of them.
+        image_blocks: int `[length]`, equal numbers for tokens of one image, -1 elsewhere: a query also sees the later
+            tokens of its own image, never beyond the window to the left.
+        as_array: always a boolean array, never the short forms.
+
+    Returns:
+        bool `[length, past + length]`, or the short forms that attention kernels take: `"causal"`, or None for one
+        query that sees every key.
+    """
+    bounded = window is not None and past + length > window
+    if image_blocks is None and not bounded and not as_array:
+        return "causal" if length > 1 else None
+    query = np.arange(past, past + length)[:, None]
+    key = np.arange(past + length)[None, :]
+    allowed = key <= query
+    if image_blocks is not None:
+        blocks = np.concatenate([np.full(past, -1), image_blocks])
+        allowed |= (blocks[past:, None] == blocks[None, :]) & (blocks[None, :] >= 0)
+    if window is not None:
+        allowed &= key > query - window
+    return mx.array(allowed)
+
+
+class _Cache:
+    """What both kinds share: `[B, kv_heads, capacity, head_dim]` buffers, of which `size()` tokens are in use."""
+
+    def __init__(self) -> None:
+        self.keys: mx.array | None = None
+        self.values: mx.array | None = None
+        self.offset = 0  # tokens seen so far, also the position of the next one
+
+    def size(self) -> int:
+        return self.offset
+
+    def empty(self) -> bool:
+        return self.keys is None
+
+    @property
+    def nbytes(self) -> int:
+        return 0 if self.keys is None or self.values is None else self.keys.nbytes + self.values.nbytes
+
+    @property
+    def state(self) -> tuple[Any, ...]:
+        return self.keys, self.values, self.offset
+
+    @state.setter
+    def state(self, value: tuple[Any, ...]) -> None:
+        self.keys, self.values, self.offset = value
+
+    def keys_and_values(self) -> tuple[mx.array, mx.array]:
+        assert self.keys is not None
+        assert self.values is not None
+        used = self.size()
+        if used == self.keys.shape[2]:
+            return self.keys, self.values
+        return self.keys[..., :used, :], self.values[..., :used, :]
+
+    def _grow(self, keys: mx.array, values: mx.array, by: int) -> None:
+        """Make room for `by` more tokens shaped like `keys` and `values`."""
+        room_k, room_v = (mx.zeros((*a.shape[:2], by, a.shape[3]), a.dtype) for a in (keys, values))
+        if self.keys is None or self.values is None:
+            self.keys, self.values = room_k, room_v
+        else:
+            self.keys = mx.concatenate([self.keys, room_k], axis=2)
+            self.values = mx.concatenate([self.values, room_v], axis=2)
+
+
+class FullCache(_Cache):
+    """Cache of a full-attention layer: every token, in order."""
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        """Append `[B, kv_heads, L, head_dim]`; return all keys and values so far, oldest first."""
+        start, end = self.offset, self.offset + keys.shape[2]
+        capacity = 0 if self.keys is None else self.keys.shape[2]
+        if end > capacity:
+            self._grow(keys, values, by=-(-(end - capacity) // _STEP) * _STEP)
+        assert self.keys is not None
+        assert self.values is not None
+        self.keys[..., start:end, :] = keys
+        self.values[..., start:end, :] = values
+        self.offset = end
+        return self.keys_and_values()
+
+    def make_mask(self, length: int, window_size: int | None = None, return_array: bool = False) -> Mask:
+        return attention_mask(length, self.offset, window_size, as_array=return_array)
+
+    def is_trimmable(self) -> bool:
+        return True
+
+    def trim(self, n: int) -> int:
+        """Forget the last `n` tokens; returns how many were forgotten."""
+        n = min(self.offset, n)
+        self.offset -= n
+        return n
+
+    def mark(self) -> tuple[Any, ...]:
+        # Rows past `offset` are never read, so the offset alone undoes an update.
+        return (self.offset,)
+
+    def restore(self, mark: tuple[Any, ...]) -> None:
+        (self.offset,) = mark
+
+
+class SlidingCache(_Cache):
+    """Cache of a sliding-window layer: a ring in which the token at position p lies in slot `p % window`.
+
+    It never holds more than `window` tokens; while a chunk of L tokens is in work attention reads `window - 1 + L`.
+    """
+
+    def __init__(self, window: int) -> None:
+        super().__init__()
+        self.window = window
+
+    @property
+    def state(self) -> tuple[Any, ...]:
+        return self.keys, self.values, self.offset, self.window
+
+    @state.setter
+    def state(self, value: tuple[Any, ...]) -> None:
+        self.keys, self.values, self.offset, self.window = value
+
+    def size(self) -> int:
+        return min(self.offset, self.window)
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        """Add `[B, kv_heads, L, head_dim]`; return the keys and values these L queries may need.
+
+        One token: the whole ring, in no particular order (RoPE is in the keys already, order does not matter).
+        More: the `window - 1` tokens before the chunk and the chunk itself, oldest first.
+        """
+        if keys.shape[2] == 1:
+            return self._write_one(keys, values)
+        if self.keys is not None and self.values is not None:
+            keys = mx.concatenate([*self._past(self.keys), keys], axis=2)
+            values = mx.concatenate([*self._past(self.values), values], axis=2)
+        self.offset += keys.shape[2] - self._past_length()
+        self.keys, self.values = self._as_ring(keys), self._as_ring(values)
+        return keys, values
+
+    def _past_length(self) -> int:
+        """How many tokens before the next chunk its queries can see."""
+        return min(self.offset, self.window - 1)
+
+    def _past(self, ring: mx.array) -> list[mx.array]:
+        """The last `window - 1` tokens, oldest first, as one or two pieces of the ring."""
+        if self.offset < self.window:
+            return [ring[..., : self.offset, :]]
+        oldest = self.offset % self.window
+        pieces = [ring[..., oldest + 1 :, :], ring[..., :oldest, :]]
+        return [piece for piece in pieces if piece.shape[2]]
+
+    def _as_ring(self, ordered: mx.array) -> mx.array:
+        """Tokens that end at `offset`, oldest first → the last `window` of them, each in its slot."""
+        if self.offset <= self.window:
+            return ordered
+        ordered = ordered[..., -self.window :, :]
+        first_slot = self.offset % self.window
+        split = self.window - first_slot
+        return mx.concatenate([ordered[..., split:, :], ordered[..., :split, :]], axis=2)
+
+    def _write_one(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        slot = self.offset % self.window
+        capacity = 0 if self.keys is None else self.keys.shape[2]
+        if slot >= capacity:
+            self._grow(keys, values, by=min(_STEP, self.window - capacity))
+        assert self.keys is not None
+        assert self.values is not None
+        self.keys[..., slot : slot + 1, :] = keys
+        self.values[..., slot : slot + 1, :] = values
+        self.offset += 1
+        return self.keys_and_values()
+
+    def make_mask(
+        self,
+        length: int,
+        window_size: int | None = None,
+        return_array: bool = False,
+        image_blocks: np.ndarray | None = None,
+    ) -> Mask:
+        if length == 1 and window_size is None and not return_array:
+            return None
+        return attention_mask(length, self._past_length(), window_size or self.window, image_blocks, return_array)
+
+    def is_trimmable(self) -> bool:
+        # Once the ring has wrapped, tokens that a shorter history would need are gone.
+        return self.offset < self.window
+
+    def trim(self, n: int) -> int:
+        """Forget the last `n` tokens; returns how many were forgotten, 0 once the ring has wrapped."""
+        n = min(self.offset, n) if self.is_trimmable() else 0
+        self.offset -= n
+        return n
+
+    def mark(self) -> tuple[Any, ...]:
+        return self.keys, self.values, self.offset
+
+    def restore(self, mark: tuple[Any, ...]) -> None:
+        # A single token written in between overwrote one slot of these same arrays. It held the one token that no later
+        # query can see, and the next token is written over it.
+        self.keys, self.values, self.offset = mark
+
+
+KVCache = FullCache | SlidingCache
+
+
+@contextmanager
+def restoring(cache: Sequence[KVCache]) -> Iterator[None]:
+    """Put every layer's cache back as it was if the body does not finish, be it by an error or by Ctrl-C.
+
+    Without it an interrupt between two layers leaves some of them a token ahead of the others. Leave the body before
+    evaluating: the marks keep old buffers alive, and MLX updates a buffer in place only when nothing else holds it.
+    """
+    marks = [layer_cache.mark() for layer_cache in cache]
+    try:
+        yield
+    except BaseException:
+        for layer_cache, mark in zip(cache, marks, strict=True):
+            layer_cache.restore(mark)
+        raise

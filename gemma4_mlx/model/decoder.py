@@ -1,0 +1,277 @@
+"""Gemma 4's decoder: embeddings in, hidden states out.
+
+One layer, in order: attention (sliding or full), MLP (with experts beside it in the 26B-A4B), the per-layer-embedding
+gate (E2B, E4B), and a scalar. Every sub-block is normalised before and after and added to the residual.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from ..config import TextConfig
+from .cache import FullCache, KVCache, Mask, SlidingCache
+from .experts import Experts, Router
+from .layers import GatedMLP, unit_rms_norm
+
+KeysValues = tuple[mx.array, mx.array]
+
+
+class RotaryEmbedding:
+    """RoPE of one kind of layer.
+
+    "Proportional" RoPE of full layers: wavelengths are spread over the whole head, but only the first fraction of the
+    pairs rotates. Pair i is (i, i + head_dim / 2), so what stays fixed is the end of both halves, not of the head.
+    """
+
+    def __init__(self, config: TextConfig, layer: int):
+        rope = config.sliding_rope if config.is_sliding(layer) else config.full_rope
+        self.dims = config.layer_head_dim(layer)
+        self.base: float | None = rope.theta
+        self.wavelengths: mx.array | None = None
+        rotated = int(rope.rotated_fraction * self.dims // 2)
+        if rotated < self.dims // 2:
+            exponents = np.arange(0, 2 * rotated, 2, dtype=np.float32) / self.dims
+            still = np.full(self.dims // 2 - rotated, np.inf, dtype=np.float32)
+            self.base = None
+            self.wavelengths = mx.array(np.concatenate([np.float32(rope.theta) ** exponents, still]))
+
+    def __call__(self, x: mx.array, offset: int) -> mx.array:
+        """`x` `[B, heads, L, head_dim]`; its first token stands at position `offset`."""
+        return mx.fast.rope(
+            x, self.dims, traditional=False, base=self.base, scale=1.0, offset=offset, freqs=self.wavelengths
+        )
+
+
+class Attention(nn.Module):
+    """Grouped-query attention. The scale is 1: the norms of queries and keys carry it."""
+
+    def __init__(self, config: TextConfig, layer: int):
+        super().__init__()
+        hidden, eps = config.hidden_size, config.rms_norm_eps
+        self._heads = config.num_attention_heads
+        self._kv_heads = config.layer_kv_heads(layer)
+        self._head_dim = config.layer_head_dim(layer)
+        self._eps = eps
+        self._rope = RotaryEmbedding(config, layer)
+        self._owns_kv = layer < config.first_kv_shared_layer
+        self._values_are_keys = config.layer_shares_k_and_v(layer)
+
+        self.q_proj = nn.Linear(hidden, self._heads * self._head_dim, bias=False)
+        self.o_proj = nn.Linear(self._heads * self._head_dim, hidden, bias=False)
+        self.q_norm = nn.RMSNorm(self._head_dim, eps=eps)
+        if self._owns_kv:
+            self.k_proj = nn.Linear(hidden, self._kv_heads * self._head_dim, bias=False)
+            self.k_norm = nn.RMSNorm(self._head_dim, eps=eps)
+            if not self._values_are_keys:
+                self.v_proj = nn.Linear(hidden, self._kv_heads * self._head_dim, bias=False)
+
+    def __call__(
+        self, x: mx.array, mask: Mask, offset: int, cache: KVCache | None, shared: KeysValues | None
+    ) -> tuple[mx.array, KeysValues]:
+        """Attend from `x` `[B, L, hidden]`, whose first token stands at `offset`.
+
+        A layer that owns keys and values adds them to `cache`; a KV-shared one reads `shared`, the arrays its source
+        layer returned. Returns `[B, L, hidden]` and the keys and values attended to.
+        """
+        batch, length, _ = x.shape
+        queries = self.q_norm(self.q_proj(x).reshape(batch, length, self._heads, self._head_dim))
+        queries = self._rope(queries.transpose(0, 2, 1, 3), offset)
+        if self._owns_kv:
+            assert cache is not None
+            shared = cache.update_and_fetch(*self._new_keys_values(x, offset))
+        assert shared is not None
+        keys, values = shared
+        out = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=1.0, mask=mask)
+        return self.o_proj(out.transpose(0, 2, 1, 3).reshape(batch, length, -1)), shared
+
+    def _new_keys_values(self, x: mx.array, offset: int) -> KeysValues:
+        batch, length, _ = x.shape
+        shape = (batch, length, self._kv_heads, self._head_dim)
+        raw_keys = self.k_proj(x).reshape(shape)
+        # k = v: the values are the keys before their norm and rotation, then normalised like any values.
+        raw_values = raw_keys if self._values_are_keys else self.v_proj(x).reshape(shape)
+        keys = self._rope(self.k_norm(raw_keys).transpose(0, 2, 1, 3), offset)
+        values = unit_rms_norm(raw_values, self._eps).transpose(0, 2, 1, 3)
+        return keys, values
+
+
+class DecoderLayer(nn.Module):
+    """One block of the decoder."""
+
+    def __init__(self, config: TextConfig, layer: int):
+        super().__init__()
+        hidden, eps = config.hidden_size, config.rms_norm_eps
+        norm = partial(nn.RMSNorm, hidden, eps=eps)
+        self._has_experts = config.enable_moe_block
+        self._has_per_layer_input = config.hidden_size_per_layer_input > 0
+
+        self.input_layernorm = norm()
+        self.self_attn = Attention(config, layer)
+        self.post_attention_layernorm = norm()
+        self.pre_feedforward_layernorm = norm()
+        self.mlp = GatedMLP(hidden, config.layer_intermediate_size(layer))
+        self.post_feedforward_layernorm = norm()
+        if self._has_experts:
+            self.router = Router(config)
+            self.experts = Experts(config)
+            self.post_feedforward_layernorm_1 = norm()
+            self.pre_feedforward_layernorm_2 = norm()
+            self.post_feedforward_layernorm_2 = norm()
+        if self._has_per_layer_input:
+            self.per_layer_input_gate = nn.Linear(hidden, config.hidden_size_per_layer_input, bias=False)
+            self.per_layer_projection = nn.Linear(config.hidden_size_per_layer_input, hidden, bias=False)
+            self.post_per_layer_input_norm = norm()
+        self.layer_scalar = mx.ones((1,))
+
+    def __call__(
+        self,
+        x: mx.array,
+        mask: Mask,
+        offset: int,
+        cache: KVCache | None,
+        shared: KeysValues | None,
+        per_layer_input: mx.array | None,
+    ) -> tuple[mx.array, KeysValues]:
+        """`x` `[B, L, hidden]`, `per_layer_input` `[B, L, per_layer_dim]` → the new `x`, and keys and values."""
+        attended, keys_values = self.self_attn(self.input_layernorm(x), mask, offset, cache, shared)
+        x = x + self.post_attention_layernorm(attended)
+        x = x + self.post_feedforward_layernorm(self._feed_forward(x))
+        if self._has_per_layer_input:
+            assert per_layer_input is not None
+            gated = nn.gelu_approx(self.per_layer_input_gate(x)) * per_layer_input
+            x = x + self.post_per_layer_input_norm(self.per_layer_projection(gated))
+        return x * self.layer_scalar, keys_values
+
+    def _feed_forward(self, x: mx.array) -> mx.array:
+        dense = self.mlp(self.pre_feedforward_layernorm(x))
+        if not self._has_experts:
+            return dense
+        # Router and experts read the residual itself, not what the dense MLP reads.
+        sparse = self.experts(self.pre_feedforward_layernorm_2(x), *self.router(x))
+        return self.post_feedforward_layernorm_1(dense) + self.post_feedforward_layernorm_2(sparse)
+
+
+class Decoder(nn.Module):
+    """Embeddings, layers, final norm and the (tied) head."""
+
+    def __init__(self, config: TextConfig):
+        super().__init__()
+        self._config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = [DecoderLayer(config, i) for i in range(config.num_hidden_layers)]
+        self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        width = config.num_hidden_layers * config.hidden_size_per_layer_input
+        if width:
+            self.embed_tokens_per_layer = nn.Embedding(config.vocab_size_per_layer_input, width)
+            self.per_layer_model_projection = nn.Linear(config.hidden_size, width, bias=False)
+            self.per_layer_projection_norm = nn.RMSNorm(config.hidden_size_per_layer_input, eps=config.rms_norm_eps)
+
+    def make_cache(self) -> list[KVCache]:
+        """An empty cache: one entry per layer that owns keys and values."""
+        config = self._config
+        return [
+            SlidingCache(config.sliding_window) if config.is_sliding(i) else FullCache()
+            for i in range(config.first_kv_shared_layer)
+        ]
+
+    def embed(self, ids: mx.array) -> mx.array:
+        """Ids `[B, L]` → embeddings `[B, L, hidden]`."""
+        # The scale stays outside the table, so that the table is a plain one: it can be quantized, and as the tied head
+        # it is used unscaled.
+        return self.embed_tokens(ids) * self._config.hidden_size**0.5
+
+    def per_layer_inputs(self, ids: mx.array, embeddings: mx.array) -> mx.array | None:
+        """What each layer's gate is given: the id's row of the per-layer table, and a projection of the embedding.
+
+        Args:
+            ids: `[B, L]`, placeholders already replaced by the pad id.
+            embeddings: `[B, L, hidden]`, soft tokens already in place.
+
+        Returns:
+            `[B, L, layers, per_layer_dim]`; None for sizes without per-layer embeddings.
+        """
+        config = self._config
+        dim = config.hidden_size_per_layer_input
+        if not dim:
+            return None
+        shape = (*ids.shape, config.num_hidden_layers, dim)
+        rows = self.embed_tokens_per_layer(ids).reshape(shape) * dim**0.5
+        projected = (self.per_layer_model_projection(embeddings) * config.hidden_size**-0.5).reshape(shape)
+        return (self.per_layer_projection_norm(projected) + rows) * 2**-0.5
+
+    def __call__(
+        self,
+        embeddings: mx.array,
+        per_layer_inputs: mx.array | None,
+        cache: Sequence[KVCache],
+        image_blocks: np.ndarray | None = None,
+        last_only: bool = False,
+    ) -> mx.array:
+        """Run all layers.
+
+        Args:
+            embeddings: `[B, L, hidden]`.
+            per_layer_inputs: from `per_layer_inputs`.
+            cache: from `make_cache`; L tokens are added to it.
+            image_blocks: int `[L]`: equal numbers for tokens of one image that see each other, -1 elsewhere.
+            last_only: return the last position alone. The KV-shared layers write no keys or values, so only this
+                position has to run through them (20 of E2B's 35 layers).
+
+        Returns:
+            Normalised hidden states `[B, L, hidden]`, or `[B, 1, hidden]`.
+        """
+        config = self._config
+        x, offset = embeddings, cache[0].offset
+        masks = self._masks(x.shape[1], cache, image_blocks)
+        latest: dict[str, KeysValues] = {}  # by kind of layer: what its KV-shared layers will read
+        for i, layer in enumerate(self.layers):
+            if i == config.first_kv_shared_layer and last_only:
+                offset += x.shape[1] - 1
+                x, masks, latest = x[:, -1:], dict.fromkeys(masks), self._visible_to_last(latest)
+                per_layer_inputs = None if per_layer_inputs is None else per_layer_inputs[:, -1:]
+            kind = config.layer_types[i]
+            x, latest[kind] = layer(
+                x,
+                masks[kind],
+                offset,
+                cache[i] if i < config.first_kv_shared_layer else None,
+                latest.get(kind),
+                None if per_layer_inputs is None else per_layer_inputs[:, :, i],
+            )
+        return self.norm(x[:, -1:] if last_only else x)
+
+    def logits(self, hidden: mx.array) -> mx.array:
+        """Hidden states `[B, L, hidden]` → float32 logits `[B, L, vocab]`, softly capped."""
+        # bf16 has 8 bits of precision: capping in it would merge logits that differ.
+        logits = self.embed_tokens.as_linear(hidden).astype(mx.float32)
+        cap = self._config.final_logit_softcapping
+        return logits if cap is None else _softcap(logits, cap)
+
+    def _masks(self, length: int, cache: Sequence[KVCache], image_blocks: np.ndarray | None) -> dict[str, Mask]:
+        masks: dict[str, Mask] = {}
+        for kind, layer_cache in zip(self._config.layer_types, cache, strict=False):
+            if kind not in masks:
+                if isinstance(layer_cache, SlidingCache):
+                    # Full layers stay causal even inside an image.
+                    masks[kind] = layer_cache.make_mask(length, image_blocks=image_blocks)
+                else:
+                    masks[kind] = layer_cache.make_mask(length)
+        return masks
+
+    def _visible_to_last(self, latest: dict[str, KeysValues]) -> dict[str, KeysValues]:
+        """The keys and values that the last query sees, so that it needs no mask."""
+        window = self._config.sliding_window
+        return {
+            kind: (keys[..., -window:, :], values[..., -window:, :]) if kind == "sliding_attention" else (keys, values)
+            for kind, (keys, values) in latest.items()
+        }
+
+
+@partial(mx.compile, shapeless=True)
+def _softcap(logits: mx.array, cap: float) -> mx.array:
+    return mx.tanh(logits / cap) * cap

@@ -1,0 +1,119 @@
+"""Gemma 4, whole: the decoder, the towers a size has, and the place where their soft tokens meet the words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from ..config import Config
+from ..errors import InputError
+from .audio import AudioTower
+from .cache import KVCache
+from .decoder import Decoder, DecoderLayer
+from .inputs import ModelInputs, audio_positions, image_blocks, vision_positions
+from .layers import SoftTokenProjection
+from .vision import VisionTower
+
+
+class Gemma4(nn.Module):
+    """A Gemma 4 of any size.
+
+    Building one is free: weights are lazy until loaded or evaluated. Besides `ModelInputs` it takes plain ids, and with
+    `make_cache`, `layers` and `model(ids, cache=cache)` it is a model to mlx-lm as well.
+
+    Args:
+        config: from `Config.from_dict`.
+    """
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.config = config
+        hidden = config.text.hidden_size
+        self.language_model = Decoder(config.text)
+        if config.vision is not None:
+            self.vision_tower = VisionTower(config.vision)
+            self.embed_vision = SoftTokenProjection(config.vision.hidden_size, hidden, config.vision.rms_norm_eps)
+        if config.audio is not None:
+            self.audio_tower = AudioTower(config.audio)
+            self.embed_audio = SoftTokenProjection(config.audio.output_proj_dims, hidden, config.audio.rms_norm_eps)
+
+    @property
+    def layers(self) -> list[DecoderLayer]:
+        return self.language_model.layers
+
+    def make_cache(self) -> list[KVCache]:
+        """An empty cache for one sequence or a batch of equally long ones."""
+        return self.language_model.make_cache()
+
+    def __call__(
+        self,
+        inputs: ModelInputs | mx.array,
+        cache: Sequence[KVCache] | None = None,
+        last_only: bool = False,
+    ) -> mx.array:
+        """Logits of the next token.
+
+        Args:
+            inputs: a prompt, a piece of one (`split_inputs`), or plain ids int `[B, L]`.
+            cache: from `make_cache`; what it already holds comes before `inputs`, and `inputs` are added to it.
+            last_only: only the last position's logits: the fast path for prompts.
+
+        Returns:
+            float32 `[B, L, vocab]`, with `last_only` `[B, 1, vocab]`.
+
+        Raises:
+            ValueError: no tokens; or placeholders and soft tokens differ in number.
+            InputError: pictures or sound for a size that has no such tower.
+        """
+        if cache is None:
+            cache = self.make_cache()
+        if not isinstance(inputs, ModelInputs):
+            inputs = ModelInputs(inputs)
+        if inputs.input_ids.ndim != 2 or inputs.input_ids.size == 0:
+            raise ValueError(f"ids must be [batch, length] and not empty, their shape is {inputs.input_ids.shape}")
+        ids, embeddings, blocks = self._embed(inputs)
+        per_layer_inputs = self.language_model.per_layer_inputs(ids, embeddings)
+        hidden = self.language_model(embeddings, per_layer_inputs, cache, blocks, last_only)
+        return self.language_model.logits(hidden)
+
+    def encode_images(self, inputs: ModelInputs) -> list[mx.array]:
+        """Soft tokens of each picture and video frame: `[rows * columns / 9, hidden]`, in order of appearance."""
+        if inputs.images and self.config.vision is None:
+            raise InputError("this checkpoint has no vision tower: choose one that sees, such as e2b")
+        return [self.embed_vision(self.vision_tower(image)) for image in inputs.images]
+
+    def encode_audio(self, inputs: ModelInputs) -> list[mx.array]:
+        """Soft tokens of each clip: `[ceil(frames / 4), hidden]`, 40 ms apart, in order of appearance."""
+        if inputs.log_mels and self.config.audio is None:
+            raise InputError("this checkpoint has no audio tower: choose e2b or e4b, which hear")
+        return [self.embed_audio(self.audio_tower(log_mel)) for log_mel in inputs.log_mels]
+
+    def _embed(self, inputs: ModelInputs) -> tuple[mx.array, mx.array, np.ndarray | None]:
+        """Ids for the per-layer table, embeddings with soft tokens in place, and which positions are one image."""
+        decoder, ids = self.language_model, inputs.input_ids
+        if not inputs.images and not inputs.log_mels:
+            return ids, decoder.embed(ids), None
+        host_ids = np.array(ids)[0]
+        # A placeholder has no row of its own in the per-layer table: the reference looks up the pad id's.
+        is_placeholder = np.isin(host_ids, self.config.placeholder_ids)
+        ids = mx.array(np.where(is_placeholder, self.config.pad_token_id, host_ids))[None]
+        embeddings = decoder.embed(ids)
+        for soft_tokens, positions in (
+            (self.encode_images(inputs), vision_positions(host_ids, self.config)),
+            (self.encode_audio(inputs), audio_positions(host_ids, self.config)),
+        ):
+            if sum(len(tokens) for tokens in soft_tokens) != len(positions):
+                raise ValueError(
+                    f"{len(positions)} placeholders in the ids, "
+                    f"but {sum(len(tokens) for tokens in soft_tokens)} soft tokens to fill them"
+                )
+            if soft_tokens:
+                filling = mx.concatenate(soft_tokens).astype(embeddings.dtype)
+                embeddings[:, mx.array(positions)] = filling
+        blocks = (
+            image_blocks(host_ids, self.config) if inputs.images and self.config.text.bidirectional_images else None
+        )
+        return ids, embeddings, blocks

@@ -1,0 +1,99 @@
+"""What a prompt is once it has left words, pictures and sound behind: ids and features.
+
+The processor makes these, the model reads them; neither needs to know the other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mlx.core as mx
+import numpy as np
+
+from ..config import Config
+
+
+@dataclass(frozen=True)
+class ImagePatches:
+    """One picture (or one video frame), resized and cut into patches.
+
+    Attributes:
+        patches: float32 `[rows * columns, 3 * patch_size**2]`, values in [0, 1]; row order, channel last in a patch.
+        rows: patches from top to bottom, a multiple of the pooling kernel (3).
+        columns: patches from left to right, a multiple of the pooling kernel (3).
+    """
+
+    patches: mx.array
+    rows: int
+    columns: int
+
+
+@dataclass(frozen=True)
+class ModelInputs:
+    """A prompt ready for `Gemma4`.
+
+    Attributes:
+        input_ids: int32 `[1, L]`; every soft token's place holds its placeholder id.
+        images: pictures and video frames, in order of appearance.
+        log_mels: one float32 `[frames, 128]` per audio clip, in order of appearance; frames are 10 ms apart.
+    """
+
+    input_ids: mx.array
+    images: tuple[ImagePatches, ...] = ()
+    log_mels: tuple[mx.array, ...] = ()
+
+
+def vision_positions(ids: np.ndarray, config: Config) -> np.ndarray:
+    """Positions in `ids` `[L]` that pictures and video frames fill."""
+    return np.flatnonzero((ids == config.image_token_id) | (ids == config.video_token_id))
+
+
+def audio_positions(ids: np.ndarray, config: Config) -> np.ndarray:
+    """Positions in `ids` `[L]` that sound fills."""
+    return np.flatnonzero(ids == config.audio_token_id)
+
+
+def image_blocks(ids: np.ndarray, config: Config) -> np.ndarray:
+    """Numbers the runs of picture placeholders in `ids` `[L]` from 0; -1 everywhere else."""
+    is_image = (ids == config.image_token_id) | (ids == config.video_token_id)
+    starts = is_image & ~np.concatenate([[False], is_image[:-1]])
+    return np.where(is_image, np.cumsum(starts) - 1, -1)
+
+
+def split_inputs(inputs: ModelInputs, config: Config, max_tokens: int) -> list[ModelInputs]:
+    """Cut a prompt into consecutive pieces to be read one after another into the same cache.
+
+    A picture or a clip is never cut: its piece is as much longer than `max_tokens` as it needs. (The tokens of one
+    picture may see each other in both directions, so they have to be read at once.)
+
+    Args:
+        inputs: the whole prompt.
+        config: names the placeholder ids.
+        max_tokens: the aimed-for length of a piece.
+
+    Raises:
+        ValueError: `max_tokens` is not positive.
+    """
+    if max_tokens < 1:
+        raise ValueError(f"max_tokens must be at least 1, not {max_tokens}")
+    ids = np.array(inputs.input_ids)[0]
+    # A cut before position p is allowed unless p continues a run of the same placeholder.
+    joined = np.isin(ids[1:], config.placeholder_ids) & (ids[1:] == ids[:-1])
+    allowed = np.concatenate([[True], ~joined, [True]])
+    pieces, start, images, clips = [], 0, 0, 0
+    while start < len(ids):
+        end = min(start + max_tokens, len(ids))
+        back = next((p for p in range(end, start, -1) if allowed[p]), None)
+        end = back or next(p for p in range(end, len(ids) + 1) if allowed[p])
+        piece = ids[start:end]
+        n_images = int(image_blocks(piece, config).max(initial=-1)) + 1
+        n_clips = int(np.count_nonzero(np.diff(piece == config.audio_token_id, prepend=False, append=False)) // 2)
+        pieces.append(
+            ModelInputs(
+                input_ids=inputs.input_ids[:, start:end],
+                images=inputs.images[images : images + n_images],
+                log_mels=inputs.log_mels[clips : clips + n_clips],
+            )
+        )
+        start, images, clips = end, images + n_images, clips + n_clips
+    return pieces
