@@ -38,8 +38,6 @@ def load(
         ValueError: an argument has a value it cannot have.
     """
     folder = resolve(str(name), revision)
-    config = read_config(folder)
-    # The processor first: it fails fast, and weights are not worth mapping for a tokenizer that does not fit.
-    processor = Processor.from_folder(folder, config)
-    model = load_model(folder, config, dtype=dtype, per_layer=per_layer, audio_window=audio_window)
-    return model, processor
+    model = load_model(folder, read_config(folder), dtype=dtype, per_layer=per_layer, audio_window=audio_window)
+    # The model's own config: a checkpoint without a tower's weights has a model without that tower.
+    return model, Processor.from_folder(folder, model.config)

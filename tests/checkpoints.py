@@ -158,8 +158,12 @@ def _randomise(model: torch.nn.Module, seed: int) -> None:
             value = 0.5 + normal(tensor.shape, 0.1)
         elif name.endswith(("norm.weight", "norm_1.weight", "norm_2.weight")) or "norm" in name.split(".")[-2]:
             value = 1 + normal(tensor.shape, 0.2)
-        elif "embed_tokens" in name:
+        elif "embed_tokens_per_layer" in name:
             value = normal(tensor.shape, 0.25)
+        elif "embed_tokens" in name:
+            # Small beside what the layers add: the table is the head as well, and a model whose embeddings outweigh its
+            # layers says its last token again, whatever the layers do.
+            value = normal(tensor.shape, 0.02)
         elif last == "position_embedding_table":
             value = normal(tensor.shape, 0.3)
         elif tensor.ndim >= 2:
@@ -182,8 +186,13 @@ def build_checkpoint(
     folder: Path, variant: str, seed: int = 0, spelling: str = "published", dtype: torch.dtype = torch.float32
 ) -> Gemma4ForConditionalGeneration:
     """Write a checkpoint folder and return the reference model it holds, converted to `dtype`."""
-    model = build_reference(variant, seed, spelling).to(dtype)
-    model.save_pretrained(folder)
+    model = build_reference(variant, seed, spelling)
+    if dtype == torch.float32:
+        model.save_pretrained(folder)
+    else:
+        model.to(dtype).save_pretrained(folder)
+        # `to` rounded the rotary frequencies too, which are not weights: as loaded from the file they are exact.
+        model = Gemma4ForConditionalGeneration.from_pretrained(folder, dtype=dtype).eval()
     config = {**raw_config(variant, spelling), "dtype": str(dtype).removeprefix("torch.")}
     (folder / "config.json").write_text(json.dumps(config, indent=1))
     write_tokenizer(folder)

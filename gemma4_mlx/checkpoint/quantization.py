@@ -17,6 +17,7 @@ from ..errors import CheckpointError
 # MLX's microscaling modes by (bits, group size); their scales are single bytes and they have no biases.
 _MICROSCALING = {(4, 32): "mxfp4", (8, 32): "mxfp8", (4, 16): "nvfp4"}
 _AFFINE_BITS = (2, 3, 4, 5, 6, 8)
+_AFFINE_GROUPS = (32, 64, 128)
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Packing:
         bits, bits_rest = divmod(packed_columns * 32, columns)
         group_size, group_rest = divmod(columns, max(scale_columns, 1))
         if not bits_rest and not group_rest:
-            if has_biases and bits in _AFFINE_BITS:
+            if has_biases and bits in _AFFINE_BITS and group_size in _AFFINE_GROUPS:
                 return cls(group_size, bits, "affine")
             if not has_biases and (bits, group_size) in _MICROSCALING:
                 return cls(group_size, bits, _MICROSCALING[bits, group_size])

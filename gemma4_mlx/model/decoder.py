@@ -16,7 +16,7 @@ import numpy as np
 from ..config import TextConfig
 from .cache import FullCache, KVCache, Mask, SlidingCache
 from .experts import Experts, Router
-from .layers import GatedMLP, unit_rms_norm
+from .layers import GatedMLP, geglu, unit_rms_norm
 
 KeysValues = tuple[mx.array, mx.array]
 
@@ -70,26 +70,8 @@ class Attention(nn.Module):
             if not self._values_are_keys:
                 self.v_proj = nn.Linear(hidden, self._kv_heads * self._head_dim, bias=False)
 
-    def __call__(
-        self, x: mx.array, mask: Mask, offset: int, cache: KVCache | None, shared: KeysValues | None
-    ) -> tuple[mx.array, KeysValues]:
-        """Attend from `x` `[B, L, hidden]`, whose first token stands at `offset`.
-
-        A layer that owns keys and values adds them to `cache`; a KV-shared one reads `shared`, the arrays its source
-        layer returned. Returns `[B, L, hidden]` and the keys and values attended to.
-        """
-        batch, length, _ = x.shape
-        queries = self.q_norm(self.q_proj(x).reshape(batch, length, self._heads, self._head_dim))
-        queries = self._rope(queries.transpose(0, 2, 1, 3), offset)
-        if self._owns_kv:
-            assert cache is not None
-            shared = cache.update_and_fetch(*self._new_keys_values(x, offset))
-        assert shared is not None
-        keys, values = shared
-        out = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=1.0, mask=mask)
-        return self.o_proj(out.transpose(0, 2, 1, 3).reshape(batch, length, -1)), shared
-
-    def _new_keys_values(self, x: mx.array, offset: int) -> KeysValues:
+    def add_to_cache(self, x: mx.array, offset: int, cache: KVCache) -> KeysValues:
+        """Add the keys and values of `x` `[B, L, hidden]` to `cache`; returns all that queries of `x` may see."""
         batch, length, _ = x.shape
         shape = (batch, length, self._kv_heads, self._head_dim)
         raw_keys = self.k_proj(x).reshape(shape)
@@ -97,7 +79,18 @@ class Attention(nn.Module):
         raw_values = raw_keys if self._values_are_keys else self.v_proj(x).reshape(shape)
         keys = self._rope(self.k_norm(raw_keys).transpose(0, 2, 1, 3), offset)
         values = unit_rms_norm(raw_values, self._eps).transpose(0, 2, 1, 3)
-        return keys, values
+        return cache.update_and_fetch(keys, values)
+
+    def __call__(self, x: mx.array, keys_values: KeysValues, mask: Mask, offset: int) -> mx.array:
+        """Attend from `x` `[B, L, hidden]`, whose first token stands at `offset`; returns `[B, L, hidden]`.
+
+        `keys_values` are what `add_to_cache` returned: this layer's, or for a KV-shared layer its source's.
+        """
+        batch, length, _ = x.shape
+        queries = self.q_norm(self.q_proj(x).reshape(batch, length, self._heads, self._head_dim))
+        queries = self._rope(queries.transpose(0, 2, 1, 3), offset)
+        out = mx.fast.scaled_dot_product_attention(queries, *keys_values, scale=1.0, mask=mask)
+        return self.o_proj(out.transpose(0, 2, 1, 3).reshape(batch, length, -1))
 
 
 class DecoderLayer(nn.Module):
@@ -131,21 +124,20 @@ class DecoderLayer(nn.Module):
     def __call__(
         self,
         x: mx.array,
+        normed: mx.array,
+        keys_values: KeysValues,
         mask: Mask,
         offset: int,
-        cache: KVCache | None,
-        shared: KeysValues | None,
         per_layer_input: mx.array | None,
-    ) -> tuple[mx.array, KeysValues]:
-        """`x` `[B, L, hidden]`, `per_layer_input` `[B, L, per_layer_dim]` → the new `x`, and keys and values."""
-        attended, keys_values = self.self_attn(self.input_layernorm(x), mask, offset, cache, shared)
-        x = x + self.post_attention_layernorm(attended)
+    ) -> mx.array:
+        """`x` and its `input_layernorm` `[B, L, hidden]`, `per_layer_input` `[B, L, per_layer_dim]` → the new `x`."""
+        x = x + self.post_attention_layernorm(self.self_attn(normed, keys_values, mask, offset))
         x = x + self.post_feedforward_layernorm(self._feed_forward(x))
         if self._has_per_layer_input:
             assert per_layer_input is not None
-            gated = nn.gelu_approx(self.per_layer_input_gate(x)) * per_layer_input
+            gated = geglu(self.per_layer_input_gate(x), per_layer_input)
             x = x + self.post_per_layer_input_norm(self.per_layer_projection(gated))
-        return x * self.layer_scalar, keys_values
+        return x * self.layer_scalar
 
     def _feed_forward(self, x: mx.array) -> mx.array:
         dense = self.mlp(self.pre_feedforward_layernorm(x))
@@ -219,31 +211,28 @@ class Decoder(nn.Module):
             per_layer_inputs: from `per_layer_inputs`.
             cache: from `make_cache`; L tokens are added to it.
             image_blocks: int `[L]`: equal numbers for tokens of one image that see each other, -1 elsewhere.
-            last_only: return the last position alone. The KV-shared layers write no keys or values, so only this
-                position has to run through them (20 of E2B's 35 layers).
+            last_only: return the last position alone. All others are needed only as far as keys and values of later
+                layers come from them: from the last layer that writes any, and through the KV-shared layers after it
+                (20 of E2B's 35), only the last position has to run.
 
         Returns:
             Normalised hidden states `[B, L, hidden]`, or `[B, 1, hidden]`.
         """
         config = self._config
-        x, offset = embeddings, cache[0].offset
-        masks = self._masks(x.shape[1], cache, image_blocks)
-        latest: dict[str, KeysValues] = {}  # by kind of layer: what its KV-shared layers will read
+        x, offset, length = embeddings, cache[0].offset, embeddings.shape[1]
+        masks = self._masks(length, cache, image_blocks)
+        latest: dict[str, KeysValues] = {}  # by kind of layer; KV-shared layers read what the last of their kind left
         for i, layer in enumerate(self.layers):
-            if i == config.first_kv_shared_layer and last_only:
-                offset += x.shape[1] - 1
-                x, masks, latest = x[:, -1:], dict.fromkeys(masks), self._visible_to_last(latest)
+            kind, normed = config.layer_types[i], layer.input_layernorm(x)
+            if i < config.first_kv_shared_layer:
+                latest[kind] = layer.self_attn.add_to_cache(normed, offset, cache[i])
+            if i == config.first_kv_shared_layer - 1 and last_only and length > 1:
+                x, normed, offset = x[:, -1:], normed[:, -1:], offset + length - 1
+                masks, latest = dict.fromkeys(masks), self._visible_to_last(latest)
                 per_layer_inputs = None if per_layer_inputs is None else per_layer_inputs[:, -1:]
-            kind = config.layer_types[i]
-            x, latest[kind] = layer(
-                x,
-                masks[kind],
-                offset,
-                cache[i] if i < config.first_kv_shared_layer else None,
-                latest.get(kind),
-                None if per_layer_inputs is None else per_layer_inputs[:, :, i],
-            )
-        return self.norm(x[:, -1:] if last_only else x)
+            per_layer_input = None if per_layer_inputs is None else per_layer_inputs[:, :, i]
+            x = layer(x, normed, latest[kind], masks[kind], offset, per_layer_input)
+        return self.norm(x)
 
     def logits(self, hidden: mx.array) -> mx.array:
         """Hidden states `[B, L, hidden]` → float32 logits `[B, L, vocab]`, softly capped."""

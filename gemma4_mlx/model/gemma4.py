@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -93,14 +94,13 @@ class Gemma4(nn.Module):
 
     def _embed(self, inputs: ModelInputs) -> tuple[mx.array, mx.array, np.ndarray | None]:
         """Ids for the per-layer table, embeddings with soft tokens in place, and which positions are one image."""
-        decoder, ids = self.language_model, inputs.input_ids
+        # A placeholder stands for the pad id wherever no soft token takes its place: in the per-layer table, and where
+        # a model writes one itself.
+        ids = _placeholders_as_pad(inputs.input_ids, self.config.pad_token_id, *self.config.placeholder_ids)
+        embeddings = self.language_model.embed(ids)
         if not inputs.images and not inputs.log_mels:
-            return ids, decoder.embed(ids), None
-        host_ids = np.array(ids)[0]
-        # A placeholder has no row of its own in the per-layer table: the reference looks up the pad id's.
-        is_placeholder = np.isin(host_ids, self.config.placeholder_ids)
-        ids = mx.array(np.where(is_placeholder, self.config.pad_token_id, host_ids))[None]
-        embeddings = decoder.embed(ids)
+            return ids, embeddings, None
+        host_ids = np.array(inputs.input_ids)[0]
         for soft_tokens, positions in (
             (self.encode_images(inputs), vision_positions(host_ids, self.config)),
             (self.encode_audio(inputs), audio_positions(host_ids, self.config)),
@@ -117,3 +117,8 @@ class Gemma4(nn.Module):
             image_blocks(host_ids, self.config) if inputs.images and self.config.text.bidirectional_images else None
         )
         return ids, embeddings, blocks
+
+
+@partial(mx.compile, shapeless=True)
+def _placeholders_as_pad(ids: mx.array, pad: int, image: int, video: int, audio: int) -> mx.array:
+    return mx.where((ids == image) | (ids == video) | (ids == audio), pad, ids)

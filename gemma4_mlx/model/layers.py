@@ -11,7 +11,7 @@ import mlx.nn as nn
 
 @partial(mx.compile, shapeless=True)
 def geglu(gate: mx.array, up: mx.array) -> mx.array:
-    """`gelu(gate) * up` with the tanh approximation of gelu, as every Gemma 4 MLP has it."""
+    """`gelu(gate) * up` with the tanh approximation of gelu, the gate of every Gemma 4 MLP."""
     return nn.gelu_approx(gate) * up
 
 

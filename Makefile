@@ -1,0 +1,52 @@
+# Every target works on a fresh clone with nothing but Python 3.11 or newer and make: `setup` puts all the rest into .venv,
+# once, and again when pyproject.toml changes. Plain recipes only: macOS ships GNU make 3.81.
+
+VENV := .venv
+BIN := $(VENV)/bin
+SET_UP := $(VENV)/set-up
+DEMO := build/demo
+# `make setup PYTHON=/path/to/python` chooses the interpreter; otherwise the first of these that runs and is new enough.
+PYTHONS := $(PYTHON) python3 python3.13 python3.12 python3.11 python3.14
+
+.PHONY: setup demo test lint bench
+
+setup: $(SET_UP)
+
+# An interpreter is tried by running it: a name on the PATH may be a version manager's shim for nothing,
+# and Debian's python3 cannot make a virtual environment until python3-venv is there.
+$(SET_UP): pyproject.toml
+	@if ! $(BIN)/python -c 'import pip' 2>/dev/null; then \
+	  for candidate in $(PYTHONS); do \
+	    if "$$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	      echo "$$candidate -m venv $(VENV)"; \
+	      exec "$$candidate" -m venv --clear $(VENV); \
+	    fi; \
+	  done; \
+	  echo "No Python 3.11 or newer that can make a virtual environment was found (tried: $(PYTHONS))." >&2; \
+	  echo "Install one (macOS: brew install python@3.13; Debian: apt install python3 python3-venv), or say where it is: make setup PYTHON=/path/to/python" >&2; \
+	  exit 1; \
+	fi
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+# Until a trained model is built in, the weights are random: what is shown is the way through, not what Gemma 4 says.
+demo: setup
+	@mkdir -p $(DEMO)
+	@echo "These weights are random, so the answers are noise. With Gemma 4's own: gemma4-mlx ask … --model e2b"
+	PYTHONPATH=tests $(BIN)/python -c 'from pathlib import Path; from checkpoints import build_checkpoint; build_checkpoint(Path("$(DEMO)/model"), "e2b")'
+	$(BIN)/python -c 'from PIL import Image; Image.radial_gradient("L").convert("RGB").save("$(DEMO)/picture.png")'
+	$(BIN)/gemma4-mlx ask "What is in this picture?" --image $(DEMO)/picture.png --model $(DEMO)/model --max-tokens 24 </dev/null
+	$(BIN)/gemma4-mlx transcribe tests/tiny/speech.flac --model $(DEMO)/model
+
+# Two at a time, one thread each: the models in the tests are too small for more threads to help.
+test: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# Files in bench/ that can be run are measurements; the others are what they share.
+bench: setup
+	@set -e; for script in $$(grep -l __main__ bench/[!_]*.py); do echo "$(BIN)/python $$script"; $(BIN)/python "$$script"; done

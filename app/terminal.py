@@ -1,0 +1,71 @@
+"""The two streams: results go to stdout, and everything else (notes, thoughts, progress) comes through here to stderr.
+
+Colour and cursor codes only where a terminal shows them, and never with NO_COLOR.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import unicodedata
+from contextlib import suppress
+from types import TracebackType
+from typing import TextIO
+
+DIM = "\x1b[2m"
+PLAIN = "\x1b[0m"
+CLEAR_TO_END = "\x1b[K"
+
+
+def note(message: str) -> None:
+    """One line on stderr, after whatever stdout still holds, so that a terminal shows them in order."""
+    with suppress(OSError):  # a full disk or a closed pipe: reported by whoever wrote there
+        sys.stdout.flush()
+    sys.stderr.write(message + "\n")
+    sys.stderr.flush()
+
+
+def shows_colour(stream: TextIO) -> bool:
+    """Whether codes for dim and colour may be written to `stream`."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def write(stream: TextIO, text: str, dim: bool = False) -> None:
+    """Write `text` at once. A terminal gets no control characters from it: a model's words must not move its cursor."""
+    if stream.isatty():
+        text = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) != "Cc")
+    if dim and text and shows_colour(stream):
+        text = f"{DIM}{text}{PLAIN}"
+    stream.write(text)
+    stream.flush()
+
+
+class Progress:
+    """How far long work is: a line on stderr that rewrites itself in a terminal, and silence anywhere else."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.shown = ""
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def show(self, state: str) -> None:
+        """Put `state` behind the title."""
+        line = f"{self.title}: {state}"
+        if sys.stderr.isatty() and line != self.shown:
+            sys.stderr.write(f"\r{line[: _columns() - 1]}{CLEAR_TO_END}")
+            sys.stderr.flush()
+        self.shown = line
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.shown and sys.stderr.isatty():
+            sys.stderr.write(f"\r{CLEAR_TO_END}")
+            sys.stderr.flush()
+
+
+def _columns() -> int:
+    return shutil.get_terminal_size().columns

@@ -1,0 +1,189 @@
+"""`gemma4-mlx transcribe`: recordings in, text or JSON out, to stdout or one file each."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import typer
+
+from gemma4_mlx.errors import Gemma4Error, InputError
+
+from .endings import FAILED, one_line
+from .model_choice import open_model
+from .terminal import Progress, note
+
+if TYPE_CHECKING:
+    from gemma4_mlx.model import Gemma4
+    from gemma4_mlx.processing import Processor
+    from gemma4_mlx.speech import Segment, Transcription
+
+Format = Literal["text", "json"]
+SUFFIXES: dict[Format, str] = {"text": ".txt", "json": ".json"}
+
+
+def transcribe_files(
+    files: list[str],
+    *,
+    language: str | None,
+    translate_to: str | None,
+    format: Format,
+    output_dir: Path | None,
+    model_name: str | None,
+) -> None:
+    """Transcribe `files` in order. One that fails is reported and the next one goes on; at the end the command fails.
+
+    Raises:
+        typer.BadParameter: two results would have the same name.
+        Gemma4Error: the model cannot be loaded.
+        ValueError: a language that is not one.
+        OSError: `output_dir` cannot be made, or stdout cannot be written to.
+        SystemExit: a file failed.
+    """
+    from gemma4_mlx.speech.prompts import speech_prompt
+
+    speech_prompt(language, translate_to)  # a misspelt language is worth knowing before gigabytes are loaded
+    targets = _targets(files, output_dir, SUFFIXES[format])
+    present = [file for file in files if _is_there(file)]
+    failures = len(files) - len(present)
+    if present:
+        model, processor = open_model(model_name, hearing=True)
+        for file in present:
+            keep = partial(_keep, file, format, targets[file])
+            try:
+                _listen(model, processor, file, language, translate_to, keep)
+            except (Gemma4Error, ValueError) as error:
+                note(f"error: {one_line(error)}")
+                failures += 1
+    if failures:
+        raise SystemExit(FAILED)
+
+
+def _targets(files: list[str], output_dir: Path | None, suffix: str) -> dict[str, Path | None]:
+    """Where each file's result goes; None is stdout."""
+    if output_dir is None:
+        return dict.fromkeys(files)
+    targets: dict[str, Path | None] = {}
+    for file in files:
+        target = output_dir / f"{Path(file).stem}{suffix}"
+        if target in targets.values():
+            raise typer.BadParameter(f"two of the files would be written to {target}: give them in two runs")
+        targets[file] = target
+    output_dir.mkdir(parents=True, exist_ok=True)
+    return targets
+
+
+def _is_there(file: str) -> bool:
+    from gemma4_mlx.processing.sources import resolve_source
+
+    if file.startswith(("http://", "https://")):
+        return True  # whether it is will be known once it is fetched, and that is done only once
+    try:
+        resolve_source(file, "sound")
+    except InputError as error:
+        note(f"error: {one_line(error)}")
+        return False
+    return True
+
+
+def _listen(
+    model: Gemma4,
+    processor: Processor,
+    file: str,
+    language: str | None,
+    translate_to: str | None,
+    keep: Callable[[Transcription], None],
+) -> None:
+    """Transcribe one file, showing how far it is, and `keep` the result; what is written down when it fails as well."""
+    import gemma4_mlx as g4
+    from gemma4_mlx.speech import Transcription, TranscriptionError
+
+    heard: list[Segment] = []
+    progress = Progress(Path(file).name)
+
+    def show(seconds: float, total: float | None, segment: Segment | None) -> None:
+        progress.show(f"{clock(seconds)} of {clock(total)}" if total else clock(seconds))
+        if segment is not None:
+            heard.append(segment)
+
+    try:
+        with progress:
+            result = g4.transcribe(model, processor, file, language, translate_to, on_progress=show)
+    except TranscriptionError as error:
+        keep(error.partial)
+        raise
+    except BaseException:  # Ctrl-C, or memory ran out: an hour of text must not be lost with it
+        if heard:
+            text = " ".join(segment.text for segment in heard)
+            translation = " ".join(segment.translation or "" for segment in heard) if translate_to else None
+            keep(Transcription(text, tuple(heard), language, heard[-1].end, translation))
+            note(f"note: {file}: only the first {clock(heard[-1].end)} were transcribed")
+        raise
+    keep(result)
+    if not result.segments:
+        note(f"note: {file}: no speech in it")
+
+
+def _keep(file: str, format: Format, target: Path | None, result: Transcription) -> None:
+    """Write a result to its file, or to stdout when it has none or cannot be written there.
+
+    Raises:
+        InputError: it could not be written to its file.
+    """
+    rendered = as_json(file, result) if format == "json" else as_text(result)
+    if target is None:
+        sys.stdout.write(rendered)
+        sys.stdout.flush()
+        return
+    try:
+        write_whole(target, rendered)
+    except OSError as error:
+        sys.stdout.write(rendered)
+        raise InputError(f"{target}: {error.strerror}; its text went to stdout instead") from error
+
+
+def as_json(file: str, result: Transcription) -> str:
+    """One line of JSON, as the command line's contract has it."""
+    fields = {
+        "file": file,
+        "language": result.language,
+        "duration": round(result.duration, 3),
+        "text": result.text,
+        "translation": result.translation,
+        "segments": [asdict(segment) for segment in result.segments],
+    }
+    return json.dumps(fields, ensure_ascii=False) + "\n"
+
+
+def as_text(result: Transcription) -> str:
+    """What was said on one line; below it the translation, if one was asked for."""
+    lines = [result.text] if result.translation is None else [result.text, result.translation]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as people read them: 0:07, 12:30, 1:02:03."""
+    minutes, second = divmod(int(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Put a file in place all at once: never half of it, and what was there before stays until then.
+
+    Raises:
+        OSError: it cannot be written; nothing is left behind.
+    """
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        unfinished.write_text(text, encoding="utf-8", errors="replace")
+        unfinished.replace(path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise

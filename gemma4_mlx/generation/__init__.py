@@ -1,0 +1,20 @@
+"""Making the model speak: the token loop, sampling, and the way from tokens to answer, thought and tool calls.
+
+It knows no file, no picture and no terminal.
+"""
+
+from .channels import Chunk
+from .generate import Generation, GenerationStream, Stats, generate, stream_generate
+from .loop import generate_tokens
+from .tool_calls import ToolCall
+
+__all__ = [
+    "Chunk",
+    "Generation",
+    "GenerationStream",
+    "Stats",
+    "ToolCall",
+    "generate",
+    "generate_tokens",
+    "stream_generate",
+]

@@ -1,0 +1,148 @@
+"""Prompt in, token ids out: the loop every other way of generating stands on. It knows no text."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Collection, Generator, Sequence
+from typing import cast
+
+import mlx.core as mx
+import numpy as np
+
+from ..errors import ContextLengthError
+from ..model import Gemma4, ModelInputs
+from ..model.cache import KVCache, restoring
+from ..model.inputs import split_inputs
+from .sampling import Sampler, make_sampler
+
+# 31B peaks at 34 GB with prompts read 8192 tokens at a time, at 21 GB with 512, in about the same time.
+PREFILL_TOKENS = 512
+_STEPS_BETWEEN_CLEARS = 256
+
+Prompt = ModelInputs | mx.array | np.ndarray | Sequence[int]
+
+
+def generate_tokens(
+    model: Gemma4,
+    inputs_or_ids: Prompt,
+    max_tokens: int = 512,
+    temperature: float = 0.0,
+    top_p: float | None = None,
+    top_k: int | None = None,
+    seed: int | None = None,
+    stop_ids: Collection[int] = (),
+    cache: Sequence[KVCache] | None = None,
+) -> Generator[int, None, None]:
+    """Read a prompt, then produce token ids one by one.
+
+    It ends after `max_tokens` tokens, after a token of `stop_ids` (which is handed out, as the last one), or when the
+    context is full: prompt and tokens together never exceed `max_position_embeddings`, and a prompt that fills it
+    exactly gets no token.
+
+    However it ends, be it by exhaustion, by closing the iterator, by an error or by Ctrl-C in the middle of anything,
+    every layer of `cache` holds the same number of tokens, `cache[0].offset`, and they are a prefix of what was there
+    before, the prompt, and the tokens handed out so far. In particular:
+
+    - during the prompt: whole pieces of at most about `PREFILL_TOKENS` tokens;
+    - closed or interrupted after n tokens: the prompt and these n tokens;
+    - ended by itself: the prompt and all tokens, without the last one if `max_tokens` or the context was the reason.
+
+    So a conversation goes on from any point by giving the same cache the ids after `cache[0].offset`.
+
+    Args:
+        model: the model.
+        inputs_or_ids: what the processor returns, or ids: int `[L]` or `[1, L]`, or a list of int.
+        max_tokens: upper limit of new tokens.
+        temperature: 0 takes the most likely token.
+        top_p: share of probability to draw from; None: all of it.
+        top_k: number of most likely tokens to draw from; None or 0: all.
+        seed: makes drawing repeatable; None: different every time. MLX's global random state is left alone.
+        stop_ids: token ids that end the generation.
+        cache: from `model.make_cache()`; tokens it already holds come before the prompt. None: a fresh one.
+
+    Raises:
+        ValueError: an empty prompt, ids of another shape or outside the vocabulary, max_tokens below 1, a sampling
+            setting out of its range. At the call, not at the first token.
+        ContextLengthError: the prompt is longer than the context. At the call as well.
+    """
+    if max_tokens < 1:
+        raise ValueError(f"max_tokens must be at least 1, not {max_tokens}")
+    inputs = _as_inputs(inputs_or_ids, model.config.text.vocab_size)
+    sampler = make_sampler(temperature, top_p, top_k)
+    if cache is None:
+        cache = model.make_cache()
+    context = model.config.text.max_position_embeddings
+    length = inputs.input_ids.shape[1]
+    room = context - cache[0].offset - length
+    if room < 0:
+        before = f" after the {cache[0].offset} already read" if cache[0].offset else ""
+        raise ContextLengthError(
+            f"the prompt has {length} tokens{before}, but the context holds {context}: shorten it, or start afresh"
+        )
+    return _run(model, inputs, cache, sampler, seed, min(max_tokens, room), frozenset(stop_ids))
+
+
+def _as_inputs(inputs_or_ids: Prompt, vocab_size: int) -> ModelInputs:
+    """Any form a prompt may have → `ModelInputs`. Raises ValueError as `generate_tokens` does."""
+    if isinstance(inputs_or_ids, ModelInputs):
+        return inputs_or_ids
+    ids = np.array(inputs_or_ids)
+    if ids.size == 0:
+        raise ValueError("the prompt is empty: give at least one token")
+    if ids.ndim == 1:
+        ids = ids[None]
+    if ids.ndim != 2 or ids.shape[0] != 1 or not np.issubdtype(ids.dtype, np.integer):
+        raise ValueError(f"a prompt is int [L] or [1, L], not {ids.dtype} {list(ids.shape)}")
+    if ids.min() < 0 or ids.max() >= vocab_size:
+        raise ValueError(f"token ids lie between 0 and {vocab_size - 1}, the prompt has {ids.min()} to {ids.max()}")
+    return ModelInputs(mx.array(ids.astype(np.int32)))
+
+
+def _run(
+    model: Gemma4,
+    inputs: ModelInputs,
+    cache: Sequence[KVCache],
+    sampler: Sampler,
+    seed: int | None,
+    limit: int,
+    stop_ids: frozenset[int],
+) -> Generator[int, None, None]:
+    logits = _prefill(model, inputs, cache)
+    if limit == 0:
+        return
+    key = mx.random.key(secrets.randbits(64) if seed is None else seed % 2**64)
+    current, key = sampler(logits[:, -1], key)
+    mx.async_eval(current)
+    for step in range(1, limit + 1):
+        marks = [layer_cache.mark() for layer_cache in cache]
+        try:
+            if step < limit:
+                # Built and queued before the current token is known: the device never waits for Python.
+                following, key = sampler(model(current[None], cache=cache)[:, -1], key)
+                mx.async_eval(following)
+            token = cast(int, current.item())
+        except BaseException:
+            # The cache must not know a token that the caller never got. A `with` statement would leave a moment, at
+            # its exit, in which Ctrl-C could fall between this protection and the `yield`; this has none.
+            for layer_cache, mark in zip(cache, marks, strict=True):
+                layer_cache.restore(mark)
+            raise
+        yield token
+        if token in stop_ids or step == limit:
+            return
+        current = following
+        if step % _STEPS_BETWEEN_CLEARS == 0:
+            mx.clear_cache()
+
+
+def _prefill(model: Gemma4, inputs: ModelInputs, cache: Sequence[KVCache]) -> mx.array:
+    """Read the prompt into the cache piece by piece; the last position's logits `[1, 1, vocab]`, not yet evaluated."""
+    pieces = split_inputs(inputs, model.config, PREFILL_TOKENS)
+    for index, piece in enumerate(pieces):
+        with restoring(cache):
+            logits = model(piece, cache=cache, last_only=True)
+        if index < len(pieces) - 1:
+            # Only the cache: logits of a piece within the prompt are never computed.
+            mx.eval([layer_cache.state for layer_cache in cache])
+            mx.clear_cache()
+    return logits

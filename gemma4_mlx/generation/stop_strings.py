@@ -1,0 +1,40 @@
+"""Ends an answer at strings the caller names, wherever the borders of tokens fall."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .held_back import partial_suffix
+
+
+class StopStrings:
+    """Watches the answer as it grows; what could still become a stop string is held back.
+
+    The string that is complete first ends the answer; it and everything after it are cut off.
+    """
+
+    def __init__(self, strings: Sequence[str] = ()) -> None:
+        """Raises ValueError for an empty string, which would end every answer at once."""
+        if not all(strings):
+            raise ValueError("a stop string must not be empty")
+        self._strings = tuple(strings)
+        self._held = ""
+        self.hit = False
+
+    def feed(self, text: str) -> str:
+        """Take the next piece; return what is safe to show. Once `hit` is True there is nothing more to feed."""
+        text = self._held + text
+        # The earliest *end* decides, not the earliest start: it is the match that pieces of any size meet first.
+        ends = [(at + len(string), at) for string in self._strings if (at := text.find(string)) >= 0]
+        if ends:
+            self.hit = True
+            self._held = ""
+            return text[: min(ends)[1]]
+        safe = len(text) - partial_suffix(text, self._strings)
+        self._held = text[safe:]
+        return text[:safe]
+
+    def flush(self) -> str:
+        """What was held back, when nothing more can complete it."""
+        held, self._held = self._held, ""
+        return held

@@ -1,0 +1,11 @@
+"""Messages in the Hugging Face chat form → token ids and features a Gemma 4 model reads.
+
+Pictures, sound, video, the chat template and the tokenizer live here; no weights and no model code do.
+"""
+
+from __future__ import annotations
+
+from .processor import Processor
+from .tokenizer import Tokenizer
+
+__all__ = ["Processor", "Tokenizer"]

@@ -1,0 +1,206 @@
+"""Sound of any container, rate and channel count → mono float32 at 16 kHz, whole or in blocks.
+
+Stops at samples: log-mel frames are made in `mel.py`. Devices and live input are not this file's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import InputError
+from .containers import open_container
+from .mel import SAMPLE_RATE, FloatArray, frame_count
+from .sources import FileSource, Source, reason, resolve_source, source_name
+
+AudioSource = FileSource | tuple[npt.ArrayLike, float] | npt.NDArray[Any] | list[float]
+
+# The encoder was trained on clips of up to 30 s (750 soft tokens of 40 ms); `transcribe` cuts what is longer.
+CLIP_SECONDS = 30
+CLIP_SAMPLES = CLIP_SECONDS * SAMPLE_RATE
+
+
+def load_audio(source: AudioSource) -> FloatArray:
+    """One clip for one message part.
+
+    Args:
+        source: a path, URL or bytes of anything PyAV opens (the sound of a video too), `(samples, rate)`, or samples
+            at 16 kHz. Samples are `[n]`, or two-dimensional with the shorter axis counting channels; uint8, int16 and
+            int32 are scaled to [-1, 1], floats are taken as they are. Channels are averaged.
+
+    Returns:
+        float32 `[n]`, mono, 16 kHz, 161 to 480,000 samples.
+
+    Raises:
+        InputError: no such file, no sound in it, damaged, NaN or infinite samples, too short for one soft token, or
+            longer than 30 s.
+    """
+    name, pieces = _pieces(source)
+    blocks: list[FloatArray] = []
+    total = 0
+    for block in _resampled(pieces, name):
+        blocks.append(block)
+        total += len(block)
+        if total > CLIP_SAMPLES:  # an hour-long file is not decoded only to be refused
+            raise InputError(
+                f"{name} is longer than the {CLIP_SECONDS} s that one message part can hold: "
+                "use `gemma4-mlx transcribe` or gemma4_mlx.transcribe for long sound, or cut it"
+            )
+    if frame_count(total) == 0:
+        raise InputError(
+            f"{name} is too short ({total} samples at 16 kHz): the model hears nothing under 161 samples (10 ms)"
+        )
+    return np.concatenate(blocks)
+
+
+def stream_audio(source: AudioSource, block_seconds: float = 1.0) -> Iterator[FloatArray]:
+    """Sound of any length in blocks, in bounded memory.
+
+    Yields float32 `[block_seconds * 16000]`, mono, 16 kHz; the last block holds what is left. When a file breaks half
+    way, everything decoded before the damage is yielded first and the error raised after it.
+
+    Args:
+        source: as for `load_audio`.
+        block_seconds: length of a block.
+
+    Raises:
+        InputError: as for `load_audio`, but for the two limits on length.
+        ValueError: `block_seconds` is under one sample.
+    """
+    if not block_seconds * SAMPLE_RATE >= 1:  # NaN too
+        raise ValueError(f"block_seconds must be at least one sample at 16 kHz, not {block_seconds}")
+    name, pieces = _pieces(source)
+    return _blocks(_resampled(pieces, name), round(block_seconds * SAMPLE_RATE))
+
+
+def audio_duration(source: FileSource) -> float | None:
+    """Seconds of sound a file says it holds; None where its container does not say. Nothing is decoded.
+
+    Raises:
+        InputError: no such file, or no sound in it.
+    """
+    file = resolve_source(source, "sound")
+    with open_container(file, "sound") as container:
+        stream = _audio_stream(container, file.name)
+        if stream.duration is not None and stream.time_base is not None:
+            return float(stream.duration * stream.time_base)
+        return None if container.duration is None else container.duration / 1e6  # the container counts microseconds
+
+
+def _pieces(source: AudioSource) -> tuple[str, Iterable[tuple[FloatArray, float]]]:
+    """What errors call the source, and its mono pieces `[n]` with their rates."""
+    if isinstance(source, str | Path | bytes | bytearray | memoryview):
+        file = resolve_source(source, "sound")
+        return file.name, _decoded(file)
+    name = source_name(source, "sound")
+    if not isinstance(source, tuple):
+        return name, [(_mono(source, name), SAMPLE_RATE)]
+    if len(source) != 2:
+        raise InputError(f"{name} is a tuple of {len(source)}: give (samples, rate)")
+    return name, [(_mono(source[0], name), _checked_rate(source[1], name))]
+
+
+def _audio_stream(container: Any, name: str) -> Any:
+    if not container.streams.audio:
+        raise InputError(f"{name} has no sound in it: give a file with an audio track")
+    return container.streams.audio[0]
+
+
+def _decoded(file: Source) -> Iterator[tuple[FloatArray, float]]:
+    """Mono pieces `[n]` with their rate, as the frames of the file come."""
+    import av
+
+    with open_container(file, "sound") as container:
+        stream = _audio_stream(container, file.name)
+        layout = None
+        for frame in container.decode(stream):
+            if (frame.format.name, frame.layout.name, frame.sample_rate) != layout:
+                layout = (frame.format.name, frame.layout.name, frame.sample_rate)
+                # Only the sample format changes here: packed or planar, 8 to 64 bits, becomes float planes in [-1, 1].
+                to_float = av.AudioResampler(format="fltp")
+            for planes in to_float.resample(frame):
+                yield planes.to_ndarray().mean(axis=0, dtype=np.float32), frame.sample_rate
+
+
+def _mono(samples: npt.ArrayLike, name: str) -> FloatArray:
+    try:
+        array = np.asarray(samples)
+    except ValueError as error:
+        raise InputError(f"{name} is not an array of samples ({reason(error)}): give [n] or [n, channels]") from error
+    if array.ndim not in (1, 2):
+        raise InputError(f"{name} has {array.ndim} dimensions: give samples [n] or [n, channels]")
+    if array.dtype == np.uint8:
+        array = (array.astype(np.float32) - 128.0) / 128.0
+    elif array.dtype in (np.int16, np.int32):
+        array = (array / -float(np.iinfo(array.dtype).min)).astype(np.float32)
+    elif array.dtype.kind == "f":
+        array = array.astype(np.float32)
+    else:
+        raise InputError(f"{name} has {array.dtype} samples: give float, int16, int32 or uint8")
+    if array.ndim == 2:
+        array = array.mean(axis=int(array.shape[0] > array.shape[1]), dtype=np.float32)
+    return array
+
+
+def _checked_rate(rate: float, name: str) -> float:
+    # Far wider than any recorder; outside it a resampler would ask for gigabytes or give nothing.
+    if not (isinstance(rate, int | float | np.number) and 1_000 <= rate <= 1_000_000):
+        raise InputError(f"{name} has a rate of {rate!r} Hz: give the samples per second, such as 44100")
+    return float(rate)
+
+
+def _resampled(pieces: Iterable[tuple[FloatArray, float]], name: str) -> Iterator[FloatArray]:
+    """Pieces at any rate → pieces at 16 kHz, filtered as one continuous stream."""
+    resampler = None
+    current: float = SAMPLE_RATE
+    try:
+        for samples, rate in pieces:
+            if not np.isfinite(samples).all():
+                raise InputError(f"{name} has NaN or infinite samples: check how it was made")
+            if rate != current:  # a file may change its rate half way: each stretch is a stream of its own
+                yield from _drained(resampler)
+                current, resampler = rate, _resampler(_checked_rate(rate, name))
+            yield samples if resampler is None else resampler.resample_chunk(samples)
+    except InputError:
+        yield from _drained(resampler)
+        raise
+    yield from _drained(resampler)
+
+
+def _resampler(rate: float) -> Any:
+    if rate == SAMPLE_RATE:
+        return None
+    import soxr
+
+    return soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+
+
+def _drained(resampler: Any) -> Iterator[FloatArray]:
+    """The last samples, still inside the filter."""
+    if resampler is not None:
+        yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+def _blocks(pieces: Iterable[FloatArray], size: int) -> Iterator[FloatArray]:
+    """Pieces of any length → blocks of `size` samples and a shorter last one."""
+    waiting: list[FloatArray] = []
+    held = 0
+    try:
+        for piece in pieces:
+            waiting.append(piece)
+            held += len(piece)
+            if held >= size:
+                joined = np.concatenate(waiting)
+                whole = held - held % size
+                yield from (joined[start : start + size] for start in range(0, whole, size))
+                waiting, held = [joined[whole:]], held - whole
+    except InputError:
+        if held:
+            yield np.concatenate(waiting)
+        raise
+    if held:
+        yield np.concatenate(waiting)

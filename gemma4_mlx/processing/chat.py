@@ -1,0 +1,130 @@
+"""A checkpoint's chat template: messages → the text of a prompt, with one placeholder per picture, sound and video.
+
+Templates come from the Hub and are other people's code: they run in Jinja's sandbox and see plain values only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import jinja2.ext
+import jinja2.nodes
+import jinja2.parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from ..errors import CheckpointError, InputError
+from .sources import reason
+from .tokenizer import read_json
+
+
+class ChatTemplate:
+    """A compiled chat template, rendered the way transformers does (block trimming, filters, names it can use).
+
+    Raises:
+        CheckpointError: the template is not valid Jinja.
+    """
+
+    def __init__(self, source: str) -> None:
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlock, jinja2.ext.loopcontrols]
+        )
+        environment.filters["tojson"] = _to_json
+        environment.globals["raise_exception"] = _raise_exception
+        environment.globals["strftime_now"] = _strftime_now
+        try:
+            self._template = environment.from_string(source)
+        except jinja2.TemplateSyntaxError as error:
+            raise CheckpointError(f"the chat template is damaged ({reason(error)}): download it again") from error
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> ChatTemplate | None:
+        """The template of a checkpoint: chat_template.jinja, chat_template.json or tokenizer_config.json; None without.
+
+        Raises:
+            CheckpointError: a file that should hold it is damaged.
+        """
+        path = folder / "chat_template.jinja"
+        if path.is_file():
+            try:
+                return cls(path.read_text(encoding="utf-8"))
+            except (OSError, UnicodeDecodeError) as error:
+                raise CheckpointError(f"{path} is damaged ({reason(error)}): download it again") from error
+        for name in ("chat_template.json", "tokenizer_config.json"):
+            source = read_json(folder / name).get("chat_template")
+            if isinstance(source, list):  # several, by name
+                source = {entry.get("name"): entry.get("template") for entry in source}.get("default")
+            if isinstance(source, str):
+                return cls(source)
+        return None
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None,
+        add_generation_prompt: bool,
+        enable_thinking: bool,
+        special_tokens: Mapping[str, str],
+    ) -> str:
+        """The prompt's text.
+
+        Args:
+            special_tokens: control tokens by name (`bos_token` …), which templates write.
+
+        Raises:
+            InputError: the template refuses these messages, or cannot cope with them.
+        """
+        try:
+            return self._template.render(
+                **special_tokens,
+                messages=messages,
+                tools=tools,
+                documents=None,
+                add_generation_prompt=add_generation_prompt,
+                enable_thinking=enable_thinking,
+            )
+        except _Refused as error:
+            raise InputError(f"the chat template refuses these messages: {reason(error)}") from error
+        # Templates fail like any program: a missing key, a None where text was expected.
+        except (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+            raise InputError(
+                f"the chat template cannot render these messages ({reason(error)}): check their content"
+            ) from error
+
+
+class _Refused(Exception):  # noqa: N818  what a template says by raise_exception
+    """A template's own complaint."""
+
+
+class _GenerationBlock(jinja2.ext.Extension):
+    """`{% generation %}…{% endgeneration %}`: marks what a model is trained on; here it is just its body."""
+
+    tags = {"generation"}  # noqa: RUF012  the name and form Jinja asks for
+
+    def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _raise_exception(message: str) -> None:
+    raise _Refused(message)
+
+
+def _strftime_now(form: str) -> str:
+    return datetime.now().strftime(form)
+
+
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """Jinja's own `tojson` escapes HTML, which would put `\\u003c` into prompts."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)

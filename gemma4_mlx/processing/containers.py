@@ -1,0 +1,39 @@
+"""Sound and video files opened with PyAV, with its errors turned into ones that name the file.
+
+What is read from them is up to `audio.py` and `video.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from ..errors import InputError
+from .sources import Source, reason
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+
+
+@contextmanager
+def open_container(file: Source, kind: str) -> Iterator[InputContainer]:
+    """An open PyAV container; damage found while it is being read inside the `with` block is reported here too.
+
+    Raises:
+        InputError: the file is not sound or video, or breaks while it is read.
+    """
+    import av
+
+    with file.open() as stream:
+        try:
+            # Read through a Python stream, with no protocols: a playlist that poses as a recording opens nothing else.
+            container = av.open(stream, "r", options={"protocol_whitelist": ""}, metadata_errors="ignore")
+        except av.FFmpegError as error:
+            raise InputError(f"{file.name} is not a {kind} file that can be opened ({reason(error)})") from error
+        with container:
+            try:
+                yield container
+            # IndexError: PyAV loses count of the tracks when damage makes a new one appear half way.
+            except (av.FFmpegError, IndexError) as error:
+                raise InputError(f"{file.name} is damaged ({reason(error)}): export or record it again") from error

@@ -1,0 +1,91 @@
+"""What processor_config.json may choose, and a check of what it may not.
+
+The number and size of a video's frames are choices and are honoured. Everything else follows from how Gemma 4 was
+trained: a file that says otherwise is refused, and a missing one means what all published checkpoints say. Image tokens
+are the caller's choice, per call.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import CheckpointError
+from . import images, mel, video
+from .tokenizer import read_json
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a video is sampled: frames per video, soft tokens per frame."""
+
+    video_frames: int = video.FRAMES
+    video_frame_tokens: int = video.TOKENS_PER_FRAME
+
+
+def read_settings(folder: Path) -> Settings:
+    """Read processor_config.json, or the older preprocessor_config.json, if the folder has one.
+
+    Raises:
+        CheckpointError: a file is damaged, or asks for what this package does not do.
+    """
+    path = folder / "processor_config.json"
+    sections = {"image_processor": read_json(folder / "preprocessor_config.json")} | read_json(path)
+    for section, fixed in _FIXED.items():
+        given = sections.get(section) or {}
+        if not isinstance(given, Mapping):
+            raise CheckpointError(f"{path}: {section} is not an object: download the checkpoint again")
+        for key, expected in fixed.items():
+            value = given.get(key)
+            if value is not None and not _same(value, expected):
+                raise CheckpointError(f"{path}: {section}.{key} is {value!r}, only {expected!r} is supported")
+    of_video = sections.get("video_processor") or {}
+    frames = of_video.get("num_frames") or video.FRAMES
+    tokens = of_video.get("max_soft_tokens") or video.TOKENS_PER_FRAME
+    if not isinstance(frames, int) or frames < 1:
+        raise CheckpointError(f"{path}: video_processor.num_frames is {frames!r}, must be a positive integer")
+    if tokens not in images.IMAGE_TOKENS:
+        raise CheckpointError(f"{path}: video_processor.max_soft_tokens is {tokens!r}, must be {images.IMAGE_TOKENS}")
+    return Settings(frames, tokens)
+
+
+def _same(value: Any, expected: Any) -> bool:
+    if isinstance(value, int | float) and isinstance(expected, int | float):
+        return math.isclose(value, expected, rel_tol=1e-5)
+    return bool(value == expected)
+
+
+_PICTURES = {
+    "patch_size": images.PATCH_SIZE,
+    "pooling_kernel_size": images.POOLING,
+    "rescale_factor": 1 / 255,
+    "do_rescale": True,
+    "do_resize": True,
+    "resample": 3,  # bicubic
+}
+# By section and key of processor_config.json.
+_FIXED: dict[str, dict[str, Any]] = {
+    "image_processor": _PICTURES,
+    "video_processor": _PICTURES,
+    "feature_extractor": {
+        "sampling_rate": mel.SAMPLE_RATE,
+        "feature_size": mel.MEL_BINS,
+        "frame_length_ms": 20.0,
+        "hop_length_ms": 10.0,
+        "frame_length": mel.WINDOW,
+        "hop_length": mel.HOP,
+        "fft_length": mel.FFT,
+        "fft_overdrive": False,
+        "min_frequency": 0.0,
+        "max_frequency": 8000.0,
+        "mel_floor": mel.MEL_FLOOR,
+        "preemphasis": 0.0,
+        "dither": 0.0,
+        "input_scale_factor": 1.0,
+        "per_bin_mean": "null",
+        "per_bin_stddev": "null",
+    },
+}

@@ -1,0 +1,156 @@
+"""A video → 32 frames spread evenly over it, each a picture of at most 70 soft tokens, with their times.
+
+Only frames: the sound of a video is a part of its own (`{"type": "audio", "audio": "clip.mov"}`).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+from .containers import open_container
+from .images import image_patches
+from .sources import FileSource, Source, resolve_source
+
+if TYPE_CHECKING:
+    from av import VideoFrame
+    from PIL.Image import Image
+
+    from ..model.inputs import ImagePatches
+
+FRAMES = 32
+TOKENS_PER_FRAME = 70
+# What the reference assumes where a file does not give its rate.
+_DEFAULT_RATE = 24.0
+
+
+@dataclass(frozen=True)
+class SampledVideo:
+    """Frames of one video in order, and the second each was shown at."""
+
+    frames: tuple[ImagePatches, ...]
+    seconds: tuple[float, ...]
+
+
+def load_video(source: FileSource, frames: int = FRAMES, image_tokens: int = TOKENS_PER_FRAME) -> SampledVideo:
+    """Sample a video as the reference does: frame `i * total // frames` for each i, all of them if there are fewer.
+
+    A frame's time is its number over the average rate. Frames are turned upright by the file's rotation.
+
+    Args:
+        source: a path, URL or bytes of anything PyAV opens.
+        frames: the most frames to take.
+        image_tokens: the most soft tokens per frame.
+
+    Raises:
+        InputError: no such file, no video in it, or damaged.
+        ValueError: `image_tokens` is not a budget of Gemma 4.
+    """
+    file = resolve_source(source, "video")
+    with open_container(file, "video") as container:
+        stream = _video_stream(container, file.name)
+        rate = float(stream.average_rate or _DEFAULT_RATE)
+        shown = _packets(container, stream)
+    wanted = sample_indices(len(shown), frames)
+    pictures = tuple(
+        image_patches(_upright(frame), image_tokens, file.name) for frame in _frames_at(file, shown, wanted)
+    )
+    if not pictures:
+        raise InputError(f"{file.name} has no frame that can be decoded: export or record it again")
+    return SampledVideo(pictures, tuple(index / rate for index in wanted[: len(pictures)]))
+
+
+def sample_indices(total: int, frames: int) -> list[int]:
+    """Numbers of the frames to take from `total`: evenly spread, the first always among them."""
+    frames = min(frames, total)
+    return [index * total // frames for index in range(frames)]
+
+
+def clock(seconds: float) -> str:
+    """A frame's time as the prompt writes it: `mm:ss`, rounded down."""
+    return f"{int(seconds // 60):02d}:{int(seconds % 60):02d}"
+
+
+def _video_stream(container: Any, name: str) -> Any:
+    from av.stream import Disposition
+
+    # FFmpeg "plays" text files as moving text, and shows the cover of a song as a video of one frame.
+    for stream in container.streams.video:
+        if container.format.name != "tty" and not stream.disposition & Disposition.attached_pic:
+            return stream
+    raise InputError(f"{name} has no video in it: give a file with a video track")
+
+
+@dataclass(frozen=True)
+class _Packet:
+    """One stored frame: when it is shown (in the stream's time base; None if unknown), and whether it stands alone."""
+
+    time: int | None
+    is_key: bool
+
+
+def _packets(container: Any, stream: Any) -> list[_Packet]:
+    """Every stored frame in the order shown, without decoding one; not every container says how many it holds."""
+    packets = [
+        _Packet(packet.pts, packet.is_keyframe)
+        for packet in container.demux(stream)
+        if packet.size and not packet.is_discard
+    ]
+    if all(packet.time is not None for packet in packets):
+        packets.sort(key=lambda packet: packet.time or 0)
+    return packets
+
+
+def _frames_at(file: Source, shown: Sequence[_Packet], wanted: Sequence[int]) -> Iterator[VideoFrame]:
+    """Decode the wanted frames: by their times, or where those do not lead to a frame, by counting from the start."""
+    found = 0
+    times = [packet.time for packet in shown if packet.time is not None]
+    if len(set(times)) == len(shown):
+        for frame in _frames_by_time(file, times, [packet.time for packet in shown if packet.is_key], wanted):
+            found += 1
+            yield frame
+    if found < len(wanted):
+        numbers = set(wanted[found:])
+        with open_container(file, "video") as container:
+            stream = _decodable(container, file.name)
+            for number, frame in enumerate(container.decode(stream)):
+                if number in numbers:
+                    yield frame
+
+
+def _frames_by_time(file: Source, times: list[int], keys: list[Any], wanted: Sequence[int]) -> Iterator[VideoFrame]:
+    """Decode the wanted frames, jumping from key frame to key frame; ends early where a jump goes too far.
+
+    Args:
+        times: when each frame is shown, rising.
+        keys: the times of frames that stand alone, rising.
+    """
+    with open_container(file, "video") as container:
+        stream = _decodable(container, file.name)
+        decoded = container.decode(stream)
+        reached = 0
+        for number in wanted:
+            key = bisect_right(keys, times[number]) - 1
+            if key >= 0 and keys[key] > times[reached]:
+                container.seek(keys[key], stream=stream)
+                decoded = container.decode(stream)
+            frame = next((frame for frame in decoded if frame.pts is not None and frame.pts >= times[number]), None)
+            if frame is None or frame.pts != times[number]:
+                return
+            reached = number
+            yield frame
+
+
+def _decodable(container: Any, name: str) -> Any:
+    stream = _video_stream(container, name)
+    stream.thread_type = "AUTO"
+    return stream
+
+
+def _upright(frame: VideoFrame) -> Image:
+    image = frame.to_image()
+    # PyAV gives the angle to turn the stored picture by, counter-clockwise, as Pillow does.
+    return image.rotate(frame.rotation, expand=True) if frame.rotation else image

@@ -1,0 +1,130 @@
+"""What the model is asked when it is to write down speech, and how its answer is read.
+
+The wording is that of Gemma 4's model cards, which is what the published error rates were measured with; only the
+form for speech whose language nobody named is put together from theirs.
+"""
+
+from __future__ import annotations
+
+import re
+
+_TRANSCRIBE = (
+    "Transcribe the following speech segment in {language}.\n\n"
+    "Follow these specific instructions for formatting the answer:\n"
+    "* Only output the transcription, with no newlines.\n"
+    "* When transcribing numbers, write the digits, i.e. write 1.7 and not one point seven, "
+    "and write 3 instead of three."
+)
+_TRANSLATE = (
+    "Transcribe the following speech segment in {source}, then translate it into {target}. "
+    "When formatting the answer, first output the transcription in {source}, then one newline, "
+    "then output the string '{target}: ', then the translation in {target}."
+)
+_UNKNOWN = "its original language"
+
+#: ISO 639-1 code → the name the prompts use. Any other text is taken as a language's name as it stands.
+LANGUAGE_NAMES: dict[str, str] = {
+    "ar": "Arabic",
+    "bg": "Bulgarian",
+    "bn": "Bengali",
+    "ca": "Catalan",
+    "cs": "Czech",
+    "da": "Danish",
+    "de": "German",
+    "el": "Greek",
+    "en": "English",
+    "es": "Spanish",
+    "et": "Estonian",
+    "fa": "Persian",
+    "fi": "Finnish",
+    "fr": "French",
+    "gu": "Gujarati",
+    "he": "Hebrew",
+    "hi": "Hindi",
+    "hr": "Croatian",
+    "hu": "Hungarian",
+    "id": "Indonesian",
+    "it": "Italian",
+    "ja": "Japanese",
+    "kn": "Kannada",
+    "ko": "Korean",
+    "lt": "Lithuanian",
+    "lv": "Latvian",
+    "ml": "Malayalam",
+    "mr": "Marathi",
+    "ms": "Malay",
+    "nl": "Dutch",
+    "no": "Norwegian",
+    "pa": "Punjabi",
+    "pl": "Polish",
+    "pt": "Portuguese",
+    "ro": "Romanian",
+    "ru": "Russian",
+    "sk": "Slovak",
+    "sl": "Slovenian",
+    "sr": "Serbian",
+    "sv": "Swedish",
+    "sw": "Swahili",
+    "ta": "Tamil",
+    "te": "Telugu",
+    "th": "Thai",
+    "tr": "Turkish",
+    "uk": "Ukrainian",
+    "ur": "Urdu",
+    "vi": "Vietnamese",
+    "zh": "Chinese",
+}
+
+_MARKERS = re.compile(r"<\|channel>\w*\n?|<\|[a-z_]+\|?>|<[a-z_]+\|>|<(?:pad|bos|eos|unk)>")
+_LONGEST_NAME = 60
+
+
+def language_name(language: str) -> str:
+    """The name a prompt uses for a language: "fr" and "French" both give "French".
+
+    Raises:
+        ValueError: empty, longer than a language's name can be, or with a line break or a quote in it, which
+            would change what the prompt says.
+    """
+    name = language.strip()
+    if not name or len(name) > _LONGEST_NAME or not name.isprintable() or "'" in name:
+        raise ValueError(f"not the name of a language: {language[:_LONGEST_NAME]!r}; write it as English or en")
+    return LANGUAGE_NAMES.get(name.lower(), name[0].upper() + name[1:])
+
+
+def speech_prompt(language: str | None = None, translate_to: str | None = None) -> str:
+    """The text that goes before a clip.
+
+    Args:
+        language: what is spoken, by name or ISO 639-1 code; None if not known.
+        translate_to: the language to translate into as well; None for the transcription alone.
+
+    Raises:
+        ValueError: see `language_name`.
+    """
+    spoken = _UNKNOWN if language is None else language_name(language)
+    if translate_to is not None:
+        return _TRANSLATE.format(source=spoken, target=language_name(translate_to))
+    return _TRANSCRIBE.format(language=spoken if language is None else f"{spoken} into {spoken} text")
+
+
+def read_answer(answer: str, translate_to: str | None = None) -> tuple[str, str | None]:
+    """The transcription and, if one was asked for, the translation in a model's answer, each on one line.
+
+    The translation is what follows the line start "{target}: " that the prompt asks for; where the model left that
+    out, all of it is transcription and the translation is empty. Control markers that strayed into the answer go.
+    """
+    answer = _MARKERS.sub("", answer)
+    if translate_to is None:
+        return _one_line(answer), None
+    marker = re.compile(rf"^[ \t]*{re.escape(language_name(translate_to))}[ \t]*:", re.IGNORECASE | re.MULTILINE)
+    starts = list(marker.finditer(answer))
+    if not starts:
+        return _one_line(answer), ""
+    # A transcription may itself begin with the language's name ("French: a course for beginners").
+    found = next((start for start in starts if answer[: start.start()].strip()), starts[0])
+    return _one_line(answer[: found.start()]), _one_line(answer[found.end() :])
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

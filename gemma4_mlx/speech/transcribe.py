@@ -1,0 +1,199 @@
+"""Speech of any length → text, with times and, if asked for, a translation.
+
+The sound is cut at pauses into clips the model can hold and each clip is one question to it. Sound that arrives while
+it is spoken is not this file's business.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gemma4_mlx.errors import InputError
+from gemma4_mlx.generation import generate
+from gemma4_mlx.processing.audio import AudioSource, audio_duration, stream_audio
+from gemma4_mlx.processing.mel import frame_count
+from gemma4_mlx.processing.sources import resolve_source, source_name
+from gemma4_mlx.speech.endpoints import SAMPLE_RATE, Clip, ClipCutter, FloatArray
+from gemma4_mlx.speech.prompts import read_answer, speech_prompt
+
+if TYPE_CHECKING:
+    from gemma4_mlx.model import Gemma4
+    from gemma4_mlx.processing import Processor
+
+# People say 3 to 6 tokens a second; far more means the model repeats itself. The rest is for very short clips.
+_TOKENS_PER_SECOND = 25
+_TOKENS_TO_SPARE = 32
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What was said in one stretch of speech.
+
+    Attributes:
+        start, end: seconds from the beginning; from the voice detector, the model gives no times.
+        text: the transcription, on one line.
+        translation: on one line; None if none was asked for, empty if the model gave none.
+    """
+
+    start: float
+    end: float
+    text: str
+    translation: str | None
+
+
+@dataclass(frozen=True)
+class Transcription:
+    """What was said in a recording.
+
+    Attributes:
+        text: all segments' texts, with a space between.
+        segments: in order, not overlapping. Stretches without speech have none.
+        language: as the caller gave it; None if the model was left to hear which it is.
+        duration: seconds of sound that were listened to.
+        translation: all segments' translations, with a space between; None if none was asked for.
+    """
+
+    text: str
+    segments: tuple[Segment, ...]
+    language: str | None
+    duration: float
+    translation: str | None
+
+
+class TranscriptionError(InputError):
+    """A recording turned out to be damaged part of the way through.
+
+    Attributes:
+        partial: the transcription of everything before the damage.
+    """
+
+    def __init__(self, message: str, partial: Transcription) -> None:
+        super().__init__(message)
+        self.partial = partial
+
+
+Progress = Callable[[float, float | None, Segment | None], None]
+
+
+def transcribe(
+    model: Gemma4,
+    processor: Processor,
+    source: AudioSource,
+    language: str | None = None,
+    translate_to: str | None = None,
+    on_progress: Progress | None = None,
+) -> Transcription:
+    """Write down what is said in a recording of any length.
+
+    Memory does not grow with the length: the file is decoded as it is listened to, and at most 28 s of it are held.
+
+    Args:
+        model, processor: from `load`, of a size that hears (e2b, e4b).
+        source: a path, URL or bytes of anything PyAV opens, `(samples, rate)`, or float samples at 16 kHz.
+        language: what is spoken, by English name or ISO 639-1 code; None leaves it to the model.
+        translate_to: translate every segment into this language as well.
+        on_progress: called with (seconds done, seconds in all or None if the file does not say, the segment just
+            finished or None) after every block of sound and after every segment.
+
+    Raises:
+        InputError: a model without ears, or a source that cannot be opened or is shorter than one token of sound.
+        TranscriptionError: damage in the middle of the recording; what came before it is in its `partial`.
+        ValueError: a language that is not one.
+    """
+    if model.config.audio is None:
+        raise InputError("this model has no ears: load e2b or e4b to transcribe speech")
+    prompt = speech_prompt(language, translate_to)
+    name = source_name(source, "sound")
+    if isinstance(source, str | Path) and isinstance(content := resolve_source(source, "sound").content, bytes):
+        source = content  # a URL is fetched once, not once more for its duration
+    blocks = stream_audio(source)
+    total = _seconds_stated(source)
+
+    cutter = ClipCutter()
+    heard = 0
+    segments: list[Segment] = []
+
+    def write_down(clips: list[Clip]) -> None:
+        for clip in clips:
+            segment = _segment(model, processor, prompt, translate_to, clip)
+            if segment.text or segment.translation:
+                segments.append(segment)
+                if on_progress is not None:
+                    on_progress(segment.end, total, segment)
+
+    damage: InputError | None = None
+    for block in _until_damage(blocks):
+        if isinstance(block, InputError):
+            damage = block
+            break
+        heard += len(block)
+        write_down(cutter.push(block))
+        if on_progress is not None:
+            on_progress(cutter.settled / SAMPLE_RATE, total, None)
+    if frame_count(heard) == 0:
+        raise InputError(f"{name} is too short to say anything ({heard} samples at 16 kHz): check the recording")
+    write_down(cutter.finish())
+    if on_progress is not None:
+        on_progress(heard / SAMPLE_RATE, total, None)
+
+    result = Transcription(
+        text=_joined(segment.text for segment in segments),
+        segments=tuple(segments),
+        language=language,
+        duration=heard / SAMPLE_RATE,
+        translation=None if translate_to is None else _joined(segment.translation or "" for segment in segments),
+    )
+    if damage is not None:
+        raise TranscriptionError(f"{damage} (the first {result.duration:.1f} s were transcribed)", result) from damage
+    return result
+
+
+def _seconds_stated(source: AudioSource) -> float | None:
+    """How long the sound is to be, before it is listened to."""
+    if isinstance(source, str | Path | bytes | bytearray | memoryview):
+        return audio_duration(source)
+    samples, rate = source if isinstance(source, tuple) else (source, SAMPLE_RATE)
+    return max(np.shape(samples), default=0) / rate  # the longer axis counts samples, the other one channels
+
+
+def _until_damage(blocks: Iterator[FloatArray]) -> Iterator[FloatArray | InputError]:
+    """The blocks; where they break off half-way, the reason in place of the next one."""
+    heard = False
+    while True:
+        try:
+            block = next(blocks)
+        except StopIteration:
+            return
+        except InputError as error:
+            if not heard:
+                raise
+            yield error
+            return
+        heard = True
+        yield block
+
+
+def _segment(model: Gemma4, processor: Processor, prompt: str, translate_to: str | None, clip: Clip) -> Segment:
+    # Text before sound: the other way round the model answers what it hears instead of writing it down.
+    content = [{"type": "text", "text": prompt}, {"type": "audio", "audio": clip.samples}]
+    seconds = len(clip.samples) / SAMPLE_RATE
+    answer = generate(
+        model,
+        processor,
+        [{"role": "user", "content": content}],
+        max_tokens=math.ceil(seconds * _TOKENS_PER_SECOND) + _TOKENS_TO_SPARE,
+        temperature=0.0,
+        thinking=False,
+    )
+    text, translation = read_answer(answer.text, translate_to)
+    return Segment(clip.start / SAMPLE_RATE, clip.end / SAMPLE_RATE, text, translation)
+
+
+def _joined(texts: Iterable[str]) -> str:
+    return " ".join(text for text in texts if text)

@@ -1,0 +1,88 @@
+"""Which model a command takes when several places name one, or none does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from gemma4_mlx.app.model_choice import SIZES, choose_model
+
+from command_line import only_line, run
+from gemma4_mlx.checkpoint.hub import SHORT_NAMES
+from gemma4_mlx.errors import Gemma4Error
+
+GB = 2**30
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    file = tmp_path / "config.toml"
+    file.write_text('model = "from-file"\n')
+    return file
+
+
+def test_the_option_wins_over_the_variable_and_the_file(config):
+    assert choose_model("from-option", {"GEMMA4_MLX_MODEL": "from-variable"}, config, 64 * GB).name == "from-option"
+
+
+def test_the_variable_wins_over_the_file(config):
+    assert choose_model(None, {"GEMMA4_MLX_MODEL": "from-variable"}, config, 64 * GB).name == "from-variable"
+
+
+def test_an_empty_variable_counts_as_unset(config):
+    assert choose_model(None, {"GEMMA4_MLX_MODEL": ""}, config, 64 * GB).name == "from-file"
+
+
+@pytest.mark.parametrize(
+    ("memory_gb", "name"), [(128, "31b"), (48, "31b"), (36, "26b"), (24, "e4b"), (16, "e4b"), (8, "e2b")]
+)
+def test_without_a_name_the_largest_size_that_fits_is_taken(tmp_path, memory_gb, name):
+    choice = choose_model(None, {}, tmp_path / "none.toml", memory_gb * GB)
+    assert choice.automatic
+    assert choice.name == name
+    assert f"{memory_gb} GB" in choice.reason
+
+
+def test_for_sound_the_largest_size_that_hears_is_taken(tmp_path):
+    choice = choose_model(None, {}, tmp_path / "none.toml", 128 * GB, hearing=True)
+    assert choice.name == "e4b"
+    assert "hears" in choice.reason
+
+
+def test_a_machine_too_small_for_any_gets_the_smallest_and_is_told(tmp_path):
+    choice = choose_model(None, {}, tmp_path / "none.toml", 4 * GB)
+    assert choice.name == "e2b"
+    assert "may be too small" in choice.reason
+
+
+def test_every_size_is_a_short_name_that_can_be_fetched():
+    assert {size.name for size in SIZES} == set(SHORT_NAMES)
+
+
+@pytest.mark.parametrize("content", ["model = e2b", "model = 3", 'model = ""', "\xff".encode("latin-1")])
+def test_a_config_file_that_makes_no_sense_is_named_in_the_error(tmp_path, content):
+    file = tmp_path / "config.toml"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(Gemma4Error, match=r"config\.toml"):
+        choose_model(None, {}, file, 16 * GB)
+
+
+def test_the_command_says_which_model_it_takes_and_why():
+    finished = run("ask", "hi")
+    choice, error = finished.stderr.splitlines()
+    assert choice.startswith("model: ")
+    assert "GB of memory" in choice
+    assert "HF_HUB_OFFLINE" in error
+    assert finished.returncode == 1
+
+
+@pytest.mark.parametrize("name", ["/no/such/folder", "no model", ".."])
+def test_a_model_that_is_not_there_is_one_line_and_exit_code_1(name):
+    finished = run("ask", "hi", "--model", name)
+    assert finished.returncode == 1
+    assert finished.stdout == ""
+    assert only_line(finished.stderr).startswith("error: ")
+
+
+def test_debug_shows_pythons_traceback():
+    assert "Traceback" in run("ask", "hi", "--model", "no model", "--debug").stderr

@@ -1,0 +1,144 @@
+"""`gemma4-mlx transcribe` through the real command, on a real voice and a small model whose weights are random."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from gemma4_mlx.app.transcribe import as_json, as_text, clock, write_whole
+
+from command_line import checkpoint, only_line, picture, run
+from gemma4_mlx.speech import Segment, Transcription
+
+SPEECH = Path(__file__).parent / "tiny" / "speech.flac"
+RESULT = Transcription(
+    "Hallo. Ja.", (Segment(0.5, 1.25, "Hallo.", None), Segment(2.0, 3.0, "Ja.", None)), "de", 3.5, None
+)
+
+
+def transcribe(*arguments, variant="e2b", **options):
+    return run("transcribe", *arguments, model=checkpoint(variant), **options)
+
+
+def test_json_has_the_fields_of_the_contract():
+    assert json.loads(only_line(as_json("memo.m4a", RESULT))) == {
+        "file": "memo.m4a",
+        "language": "de",
+        "duration": 3.5,
+        "text": "Hallo. Ja.",
+        "translation": None,
+        "segments": [
+            {"start": 0.5, "end": 1.25, "text": "Hallo.", "translation": None},
+            {"start": 2.0, "end": 3.0, "text": "Ja.", "translation": None},
+        ],
+    }
+
+
+def test_text_is_one_line_and_a_translation_another():
+    assert as_text(RESULT) == "Hallo. Ja.\n"
+    assert as_text(Transcription("Hallo.", (), "de", 1.0, "Hello.")) == "Hallo.\nHello.\n"
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.9, "0:59"), (754, "12:34"), (3723, "1:02:03")])
+def test_times_are_written_as_clocks_show_them(seconds, text):
+    assert clock(seconds) == text
+
+
+def test_a_recording_becomes_one_json_object_alone_on_stdout():
+    finished = transcribe(SPEECH, "--format", "json", "--language", "English")
+    result = json.loads(only_line(finished.stdout))
+    assert result["file"] == str(SPEECH)
+    assert result["language"] == "English"
+    assert result["translation"] is None
+    assert all(0 <= segment["start"] < segment["end"] <= result["duration"] for segment in result["segments"])
+    assert result["segments"]
+    assert finished.stderr == ""
+    assert finished.returncode == 0
+
+
+def test_several_files_come_in_order_and_a_bad_one_does_not_stop_the_others(tmp_path):
+    second = tmp_path / "second.flac"
+    shutil.copy(SPEECH, second)
+    (tmp_path / "words.wav").write_text("just words")
+    finished = transcribe(SPEECH, tmp_path / "words.wav", "none.wav", second, "--format", "json")
+    assert finished.returncode == 1
+    assert [json.loads(line)["file"] for line in finished.stdout.splitlines()] == [str(SPEECH), str(second)]
+    assert len(finished.stderr.splitlines()) == 2
+    assert "none.wav" in finished.stderr
+    assert "words.wav" in finished.stderr
+
+
+def test_nothing_is_loaded_when_no_file_is_there():
+    finished = run("transcribe", "none.wav", "--model", "no model")
+    assert finished.returncode == 1
+    assert "none.wav does not exist" in only_line(finished.stderr)
+
+
+def test_output_dir_gets_one_file_each_and_stdout_nothing(tmp_path):
+    folder = tmp_path / "new" / "folder"
+    finished = transcribe(SPEECH, "--output-dir", folder)
+    assert (finished.returncode, finished.stdout, finished.stderr) == (0, "", "")
+    assert [path.name for path in folder.iterdir()] == ["speech.txt"]
+    assert (folder / "speech.txt").read_text().strip()
+
+
+def test_two_results_of_the_same_name_are_refused_before_any_work(tmp_path):
+    finished = run("transcribe", "a/memo.wav", "b/memo.m4a", "--output-dir", tmp_path / "out", "--model", "no model")
+    assert finished.returncode == 2
+    assert "memo.txt" in finished.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_result_that_cannot_be_written_goes_to_stdout_and_leaves_nothing_behind(tmp_path):
+    in_the_way = tmp_path / "speech.txt"
+    in_the_way.mkdir()
+    finished = transcribe(SPEECH, "--output-dir", tmp_path)
+    assert finished.returncode == 1
+    assert finished.stdout.strip()
+    assert "speech.txt" in only_line(finished.stderr)
+    assert list(tmp_path.iterdir()) == [in_the_way]
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    target = tmp_path / "memo.txt"
+    target.write_text("old")
+    with pytest.raises(TypeError):
+        write_whole(target, 3)
+    assert target.read_text() == "old"
+    write_whole(target, "new")
+    assert target.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_what_was_heard_before_the_damage_is_kept(tmp_path):
+    damaged = tmp_path / "damaged.flac"
+    content = SPEECH.read_bytes()
+    half = len(content) // 2
+    damaged.write_bytes(content[:half] + bytes(len(content) - half))
+    finished = transcribe(damaged, "--format", "json")
+    assert finished.returncode == 1
+    assert json.loads(only_line(finished.stdout))["duration"] > 0
+    assert "damaged.flac" in only_line(finished.stderr)
+
+
+def test_silence_is_no_text_and_says_so(tmp_path):
+    import wave
+
+    silence = tmp_path / "silence.wav"
+    with wave.open(str(silence), "wb") as file:
+        file.setparams((1, 2, 16_000, 0, "NONE", ""))
+        file.writeframes(bytes(2 * 16_000))
+    finished = transcribe(silence)
+    assert (finished.returncode, finished.stdout) == (0, "\n")
+    assert "no speech" in only_line(finished.stderr)
+
+
+@pytest.mark.parametrize("file", [SPEECH, "picture"])
+def test_a_model_without_ears_or_a_file_without_sound_is_one_line(file):
+    path = picture() if file == "picture" else file
+    finished = transcribe(path, variant="e2b" if file == "picture" else "dense")
+    assert finished.returncode == 1
+    assert finished.stdout == ""
+    assert only_line(finished.stderr).startswith("error: ")

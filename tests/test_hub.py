@@ -1,0 +1,349 @@
+"""Names to folders: the Hub's cache, its refusals, and downloads that break."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants, file_download
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from gemma4_mlx.checkpoint.hub import SHORT_NAMES, resolve
+from gemma4_mlx.errors import HubError
+from hub_server import HubServer, Repository, running_hub
+
+REPO = "someone/gemma-4-tiny-it"
+NEEDED = {
+    "config.json": b"{}",
+    "generation_config.json": b"{ }",
+    "model.safetensors.index.json": json.dumps(
+        {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    ).encode(),
+    "model-00001-of-00002.safetensors": b"first" * 40_000,
+    "model-00002-of-00002.safetensors": b"second" * 40_000,
+    "tokenizer.json": b'{"t": 1}',
+    "tokenizer_config.json": b'{"c": 1}',
+    "chat_template.jinja": b"{{ messages }}",
+    "processor_config.json": b'{"p": 1}',
+}
+NOT_NEEDED = {
+    "README.md": b"# hello",
+    ".gitattributes": b"* -text",
+    "pytorch_model.bin": b"pickle",
+    "weights.pth": b"pickled",
+    "gemma.gguf": b"GGUF",
+    "tokenizer.model": b"sentencepiece",
+    "consolidated.safetensors": b"all of it again",
+    "original/params.json": b"{  }",
+    "original/model.safetensors": b"once more",
+    "onnx/model.onnx": b"onnx",
+}
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A server with one repository; this process's huggingface_hub talks to it and caches under tmp_path."""
+    with running_hub() as server:
+        server.repositories[REPO] = Repository(_write(tmp_path / "served", NEEDED | NOT_NEEDED))
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        yield server
+
+
+def _write(folder: Path, files: dict[str, bytes]) -> Path:
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return folder
+
+
+def _refused(name: str, *, revision: str | None = None, match: str) -> None:
+    with pytest.raises(HubError, match=match) as caught:
+        resolve(name, revision)
+    assert "\n" not in str(caught.value)
+
+
+def _snapshots(tmp_path: Path) -> list[Path]:
+    return list((tmp_path / "cache").glob("models--*/snapshots/*/config.json"))
+
+
+def test_a_local_folder_is_itself(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "my model").mkdir()
+    assert resolve(str(tmp_path / "my model")) == tmp_path / "my model"
+    assert resolve(tmp_path / "my model") == tmp_path / "my model"
+    assert resolve("~/my model") == tmp_path / "my model"
+
+
+def test_a_folder_named_like_a_hub_id_comes_before_the_hub(tmp_path, monkeypatch):
+    (tmp_path / "google" / "gemma-4-E2B-it").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert resolve("google/gemma-4-E2B-it") == Path("google/gemma-4-E2B-it")
+
+
+def test_a_revision_of_a_local_folder_is_a_bad_argument(tmp_path):
+    with pytest.raises(ValueError, match="no revision 'main'"):
+        resolve(tmp_path, "main")
+
+
+def test_a_file_is_refused_by_name(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    _refused(str(tmp_path / "model.safetensors"), match="is a file")
+
+
+@pytest.mark.parametrize(
+    "name", ["", "e3b", "/no/such/folder", "~/nowhere", "a/b/c", "gemma 4", "a/b--c", "x/..", "a/", "../x"]
+)
+def test_what_is_neither_folder_nor_hub_id_is_told_what_is_accepted(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _refused(name, match="e2b, e4b, 26b, 31b, or a Hub id")
+
+
+@given(st.text(max_size=30) | st.sampled_from(["~0", "\0", "x" * 5000]))
+def test_no_text_without_one_slash_ever_reaches_the_hub(text):
+    assume(text.count("/") != 1 and text.lower() not in SHORT_NAMES and not os.path.exists(os.path.expanduser(text)))
+    _refused(text, match="is not a model")
+
+
+def test_only_the_files_needed_are_fetched_and_each_once(hub):
+    folder = resolve(REPO)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == NEEDED
+    assert hub.downloads == dict.fromkeys(NEEDED, 1)
+
+
+def test_a_second_call_fetches_nothing_and_asks_once(hub):
+    folder = resolve(REPO)
+    hub.downloads.clear()
+    hub.requests.clear()
+    assert resolve(REPO) == folder
+    assert not hub.downloads
+    assert len(hub.requests) == 1
+
+
+@pytest.mark.parametrize("short", SHORT_NAMES)
+def test_a_short_name_is_the_hub_id_in_the_table(short, hub):
+    hub.repositories[SHORT_NAMES[short]] = hub.repositories[REPO]
+    folder = resolve(short)
+    assert SHORT_NAMES[short].replace("/", "--") in str(folder)
+    assert resolve(short.upper()) == folder
+
+
+def test_a_new_commit_fetches_only_what_changed(hub):
+    old = resolve(REPO)
+    hub.downloads.clear()
+    (hub.repositories[REPO].folder / "chat_template.jinja").write_bytes(b"{{ new }}")
+    new = resolve(REPO)
+    assert hub.downloads == {"chat_template.jinja": 1}
+    assert (new / "chat_template.jinja").read_bytes() == b"{{ new }}"
+    assert (old / "chat_template.jinja").read_bytes() == NEEDED["chat_template.jinja"]
+
+
+def test_a_commit_or_a_branch_can_be_asked_for(hub):
+    commit = hub.repositories[REPO].commit
+    assert resolve(REPO, commit) == resolve(REPO, "main") == resolve(REPO)
+    _refused(REPO, revision="no-such-branch", match="no revision 'no-such-branch'")
+
+
+def test_progress_counts_every_byte_once_and_ends_at_the_total(hub):
+    seen: list[tuple[int, int]] = []
+    resolve(REPO, on_progress=lambda done, total: seen.append((done, total)))
+    size = sum(len(content) for content in NEEDED.values())
+    assert {total for _, total in seen} == {size}
+    counts = [done for done, _ in seen]
+    assert counts == sorted(counts)
+    assert counts[-1] == size
+
+
+def test_nothing_is_printed(hub, capfd):
+    hub.repositories[REPO].breaks["tokenizer.json"] = 3
+    with pytest.raises(HubError):
+        resolve(REPO)
+    hub.repositories[REPO].breaks.clear()
+    resolve(REPO)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_offline_after_a_download_gives_the_same_folder_without_a_request(hub, monkeypatch):
+    folder = resolve(REPO)
+    hub.requests.clear()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert resolve(REPO) == folder
+    assert not hub.requests
+
+
+def test_offline_without_a_download_says_so(hub, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    _refused(REPO, match="HF_HUB_OFFLINE")
+    assert not hub.requests
+
+
+@pytest.mark.parametrize("missing", ["config.json", "model-00002-of-00002.safetensors", "tokenizer.json"])
+@pytest.mark.parametrize("listing", [True, False])
+def test_offline_a_part_of_a_model_is_not_taken_for_the_whole(missing, listing, hub, monkeypatch, tmp_path):
+    (resolve(REPO) / missing).unlink()
+    if not listing:  # as older versions of huggingface_hub, and programs that fetch single files, leave the cache
+        for path in (tmp_path / "cache").glob("models--*/trees/*.json"):
+            path.unlink()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    _refused(REPO, match="HF_HUB_OFFLINE")
+
+
+def test_a_shard_that_no_index_names_is_missed_by_its_number(hub, monkeypatch, tmp_path):
+    folder = resolve(REPO)
+    for name in ("model.safetensors.index.json", "model-00002-of-00002.safetensors"):
+        (folder / name).unlink()
+    for path in (tmp_path / "cache").glob("models--*/trees/*.json"):
+        path.unlink()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    _refused(REPO, match="HF_HUB_OFFLINE")
+
+
+def test_an_unreachable_hub_is_no_hindrance_to_a_model_already_here(hub, monkeypatch):
+    folder = resolve(REPO)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    assert resolve(REPO) == folder
+    _refused("someone/else", match="cannot reach http://127.0.0.1:9")
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_hub_out_of_order_is_no_hindrance_to_a_model_already_here(status, hub):
+    folder = resolve(REPO)
+    hub.status = status
+    assert resolve(REPO) == folder
+    _refused("someone/else", match=f"answered {status}.*try again later")
+
+
+def test_a_log_in_page_in_place_of_the_hub_is_named(hub):
+    hub.body = b"<html>Welcome to the hotel</html>"
+    _refused(REPO, match="does not answer as a Hub does")
+
+
+def test_an_unknown_model_is_named(hub):
+    _refused("someone/nothing", match="no model someone/nothing")
+
+
+def test_a_gated_model_says_where_to_accept_its_licence(hub, tmp_path):
+    hub.repositories[REPO].gated = True
+    _refused(REPO, match=f"{hub.url}/{REPO}, then run `hf auth login`")
+    assert not _snapshots(tmp_path)
+
+
+@pytest.mark.parametrize("status", [403, 418])
+def test_a_refusal_without_a_code_names_its_status(status, hub):
+    hub.status = status
+    _refused(REPO, match=str(status))
+
+
+@pytest.mark.parametrize("gone", [("config.json",), tuple(name for name in NEEDED if name.endswith(".safetensors"))])
+def test_a_repository_without_a_checkpoint_is_refused_before_anything_is_fetched(gone, hub):
+    for name in (*gone, "consolidated.safetensors"):
+        (hub.repositories[REPO].folder / name).unlink()
+    _refused(REPO, match="no config.json with .safetensors")
+    assert not hub.downloads
+
+
+def test_too_small_a_disk_is_refused_before_anything_is_fetched(hub, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr("gemma4_mlx.checkpoint.hub.shutil.disk_usage", lambda path: usage(10, 10, 1000))
+    _refused(REPO, match="needs 0.0 GB of disk .* set HF_HOME")
+    assert not hub.downloads
+
+
+def test_a_disk_that_fills_up_half_way_leaves_nothing_that_loads_and_the_next_try_completes(hub, monkeypatch, tmp_path):
+    real = file_download.http_get
+
+    def full_at_the_second_shard(url, temp_file, **options):
+        if "00002-of" in url:
+            temp_file.write(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(url, temp_file, **options)
+
+    monkeypatch.setattr(file_download, "http_get", full_at_the_second_shard)
+    _refused(REPO, match="the disk filled up")
+    assert not _snapshots(tmp_path)
+    assert not list((tmp_path / "cache").rglob("*.incomplete"))
+    monkeypatch.setattr(file_download, "http_get", real)
+    hub.downloads.clear()
+    assert {path.name for path in resolve(REPO).iterdir()} == set(NEEDED)
+    assert "model-00001-of-00002.safetensors" not in hub.downloads
+
+
+def test_a_cache_that_cannot_be_written_is_named(hub, tmp_path):
+    (tmp_path / "cache").write_bytes(b"a file, not a folder")
+    _refused(REPO, match="cache")
+
+
+@pytest.mark.parametrize("broken", ["model-00002-of-00002.safetensors", "config.json"])
+def test_a_download_cut_half_way_leaves_nothing_that_loads_and_can_be_tried_again(broken, hub, monkeypatch, tmp_path):
+    hub.repositories[REPO].breaks[broken] = 1 if broken == "config.json" else 100_000
+    _refused(REPO, match="answered 503")
+    assert not _snapshots(tmp_path)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    _refused(REPO, match="HF_HUB_OFFLINE")
+    _refused(REPO, revision=hub.repositories[REPO].commit, match="HF_HUB_OFFLINE")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    hub.repositories[REPO].breaks.clear()
+    folder = resolve(REPO)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == NEEDED
+
+
+def test_an_update_that_fails_leaves_the_old_model_in_use(hub, monkeypatch):
+    old = resolve(REPO)
+    repository = hub.repositories[REPO]
+    (repository.folder / "model-00002-of-00002.safetensors").write_bytes(b"newer" * 40_000)
+    repository.breaks["model-00002-of-00002.safetensors"] = 10
+    hub.downloads.clear()
+    _refused(REPO, match="answered 503")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert resolve(REPO) == old
+
+
+def _run(code: str, hub: HubServer, home: Path, **env: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env=os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(home)} | env,
+        cwd=Path(__file__).parent.parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_the_environment_chooses_endpoint_cache_and_offline(hub, tmp_path):
+    code = f"from gemma4_mlx.checkpoint.hub import resolve; print(resolve({REPO!r}))"
+    out, err = _run(code, hub, tmp_path / "home").communicate(timeout=120)
+    assert err == ""
+    assert Path(out.strip()).is_relative_to(tmp_path / "home")
+    hub.requests.clear()
+    again, err = _run(code, hub, tmp_path / "home", HF_HUB_OFFLINE="1").communicate(timeout=120)
+    assert (again, err) == (out, "")
+    assert not hub.requests
+
+
+def test_an_interrupt_ends_a_download_at_once_and_leaves_nothing_that_loads(hub, tmp_path):
+    """The server never finishes the second shard: only an interrupt that reaches the download itself can end this."""
+    hub.repositories[REPO].hangs = "model-00002-of-00002.safetensors"
+    process = _run(f"from gemma4_mlx.checkpoint.hub import resolve; resolve({REPO!r})", hub, tmp_path / "home")
+    while not hub.downloads["model-00002-of-00002.safetensors"] and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert "KeyboardInterrupt" in err
+    assert not list((tmp_path / "home").rglob("snapshots/*/config.json"))
+    assert not list((tmp_path / "home").rglob("*.incomplete"))
