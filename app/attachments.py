@@ -57,8 +57,8 @@ def open_attachment(source: str, kind: Kind) -> Attachment:
 
         picture = load_image(source)
         return Attachment(kind, name, f"{picture.width}×{picture.height}", picture)
+    from gemma4_mlx.log_mel import SAMPLE_RATE
     from gemma4_mlx.processing.audio import load_audio
-    from gemma4_mlx.processing.mel import SAMPLE_RATE
 
     samples = load_audio(source)
     return Attachment(kind, name, f"{len(samples) / SAMPLE_RATE:.1f} s", samples)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from functools import lru_cache
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,8 @@ from gemma4_mlx.config import Config
 from gemma4_mlx.processing import Processor
 from tiny_tokenizer import write_tokenizer
 
+# Removed when the interpreter ends.
+_FOLDER = TemporaryDirectory(prefix="gemma4-tiny-tokenizer-")
 SPEECH = Path(__file__).parent / "tiny" / "speech.flac"
 
 
@@ -38,9 +40,8 @@ class ReferenceProcessor(Gemma4Processor):
 @lru_cache(maxsize=1)
 def tokenizer_folder() -> Path:
     """A folder with the tiny tokenizer's files, written once for all tests of a run; not to be changed."""
-    folder = Path(mkdtemp(prefix="gemma4-tiny-tokenizer-"))
-    write_tokenizer(folder)
-    return folder
+    write_tokenizer(_FOLDER.name)
+    return Path(_FOLDER.name)
 
 
 @lru_cache(maxsize=1)

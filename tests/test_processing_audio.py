@@ -18,7 +18,7 @@ from transformers.models.gemma4.feature_extraction_gemma4 import Gemma4AudioFeat
 
 from gemma4_mlx.errors import InputError
 from gemma4_mlx.processing.audio import audio_duration, load_audio, stream_audio
-from gemma4_mlx.processing.mel import HOP, LEAD, frame_count, log_mel, log_mel_frames, mel_filters, soft_token_count
+from gemma4_mlx.log_mel import HOP, LEAD, frame_count, log_mel, log_mel_frames, mel_filters, soft_token_count
 from processing_reference import SPEECH, our_processor
 
 EXTRACTOR = Gemma4AudioFeatureExtractor()

@@ -1,4 +1,4 @@
-"""The files beside a checkpoint's weights: read if there, done without where possible, refused if they cannot be right."""
+"""The files beside a checkpoint's weights: read if there, done without where possible, refused if they are wrong."""
 
 from __future__ import annotations
 

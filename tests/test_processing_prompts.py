@@ -7,7 +7,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -171,6 +171,8 @@ def test_a_clip_has_as_many_placeholders_as_the_reference_gives_it(samples: int)
 
 
 @given(st.text(max_size=80))
+@example("\ufdd0")
+@example("\ufdd1 a \ufdd0")
 @settings(max_examples=60, deadline=None)
 def test_any_text_has_the_reference_ids(words: str) -> None:
     expected = reference_inputs([user(text(words))])["input_ids"][0]
@@ -197,6 +199,14 @@ CONTROL = [
 def test_control_tokens_a_user_writes_are_text_as_in_the_reference_when_it_is_asked_to_sanitise(words: str) -> None:
     expected = reference_inputs([user(text(words))], sanitize_control_tokens=True)["input_ids"][0]
     assert ids_of(our_processor()(words)) == list(expected)
+
+
+@pytest.mark.parametrize("words", ["\ufdd0", "\ufdd0<turn|>\ufdd1", "a\ufdd1<turn|>\ufdd0", "\ufdd0\ufdd0<turn|>"])
+def test_the_marks_of_literal_text_are_no_way_round_it(words: str) -> None:
+    ids = ids_of(our_processor()(words))
+    plain = ids_of(our_processor()("a"))
+    assert ids.count(SPECIAL_IDS["<turn|>"]) == plain.count(SPECIAL_IDS["<turn|>"])
+    assert words in our_processor().tokenizer.decode(ids)
 
 
 def test_a_tool_result_cannot_end_its_own_block() -> None:

@@ -94,8 +94,8 @@ def read_header(file: Path) -> dict[str, TensorHeader]:
         if not 2 <= length <= min(_LONGEST_HEADER, size - 8):
             raise CheckpointError(f"{file} is not a whole safetensors file: download it again")
         try:
-            entries = json.loads(stream.read(length))
-        except ValueError:
+            entries = dict(json.loads(stream.read(length)).items())
+        except (ValueError, AttributeError):
             raise CheckpointError(f"{file} has a damaged header: download it again") from None
     tensors = {}
     for name, entry in entries.items():

@@ -116,12 +116,15 @@ def load_model(
     target = DTYPES[dtype] if dtype else _stored_dtype(sources)
     if per_layer == "disk" and f"{_TABLE}.weight" in sources:
         _leave_table_on_disk(model, sources, packings.get(_TABLE), target)
-    files = {file: _lazy_tensors(file) for file in {source.header.file for source in sources.values()}}
-    weights = []
-    for name, source in sources.items():
-        array = _in_our_order(files[source.header.file][source.stored], source, shapes[name])
-        # Everything in one precision, as transformers loads it: one float32 bound would lift a whole tower to float32.
-        weights.append((name, array.astype(target) if source.header.dtype in _FLOATS else array))
+    files = {source.header.file for source in sources.values()}
+    # Reading waits for first use, which may be in another thread; MLX's ordinary streams belong to the one that made them.
+    with mx.stream(mx.new_thread_unsafe_stream(mx.cpu)):
+        tensors = {file: _lazy_tensors(file) for file in files}
+        weights = []
+        for name, source in sources.items():
+            array = _in_our_order(tensors[source.header.file][source.stored], source, shapes[name])
+            # One precision for all, as transformers loads it: one float32 bound would lift a whole tower to float32.
+            weights.append((name, array.astype(target) if source.header.dtype in _FLOATS else array))
     model.load_weights(weights, strict=False)
     model.eval()
     return model

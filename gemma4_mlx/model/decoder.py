@@ -175,7 +175,11 @@ class Decoder(nn.Module):
         """Ids `[B, L]` → embeddings `[B, L, hidden]`."""
         # The scale stays outside the table, so that the table is a plain one: it can be quantized, and as the tied head
         # it is used unscaled.
-        return self.embed_tokens(ids) * self._config.hidden_size**0.5
+        return self._in_model_dtype(self.embed_tokens(ids)) * self._config.hidden_size**0.5
+
+    def _in_model_dtype(self, rows: mx.array) -> mx.array:
+        """Tables in a microscaling mode unpack to bf16 whatever the rest computes in, exactly; what follows is not."""
+        return rows.astype(self.norm.weight.dtype)
 
     def per_layer_inputs(self, ids: mx.array, embeddings: mx.array) -> mx.array | None:
         """What each layer's gate is given: the id's row of the per-layer table, and a projection of the embedding.
@@ -192,7 +196,7 @@ class Decoder(nn.Module):
         if not dim:
             return None
         shape = (*ids.shape, config.num_hidden_layers, dim)
-        rows = self.embed_tokens_per_layer(ids).reshape(shape) * dim**0.5
+        rows = self._in_model_dtype(self.embed_tokens_per_layer(ids)).reshape(shape) * dim**0.5
         projected = (self.per_layer_model_projection(embeddings) * config.hidden_size**-0.5).reshape(shape)
         return (self.per_layer_projection_norm(projected) + rows) * 2**-0.5
 

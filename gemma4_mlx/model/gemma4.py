@@ -12,6 +12,7 @@ import numpy as np
 from ..config import Config
 from ..errors import InputError
 from .audio import AudioTower
+from .audio_stream import AudioStream
 from .cache import KVCache
 from .decoder import Decoder, DecoderLayer
 from .inputs import ModelInputs, audio_positions, image_blocks, vision_positions
@@ -91,6 +92,16 @@ class Gemma4(nn.Module):
         if inputs.log_mels and self.config.audio is None:
             raise InputError("this checkpoint has no audio tower: choose e2b or e4b, which hear")
         return [self.embed_audio(self.audio_tower(log_mel)) for log_mel in inputs.log_mels]
+
+    def audio_stream(self) -> AudioStream:
+        """An encoder for sound that is still coming in: `feed` and `finish` give what `encode_audio` gives at once.
+
+        Raises:
+            InputError: this size has no audio tower.
+        """
+        if self.config.audio is None:
+            raise InputError("this checkpoint has no audio tower: choose e2b or e4b, which hear")
+        return AudioStream(self.audio_tower, self.embed_audio)
 
     def _embed(self, inputs: ModelInputs) -> tuple[mx.array, mx.array, np.ndarray | None]:
         """Ids for the per-layer table, embeddings with soft tokens in place, and which positions are one image."""

@@ -1,6 +1,6 @@
 """Sound of any container, rate and channel count → mono float32 at 16 kHz, whole or in blocks.
 
-Stops at samples: log-mel frames are made in `mel.py`. Devices and live input are not this file's business.
+Stops at samples: log-mel frames are made in `log_mel.py`. Devices and live input are not this file's business.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
+from ..log_mel import SAMPLE_RATE, FloatArray, frame_count
 from .containers import open_container
-from .mel import SAMPLE_RATE, FloatArray, frame_count
 from .sources import FileSource, Source, reason, resolve_source, source_name
 
 AudioSource = FileSource | tuple[npt.ArrayLike, float] | npt.NDArray[Any] | list[float]

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import Config
 from ..errors import CheckpointError, ContextLengthError, InputError
-from . import images, mel, video
+from ..log_mel import log_mel, soft_token_count
+from . import images, video
 from .audio import load_audio
 from .chat import ChatTemplate
 from .messages import MEDIA, Medium, Messages, plain_tools, read_messages
@@ -202,8 +203,8 @@ class Processor:
             import mlx.core as mx
 
             samples = load_audio(source)
-            log_mels.append(mx.array(mel.log_mel(samples)))
-            return self._soft_tokens("boa_token", "audio_token", mel.soft_token_count(len(samples)), "eoa_token")
+            log_mels.append(mx.array(log_mel(samples)))
+            return self._soft_tokens("boa_token", "audio_token", soft_token_count(len(samples)), "eoa_token")
         if kind == "image":
             picture = images.image_patches(images.load_image(source), image_tokens, source_name(source, "picture"))
             pictures.append(picture)

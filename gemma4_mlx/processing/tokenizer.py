@@ -35,7 +35,7 @@ _NAMED_TOKENS = {
 }
 _TURN_TOKENS = ("<|turn>", "<turn|>")
 
-# Unicode noncharacters: no text in any language holds them.
+# Unicode noncharacters: no text in any language needs them.
 _LITERAL_START, _LITERAL_END = "\ufdd0", "\ufdd1"
 
 
@@ -97,7 +97,7 @@ class Tokenizer:
         except UnicodeEncodeError as error:
             raise InputError(f"the text is not valid Unicode ({reason(error)}): read it as UTF-8") from error
         # Splitting by the marks gives text at even places and marked tokens at odd ones.
-        pieces = _MARKED.split(text)
+        pieces = self._marked.split(text)
         ids = self._tokenizer.encode(pieces[0], add_special_tokens=False).ids
         for marked, plain in zip(pieces[1::2], pieces[2::2], strict=True):
             self._tokenizer.encode_special_tokens = True
@@ -122,8 +122,12 @@ class Tokenizer:
 
         A person may ask what `<turn|>` means, and a tool may fetch a page that spells it: neither may end a turn.
         """
-        text = text.replace(_LITERAL_START, "").replace(_LITERAL_END, "")
-        return self._control.sub(lambda match: f"{_LITERAL_START}{match.group()}{_LITERAL_END}", text)
+        return self._control.sub(rf"{_LITERAL_START}\g<0>{_LITERAL_END}", text)
+
+    @cached_property
+    def _marked(self) -> re.Pattern[str]:
+        # A control token right between its marks and nothing longer: a stray mark in a text changes nothing.
+        return re.compile(f"{_LITERAL_START}({self._control.pattern}){_LITERAL_END}")
 
     @cached_property
     def _control(self) -> re.Pattern[str]:
@@ -166,9 +170,6 @@ class Tokenizer:
                 f"tokenizer.json has {len(self)} tokens, the model {config.text.vocab_size}: "
                 "use the tokenizer this model was made with"
             )
-
-
-_MARKED = re.compile(f"{_LITERAL_START}(.*?){_LITERAL_END}", re.DOTALL)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -16,8 +16,8 @@ import numpy as np
 
 from gemma4_mlx.errors import InputError
 from gemma4_mlx.generation import generate
+from gemma4_mlx.log_mel import frame_count
 from gemma4_mlx.processing.audio import AudioSource, audio_duration, stream_audio
-from gemma4_mlx.processing.mel import frame_count
 from gemma4_mlx.processing.sources import resolve_source, source_name
 from gemma4_mlx.speech.endpoints import SAMPLE_RATE, Clip, ClipCutter, FloatArray
 from gemma4_mlx.speech.prompts import read_answer, speech_prompt

@@ -1,0 +1,132 @@
+"""The audio tower for sound that is still coming in: any number of samples at a time, the same soft tokens in the end.
+
+The tower is exactly causal, so a stream is the whole-clip encoder with its state carried from call to call. When speech
+begins and ends is not this file's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
+
+from ..log_mel import HOP, LEAD, MEL_BINS, SAMPLE_RATE, FloatArray, log_mel_frames
+from .audio import AudioTower, ConformerState, SubSampleLayer, SubSampling
+
+# Long pieces are encoded ten seconds at a time: attention gathers a window of keys for every token it is given.
+_BLOCK = 10 * SAMPLE_RATE
+
+
+class AudioStream:
+    """Soft tokens of sound as it arrives; made by `Gemma4.audio_stream`.
+
+    All that has come out, in order, equals `encode_audio` of all that went in, however it was cut. Token t (40 ms)
+    comes out once 640 (t + 1) + 1 samples are known and is never taken back. Neither the state nor the work per second of
+    sound grows.
+
+    Args:
+        tower: the audio tower.
+        project: its features `[n, output_proj_dims]` → soft tokens `[n, hidden]`.
+    """
+
+    def __init__(self, tower: AudioTower, project: Callable[[mx.array], mx.array]) -> None:
+        self._tower = tower
+        self._project = project
+        self._unread: FloatArray = np.zeros(LEAD, np.float32)  # samples that no frame has begun after yet
+        self._convolutions = _Convolutions(tower.subsample_conv_projection)
+        self._state: ConformerState = tower.initial_state()
+        self._finished = False
+
+    def feed(self, samples: npt.ArrayLike) -> mx.array:
+        """The tokens that the next samples complete.
+
+        Args:
+            samples: float `[n]`, mono, 16 kHz, in [-1, 1]; any n.
+
+        Returns:
+            `[k, hidden]`, evaluated; k is often 0.
+
+        Raises:
+            ValueError: samples of another shape, NaN or infinite ones, or the stream is finished.
+        """
+        if self._finished:
+            raise ValueError("this stream is finished: begin another with model.audio_stream()")
+        samples = np.asarray(samples, np.float32)
+        if samples.ndim != 1:
+            raise ValueError(f"samples must be [n], one channel, not {list(samples.shape)}")
+        if not np.isfinite(samples).all():
+            raise ValueError("the samples have NaN or infinite values among them")
+        blocks = [self._encode(samples[start : start + _BLOCK]) for start in range(0, len(samples), _BLOCK)]
+        return mx.concatenate(blocks) if len(blocks) > 1 else blocks[0] if blocks else self._no_tokens()
+
+    def finish(self) -> mx.array:
+        """The last tokens, of sound that no later sample can complete: `[0 or 1, hidden]`. It can be fed no more.
+
+        Raises:
+            ValueError: it is finished already.
+        """
+        if self._finished:
+            raise ValueError("this stream is finished: begin another with model.audio_stream()")
+        self._finished = True
+        return self._conform(self._convolutions.finish())
+
+    def _encode(self, samples: FloatArray) -> mx.array:
+        unread = np.concatenate([self._unread, samples])
+        frames = log_mel_frames(unread)
+        self._unread = unread[len(frames) * HOP :]
+        return self._conform(self._convolutions.feed(frames))
+
+    def _conform(self, convolved: mx.array) -> mx.array:
+        if not len(convolved):
+            return self._no_tokens()
+        tokens = self._tower.subsample_conv_projection.project(convolved)
+        features, self._state = self._tower.conform(tokens, self._state)
+        soft_tokens = self._project(features)
+        # Unevaluated, the graph of an hour would hang on the last state.
+        layers = self._state.layers
+        mx.eval(soft_tokens, [(layer.keys, layer.values, layer.convolved) for layer in layers])
+        return soft_tokens
+
+    def _no_tokens(self) -> mx.array:
+        return self._project(mx.zeros((0, self._tower.output_proj.weight.shape[0]), self._convolutions.dtype))
+
+
+class _Convolutions:
+    """The two strided convolutions over time, each with the frames it has not finished with."""
+
+    def __init__(self, subsampling: SubSampling) -> None:
+        self._subsampling = subsampling
+        self.dtype = subsampling.layer0.conv.weight.dtype
+        channels = subsampling.layer0.conv.weight.shape[0]
+        bins = -(-MEL_BINS // 2)
+        # Each begins with the row of zeros that pads the start of a clip.
+        self._frames = mx.zeros((1, MEL_BINS, 1), self.dtype)
+        self._halved = mx.zeros((1, bins, channels), self.dtype)
+
+    def feed(self, log_mel: FloatArray) -> mx.array:
+        """Frames `[frames, mels]` → what they complete: `[tokens, bins, channels]`."""
+        frames = mx.array(log_mel)[..., None].astype(self.dtype)
+        halved, self._frames = _convolve(self._subsampling.layer0, self._frames, frames)
+        return self._quartered(halved)
+
+    def finish(self) -> mx.array:
+        """The rows of zeros that pad the end of a clip, and what they complete."""
+        halved, self._frames = _convolve(self._subsampling.layer0, self._frames, mx.zeros_like(self._frames[:1]))
+        return self._quartered(mx.concatenate([halved, mx.zeros_like(self._halved[:1])]))
+
+    def _quartered(self, halved: mx.array) -> mx.array:
+        quartered, self._halved = _convolve(self._subsampling.layer1, self._halved, halved)
+        mx.eval(self._frames, self._halved)
+        return quartered
+
+
+def _convolve(layer: SubSampleLayer, before: mx.array, new: mx.array) -> tuple[mx.array, mx.array]:
+    """Outputs `[n, bins, channels]` that `before` and `new` rows complete, and the one or two rows to keep."""
+    rows = mx.concatenate([before, new])
+    outputs = (len(rows) - 1) // 2
+    if outputs == 0:
+        channels, bins = layer.conv.weight.shape[0], -(-rows.shape[1] // 2)
+        return mx.zeros((0, bins, channels), rows.dtype), rows
+    return layer(rows), rows[2 * outputs :]
