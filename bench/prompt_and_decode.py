@@ -2,8 +2,8 @@
 
     python bench/prompt_and_decode.py [--rounds 7]
 
-Both engines run their own model on the same random weights with E2B's depth, greedily, each through its own public token
-loop. Their first tokens are compared, so that what is timed is the same work.
+Both engines run their own model on the same random weights with E2B's depth, greedily, each through its own public
+token loop. Their first tokens are compared, so that what is timed is the same work.
 """
 
 from __future__ import annotations
@@ -76,10 +76,9 @@ def main() -> None:
             for column, what in enumerate((f"prompt of {PROMPT_TOKENS}", f"decode of {NEW_TOKENS}")):
                 us, them = ([pair[column] for pair in results[engine]] for engine in ("gemma4-mlx", "mlx-lm"))
                 ratios = [a / b for a, b in zip(us, them, strict=True)]
-                print(
-                    f"  {what}: gemma4-mlx {statistics.median(us):.1f} tok/s, mlx-lm {statistics.median(them):.1f} tok/s, "
-                    f"ratio {statistics.median(ratios):.2f} (from {min(ratios):.2f} to {max(ratios):.2f})"
-                )
+                speeds = f"gemma4-mlx {statistics.median(us):.1f} tok/s, mlx-lm {statistics.median(them):.1f} tok/s"
+                spread = f"(from {min(ratios):.2f} to {max(ratios):.2f})"
+                print(f"  {what}: {speeds}, ratio {statistics.median(ratios):.2f} {spread}")
 
 
 if __name__ == "__main__":

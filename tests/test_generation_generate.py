@@ -41,6 +41,9 @@ class ScriptedModel:
         token = self.ids[min(position - self.prompt_length, len(self.ids) - 1)]
         return (mx.arange(self.config.text.vocab_size) == token).astype(mx.float32)[None, None]
 
+    def step(self, ids, cache):
+        return self(ids, cache)
+
 
 @pytest.fixture(scope="module")
 def processor():

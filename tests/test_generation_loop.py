@@ -19,6 +19,7 @@ from gemma4_mlx.errors import ContextLengthError
 from gemma4_mlx.generation import generate_tokens
 from gemma4_mlx.generation import loop as loop_module
 from gemma4_mlx.model import Gemma4, ModelInputs
+from gemma4_mlx.model.step import DecodeStep
 from generation_checkpoints import lively, prompt_of
 
 
@@ -246,17 +247,18 @@ def test_ctrl_c_at_any_time_leaves_a_cache_that_continues_exactly(model):
 def test_an_error_in_the_middle_leaves_a_cache_that_continues_exactly(model, monkeypatch):
     prompt = prompt_of(40)
     uninterrupted = list(generate_tokens(model, prompt, max_tokens=10))
-    logits, calls = type(model.language_model).logits, []
+    step, calls = DecodeStep.__call__, []
 
-    def failing(self, hidden):
-        calls.append(hidden)
-        if len(calls) == 4:
+    def failing(self, ids, cache):
+        logits = step(self, ids, cache)  # the cache holds the token by now
+        calls.append(ids)
+        if len(calls) == 3:
             raise MemoryError
-        return logits(self, hidden)
+        return logits
 
     cache, tokens = model.make_cache(), []
     with monkeypatch.context() as patch:
-        patch.setattr(type(model.language_model), "logits", failing)
+        patch.setattr(DecodeStep, "__call__", failing)
         with pytest.raises(MemoryError):
             tokens.extend(generate_tokens(model, prompt, max_tokens=10, cache=cache))
     assert len(tokens) == 2

@@ -127,9 +127,46 @@ def test_what_is_not_one_channel_of_numbers_is_refused_and_changes_nothing(model
     np.testing.assert_allclose(got, whole(model, clip), atol=1e-4)
 
 
+def test_a_copy_goes_its_own_way(model):
+    clip = sound(9_000)
+    stream = model.audio_stream()
+    common = stream.feed(clip[:5_000])
+    twin = stream.copy()
+    rest = np.array(mx.concatenate([common, twin.feed(clip[5_000:]), twin.finish()]))
+    np.testing.assert_allclose(rest, whole(model, clip), atol=1e-4)
+    cut_short = np.array(mx.concatenate([common, stream.finish()]))
+    np.testing.assert_allclose(cut_short, whole(model, clip[:5_000]), atol=1e-4)
+
+
 def test_a_finished_stream_takes_no_more(model):
     stream = model.audio_stream()
     stream.finish()
     for again in (lambda: stream.feed(sound(100)), stream.finish):
         with pytest.raises(ValueError, match="finished"):
             again()
+
+
+@pytest.mark.parametrize("variant", ["e2b", "e4b"])
+@pytest.mark.parametrize("parts", [[1] * 30, [30], [7, 1, 1, 13, 8]])
+def test_a_clip_read_in_parts_leaves_the_model_where_reading_it_whole_does(tmp_path, variant, parts):
+    build_checkpoint(tmp_path, variant)
+    model, _ = load(tmp_path)
+    clip = sound(30 * 640)
+    log_mels = (mx.array(log_mel(clip)),)
+    before, after = [2, 100, 101, 102], [110, 111]
+    ids = mx.array([[*before, *[model.config.audio_token_id] * 30, *after]])
+    expected = model(ModelInputs(ids, log_mels=log_mels), last_only=True)
+
+    cache = model.make_cache()
+    model(mx.array([before]), cache=cache)
+    (soft_tokens,) = model.encode_audio(ModelInputs(ids, log_mels=log_mels))
+    start = 0
+    for part in parts:
+        model.append_soft_tokens(soft_tokens[start : start + part], cache)
+        start += part
+    # A copy that reads something else in between changes nothing.
+    astray = [layer_cache.copy() for layer_cache in cache]
+    model(mx.array([[120, 121, 122]]), cache=astray)
+    model(mx.array([[123]]), cache=astray)
+    got = model(mx.array([after]), cache=cache, last_only=True)
+    np.testing.assert_allclose(np.array(got), np.array(expected), atol=1e-4)

@@ -162,10 +162,10 @@ def test_a_video_has_the_reference_logits(variant: str) -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_bf16_weights_choose_the_reference_token_wherever_the_choice_is_clear(variant: str, tmp_path: Any) -> None:
-    # The reference computes in fp32 with the bf16 weights. In bf16 it would differ from itself: rounding decides between
-    # experts whose scores are close, and on the MoE variant 3 % of its own choices change.
+    # The reference computes in fp32 with the bf16 weights. In bf16 it would differ from itself: rounding decides
+    # between experts whose scores are close, and on the MoE variant 3 % of its own choices change.
     reference = build_checkpoint(tmp_path, variant, seed=4, dtype=torch.bfloat16).float()
-    # MLX's CPU backend has gather_mm for float32 alone, so there the experts' bf16 weights are computed with in float32.
+    # MLX's CPU backend has gather_mm for float32 alone: there the experts' bf16 weights are widened first.
     on_cpu = variant == "moe" and mx.default_device() == mx.Device(mx.cpu)
     model, _ = g4.load(tmp_path, dtype="float32" if on_cpu else None)
     ids = np.random.default_rng(4).integers(len(SPECIAL_IDS), 512, (8, 300))

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from transformers.models.gemma4.feature_extraction_gemma4 import Gemma4AudioFeatureExtractor
 
 from gemma4_mlx.errors import InputError
-from gemma4_mlx.processing.audio import audio_duration, load_audio, stream_audio
 from gemma4_mlx.log_mel import HOP, LEAD, frame_count, log_mel, log_mel_frames, mel_filters, soft_token_count
+from gemma4_mlx.processing.audio import audio_duration, load_audio, stream_audio
 from processing_reference import SPEECH, our_processor
 
 EXTRACTOR = Gemma4AudioFeatureExtractor()
@@ -98,6 +98,12 @@ def test_a_whole_file_is_resampled_as_soxr_resamples_it_in_one_go() -> None:
     expected = soxr.resample(stored.astype(np.float32).mean(axis=1), 44_100, 16_000, quality="HQ")
     np.testing.assert_allclose(load_audio(wav(samples, 44_100)), expected, atol=1e-6)
     np.testing.assert_allclose(load_audio((stored, 44_100)), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("channels", [3, 8, 9, 17, 32])
+def test_a_recording_of_many_tracks_is_mixed_down(channels: int) -> None:
+    tracks = (0.1 * np.random.default_rng(0).standard_normal((3200, channels))).astype(np.float32)
+    np.testing.assert_allclose(load_audio(wav(tracks)), tracks.mean(axis=1), atol=1e-4)
 
 
 def test_samples_in_every_form_are_the_same_sound() -> None:

@@ -117,7 +117,7 @@ def load_model(
     if per_layer == "disk" and f"{_TABLE}.weight" in sources:
         _leave_table_on_disk(model, sources, packings.get(_TABLE), target)
     files = {source.header.file for source in sources.values()}
-    # Reading waits for first use, which may be in another thread; MLX's ordinary streams belong to the one that made them.
+    # Reading waits for first use, which may be in another thread; MLX's ordinary streams work only where they were made.
     with mx.stream(mx.new_thread_unsafe_stream(mx.cpu)):
         tensors = {file: _lazy_tensors(file) for file in files}
         weights = []

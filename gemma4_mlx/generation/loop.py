@@ -114,18 +114,18 @@ def _run(
     current, key = sampler(logits[:, -1], key)
     mx.async_eval(current)
     for step in range(1, limit + 1):
-        marks = [layer_cache.mark() for layer_cache in cache]
+        held = cache[0].offset
         try:
             if step < limit:
                 # Built and queued before the current token is known: the device never waits for Python.
-                following, key = sampler(model(current[None], cache=cache)[:, -1], key)
+                following, key = sampler(model.step(current[None], cache)[:, -1], key)
                 mx.async_eval(following)
             token = cast(int, current.item())
         except BaseException:
             # The cache must not know a token that the caller never got. A `with` statement would leave a moment, at
             # its exit, in which Ctrl-C could fall between this protection and the `yield`; this has none.
-            for layer_cache, mark in zip(cache, marks, strict=True):
-                layer_cache.restore(mark)
+            for layer_cache in cache:
+                layer_cache.forget_step(held)
             raise
         yield token
         if token in stop_ids or step == limit:

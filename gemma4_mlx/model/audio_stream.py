@@ -7,6 +7,7 @@ begins and ends is not this file's business.
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 
 import mlx.core as mx
 import numpy as np
@@ -23,8 +24,8 @@ class AudioStream:
     """Soft tokens of sound as it arrives; made by `Gemma4.audio_stream`.
 
     All that has come out, in order, equals `encode_audio` of all that went in, however it was cut. Token t (40 ms)
-    comes out once 640 (t + 1) + 1 samples are known and is never taken back. Neither the state nor the work per second of
-    sound grows.
+    comes out once 640 (t + 1) + 1 samples are known and is never taken back. Neither the state nor the work per second
+    of sound grows.
 
     Args:
         tower: the audio tower.
@@ -38,6 +39,12 @@ class AudioStream:
         self._convolutions = _Convolutions(tower.subsample_conv_projection)
         self._state: ConformerState = tower.initial_state()
         self._finished = False
+
+    def copy(self) -> AudioStream:
+        """Another stream that has heard the same; either goes on without the other. It costs nothing."""
+        twin = copy(self)
+        twin._convolutions = copy(self._convolutions)
+        return twin
 
     def feed(self, samples: npt.ArrayLike) -> mx.array:
         """The tokens that the next samples complete.

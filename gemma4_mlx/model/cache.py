@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from copy import copy
+from typing import Any, Self
 
 import mlx.core as mx
 import numpy as np
@@ -76,6 +77,25 @@ class _Cache:
     def state(self, value: tuple[Any, ...]) -> None:
         self.keys, self.values, self.offset = value
 
+    def forget_step(self, offset: int) -> None:
+        """Go back by at most one token that was added by itself, to `offset`.
+
+        Its slot held nothing that a later query can see (in a ring, the token that just left the window), and the next
+        token is written over it.
+        """
+        self.offset = offset
+
+    def copy(self) -> Self:
+        """Another cache that holds the same tokens; either goes on without the other.
+
+        It costs nothing until one of them is written to, and then one copy of its buffers.
+        """
+        twin = copy(self)
+        if self.keys is not None and self.values is not None:
+            # The very same array objects would show what the other writes into them.
+            twin.keys, twin.values = mx.array(self.keys), mx.array(self.values)
+        return twin
+
     def keys_and_values(self) -> tuple[mx.array, mx.array]:
         assert self.keys is not None
         assert self.values is not None
@@ -115,6 +135,13 @@ class FullCache(_Cache):
 
     def is_trimmable(self) -> bool:
         return True
+
+    def make_room(self) -> None:
+        """Let the buffers have a slot for one more token. The cache must not be empty."""
+        assert self.keys is not None
+        assert self.values is not None
+        if self.offset == self.keys.shape[2]:
+            self._grow(self.keys, self.values, by=_STEP)
 
     def trim(self, n: int) -> int:
         """Forget the last `n` tokens; returns how many were forgotten."""
@@ -199,6 +226,15 @@ class SlidingCache(_Cache):
         self.offset += 1
         return self.keys_and_values()
 
+    def make_room(self) -> None:
+        """Let the buffers have a slot for one more token, and one of few sizes. The cache must not be empty."""
+        assert self.keys is not None
+        assert self.values is not None
+        capacity = self.keys.shape[2]
+        wanted = min(self.window, -(-(self.offset + 1) // _STEP) * _STEP)
+        if capacity < wanted:
+            self._grow(self.keys, self.values, by=wanted - capacity)
+
     def make_mask(
         self,
         length: int,
@@ -224,8 +260,7 @@ class SlidingCache(_Cache):
         return self.keys, self.values, self.offset
 
     def restore(self, mark: tuple[Any, ...]) -> None:
-        # A single token written in between overwrote one slot of these same arrays. It held the one token that no later
-        # query can see, and the next token is written over it.
+        # A single token written in between overwrote one slot of these same arrays: see `forget_step`.
         self.keys, self.values, self.offset = mark
 
 

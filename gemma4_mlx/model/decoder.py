@@ -181,24 +181,32 @@ class Decoder(nn.Module):
         """Tables in a microscaling mode unpack to bf16 whatever the rest computes in, exactly; what follows is not."""
         return rows.astype(self.norm.weight.dtype)
 
-    def per_layer_inputs(self, ids: mx.array, embeddings: mx.array) -> mx.array | None:
+    def per_layer_rows(self, ids: mx.array) -> mx.array | None:
+        """The ids' rows of the per-layer table, unscaled: `[B, L, layers * per_layer_dim]`.
+
+        None for sizes without per-layer embeddings. In `ids` `[B, L]` placeholders are already replaced by the pad id.
+        """
+        if not self._config.hidden_size_per_layer_input:
+            return None
+        return self._in_model_dtype(self.embed_tokens_per_layer(ids))
+
+    def per_layer_inputs(self, rows: mx.array | None, embeddings: mx.array) -> mx.array | None:
         """What each layer's gate is given: the id's row of the per-layer table, and a projection of the embedding.
 
         Args:
-            ids: `[B, L]`, placeholders already replaced by the pad id.
+            rows: from `per_layer_rows`.
             embeddings: `[B, L, hidden]`, soft tokens already in place.
 
         Returns:
             `[B, L, layers, per_layer_dim]`; None for sizes without per-layer embeddings.
         """
+        if rows is None:
+            return None
         config = self._config
         dim = config.hidden_size_per_layer_input
-        if not dim:
-            return None
-        shape = (*ids.shape, config.num_hidden_layers, dim)
-        rows = self._in_model_dtype(self.embed_tokens_per_layer(ids)).reshape(shape) * dim**0.5
+        shape = (*embeddings.shape[:2], config.num_hidden_layers, dim)
         projected = (self.per_layer_model_projection(embeddings) * config.hidden_size**-0.5).reshape(shape)
-        return (self.per_layer_projection_norm(projected) + rows) * 2**-0.5
+        return (self.per_layer_projection_norm(projected) + rows.reshape(shape) * dim**0.5) * 2**-0.5
 
     def __call__(
         self,

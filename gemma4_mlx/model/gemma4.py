@@ -17,6 +17,7 @@ from .cache import KVCache
 from .decoder import Decoder, DecoderLayer
 from .inputs import ModelInputs, audio_positions, image_blocks, vision_positions
 from .layers import SoftTokenProjection
+from .step import DecodeStep
 from .vision import VisionTower
 
 
@@ -33,6 +34,7 @@ class Gemma4(nn.Module):
     def __init__(self, config: Config):
         super().__init__()
         self.config = config
+        self._decode_step: DecodeStep | None = None
         hidden = config.text.hidden_size
         self.language_model = Decoder(config.text)
         if config.vision is not None:
@@ -77,9 +79,18 @@ class Gemma4(nn.Module):
         if inputs.input_ids.ndim != 2 or inputs.input_ids.size == 0:
             raise ValueError(f"ids must be [batch, length] and not empty, their shape is {inputs.input_ids.shape}")
         ids, embeddings, blocks = self._embed(inputs)
-        per_layer_inputs = self.language_model.per_layer_inputs(ids, embeddings)
-        hidden = self.language_model(embeddings, per_layer_inputs, cache, blocks, last_only)
-        return self.language_model.logits(hidden)
+        decoder = self.language_model
+        per_layer_inputs = decoder.per_layer_inputs(decoder.per_layer_rows(ids), embeddings)
+        return decoder.logits(decoder(embeddings, per_layer_inputs, cache, blocks, last_only))
+
+    def step(self, ids: mx.array, cache: Sequence[KVCache]) -> mx.array:
+        """`model(ids, cache=cache)` for one token a sequence, int `[B, 1]`, in a compiled graph (see `DecodeStep`).
+
+        The cache holds at least one token. Returns float32 `[B, 1, vocab]`.
+        """
+        if self._decode_step is None:
+            self._decode_step = DecodeStep(self)
+        return self._decode_step(ids, cache)
 
     def encode_images(self, inputs: ModelInputs) -> list[mx.array]:
         """Soft tokens of each picture and video frame: `[rows * columns / 9, hidden]`, in order of appearance."""
@@ -103,11 +114,31 @@ class Gemma4(nn.Module):
             raise InputError("this checkpoint has no audio tower: choose e2b or e4b, which hear")
         return AudioStream(self.audio_tower, self.embed_audio)
 
+    def append_soft_tokens(self, soft_tokens: mx.array, cache: Sequence[KVCache]) -> None:
+        """Add the next soft tokens of a clip to `cache`, as if their placeholders had been read with the clip.
+
+        Only sound can be read in parts: its tokens are plain causal in every size that hears.
+
+        Args:
+            soft_tokens: `[k, hidden]`, k at least 1, as `encode_audio` and `audio_stream` give them.
+            cache: from `make_cache`; it holds the prompt up to the clip and the clip up to here.
+        """
+        ids = mx.full((1, len(soft_tokens)), self.config.pad_token_id, mx.int32)
+        embeddings = soft_tokens[None].astype(self.language_model.embed(ids[:, :1]).dtype)
+        decoder = self.language_model
+        per_layer_inputs = decoder.per_layer_inputs(decoder.per_layer_rows(ids), embeddings)
+        # The hidden states are nobody's: what is computed is the cache, when it is evaluated.
+        decoder(embeddings, per_layer_inputs, cache, last_only=True)
+
+    def placeholders_as_pad(self, ids: mx.array) -> mx.array:
+        """`ids` `[B, L]` with the pad id in place of every placeholder."""
+        return _placeholders_as_pad(ids, self.config.pad_token_id, *self.config.placeholder_ids)
+
     def _embed(self, inputs: ModelInputs) -> tuple[mx.array, mx.array, np.ndarray | None]:
         """Ids for the per-layer table, embeddings with soft tokens in place, and which positions are one image."""
         # A placeholder stands for the pad id wherever no soft token takes its place: in the per-layer table, and where
         # a model writes one itself.
-        ids = _placeholders_as_pad(inputs.input_ids, self.config.pad_token_id, *self.config.placeholder_ids)
+        ids = self.placeholders_as_pad(inputs.input_ids)
         embeddings = self.language_model.embed(ids)
         if not inputs.images and not inputs.log_mels:
             return ids, embeddings, None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ..errors import InputError
 from ..log_mel import SAMPLE_RATE, FloatArray, frame_count
 from .containers import open_container
-from .sources import FileSource, Source, reason, resolve_source, source_name
+from .sources import FileSource, Pipe, Source, reason, resolve_source, source_name
 
 AudioSource = FileSource | tuple[npt.ArrayLike, float] | npt.NDArray[Any] | list[float]
 
@@ -77,6 +77,34 @@ def stream_audio(source: AudioSource, block_seconds: float = 1.0) -> Iterator[Fl
     return _blocks(_resampled(pieces, name), round(block_seconds * SAMPLE_RATE))
 
 
+def stream_pipe(
+    pipe: BinaryIO, name: str, rate: float | None = None, block_seconds: float = 0.1
+) -> Iterator[FloatArray]:
+    """Sound that comes through a pipe, in blocks as for `stream_audio`, each as soon as it is complete.
+
+    Args:
+        pipe: a binary stream that need not be seekable.
+        name: what errors call it.
+        rate: samples per second of raw little-endian 16-bit mono; None: a WAV, or another container that can be read
+            from its beginning.
+
+    Raises:
+        InputError: as for `stream_audio`.
+    """
+    pieces = _decoded(Pipe(name, pipe)) if rate is None else _raw(pipe, _checked_rate(rate, name))
+    return _blocks(_resampled(pieces, name), round(block_seconds * SAMPLE_RATE))
+
+
+def _raw(pipe: BinaryIO, rate: float) -> Iterator[tuple[FloatArray, float]]:
+    odd = b""
+    # `read1`: what is there now, instead of waiting for a whole buffer.
+    read = getattr(pipe, "read1", pipe.read)
+    while content := read(1 << 14):
+        content = odd + content
+        odd = content[len(content) // 2 * 2 :]
+        yield np.frombuffer(content[: len(content) - len(odd)], "<i2").astype(np.float32) / 32768, rate
+
+
 def audio_duration(source: FileSource) -> float | None:
     """Seconds of sound a file says it holds; None where its container does not say. Nothing is decoded.
 
@@ -110,7 +138,7 @@ def _audio_stream(container: Any, name: str) -> Any:
     return container.streams.audio[0]
 
 
-def _decoded(file: Source) -> Iterator[tuple[FloatArray, float]]:
+def _decoded(file: Source | Pipe) -> Iterator[tuple[FloatArray, float]]:
     """Mono pieces `[n]` with their rate, as the frames of the file come."""
     import av
 
@@ -120,10 +148,12 @@ def _decoded(file: Source) -> Iterator[tuple[FloatArray, float]]:
         for frame in container.decode(stream):
             if (frame.format.name, frame.layout.name, frame.sample_rate) != layout:
                 layout = (frame.format.name, frame.layout.name, frame.sample_rate)
-                # Only the sample format changes here: packed or planar, 8 to 64 bits, becomes float planes in [-1, 1].
-                to_float = av.AudioResampler(format="fltp")
-            for planes in to_float.resample(frame):
-                yield planes.to_ndarray().mean(axis=0, dtype=np.float32), frame.sample_rate
+                # Only the sample format changes here: packed or planar, 8 to 64 bits, becomes floats in [-1, 1], the
+                # channels interleaved. (Not in planes: PyAV reads past the end of a frame of more than 8 planes.)
+                to_float = av.AudioResampler(format="flt")
+            for floats in to_float.resample(frame):
+                channels = floats.to_ndarray().reshape(-1, floats.layout.nb_channels)
+                yield channels.mean(axis=1, dtype=np.float32), frame.sample_rate
 
 
 def _mono(samples: npt.ArrayLike, name: str) -> FloatArray:

@@ -10,14 +10,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from .sources import Source, reason
+from .sources import Pipe, Source, reason
 
 if TYPE_CHECKING:
     from av.container import InputContainer
 
 
 @contextmanager
-def open_container(file: Source, kind: str) -> Iterator[InputContainer]:
+def open_container(file: Source | Pipe, kind: str) -> Iterator[InputContainer]:
     """An open PyAV container; damage found while it is being read inside the `with` block is reported here too.
 
     Raises:

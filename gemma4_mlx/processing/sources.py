@@ -47,6 +47,23 @@ class Source:
             raise InputError(f"{self.name} cannot be read ({reason(error)}): check the file") from error
 
 
+@dataclass(frozen=True)
+class Pipe:
+    """A binary stream that can be read once.
+
+    Attributes:
+        name: what errors call it.
+        stream: where its bytes come from.
+    """
+
+    name: str
+    stream: BinaryIO
+
+    def open(self) -> BinaryIO:
+        """The stream itself."""
+        return self.stream
+
+
 def resolve_source(source: FileSource, kind: str) -> Source:
     """Find `source`, without decoding it.
 
