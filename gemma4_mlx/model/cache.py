@@ -15,9 +15,12 @@ from typing import Any, Self
 import mlx.core as mx
 import numpy as np
 
+from .packed_attention import PackedKeysValues, pack
+
 _STEP = 256  # buffers grow by this many tokens: few reallocations, little waste
 
 Mask = mx.array | str | None
+KeysValues = tuple[mx.array, ...] | PackedKeysValues  # a pair of `[B, kv_heads, S, head_dim]`, or both packed
 
 
 def attention_mask(
@@ -52,30 +55,26 @@ def attention_mask(
 
 
 class _Cache:
-    """What both kinds share: `[B, kv_heads, capacity, head_dim]` buffers, of which `size()` tokens are in use."""
+    """What both kinds share: buffers `[B, kv_heads, capacity, …]`, of which `size()` tokens are in use."""
 
     def __init__(self) -> None:
-        self.keys: mx.array | None = None
-        self.values: mx.array | None = None
+        self.buffers: tuple[mx.array, ...] = ()  # keys and values; none before the first token
         self.offset = 0  # tokens seen so far, also the position of the next one
+
+    @property
+    def capacity(self) -> int:
+        """Tokens the buffers have slots for."""
+        return self.buffers[0].shape[2] if self.buffers else 0
 
     def size(self) -> int:
         return self.offset
 
     def empty(self) -> bool:
-        return self.keys is None
+        return not self.buffers
 
     @property
     def nbytes(self) -> int:
-        return 0 if self.keys is None or self.values is None else self.keys.nbytes + self.values.nbytes
-
-    @property
-    def state(self) -> tuple[Any, ...]:
-        return self.keys, self.values, self.offset
-
-    @state.setter
-    def state(self, value: tuple[Any, ...]) -> None:
-        self.keys, self.values, self.offset = value
+        return sum(buffer.nbytes for buffer in self.buffers)
 
     def forget_step(self, offset: int) -> None:
         """Go back by at most one token that was added by itself, to `offset`.
@@ -91,57 +90,67 @@ class _Cache:
         It costs nothing until one of them is written to, and then one copy of its buffers.
         """
         twin = copy(self)
-        if self.keys is not None and self.values is not None:
-            # The very same array objects would show what the other writes into them.
-            twin.keys, twin.values = mx.array(self.keys), mx.array(self.values)
+        # The very same array objects would show what the other writes into them.
+        twin.buffers = tuple(mx.array(buffer) for buffer in self.buffers)
         return twin
 
-    def keys_and_values(self) -> tuple[mx.array, mx.array]:
-        assert self.keys is not None
-        assert self.values is not None
-        used = self.size()
-        if used == self.keys.shape[2]:
-            return self.keys, self.values
-        return self.keys[..., :used, :], self.values[..., :used, :]
+    def _write(self, start: int, new: tuple[mx.array, ...]) -> None:
+        for buffer, array in zip(self.buffers, new, strict=True):
+            buffer[..., start : start + array.shape[2], :] = array
 
-    def _grow(self, keys: mx.array, values: mx.array, by: int) -> None:
-        """Make room for `by` more tokens shaped like `keys` and `values`."""
-        room_k, room_v = (mx.zeros((*a.shape[:2], by, a.shape[3]), a.dtype) for a in (keys, values))
-        if self.keys is None or self.values is None:
-            self.keys, self.values = room_k, room_v
-        else:
-            self.keys = mx.concatenate([self.keys, room_k], axis=2)
-            self.values = mx.concatenate([self.values, room_v], axis=2)
+    def _used(self) -> tuple[mx.array, ...]:
+        used = self.size()
+        if used == self.capacity:
+            return self.buffers
+        return tuple(buffer[..., :used, :] for buffer in self.buffers)
+
+    def _grow(self, like: tuple[mx.array, ...], by: int) -> None:
+        """Make room for `by` more tokens shaped like `like`."""
+        room = tuple(mx.zeros((*array.shape[:2], by, array.shape[3]), array.dtype) for array in like)
+        pairs = zip(self.buffers, room, strict=True)
+        self.buffers = tuple(mx.concatenate(pair, axis=2) for pair in pairs) if self.buffers else room
 
 
 class FullCache(_Cache):
-    """Cache of a full-attention layer: every token, in order."""
+    """Cache of a full-attention layer: every token, in order.
 
-    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """Append `[B, kv_heads, L, head_dim]`; return all keys and values so far, oldest first."""
-        start, end = self.offset, self.offset + keys.shape[2]
-        capacity = 0 if self.keys is None else self.keys.shape[2]
-        if end > capacity:
-            self._grow(keys, values, by=-(-(end - capacity) // _STEP) * _STEP)
-        assert self.keys is not None
-        assert self.values is not None
-        self.keys[..., start:end, :] = keys
-        self.values[..., start:end, :] = values
+    Args:
+        bits: 8 or 4 pack keys and values; None keeps them as they come.
+    """
+
+    def __init__(self, bits: int | None = None) -> None:
+        super().__init__()
+        self.bits = bits
+
+    @property
+    def state(self) -> tuple[Any, ...]:
+        return *self.buffers, self.offset
+
+    @state.setter
+    def state(self, value: tuple[Any, ...]) -> None:
+        *buffers, self.offset = value
+        self.buffers = tuple(buffers)
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> KeysValues:
+        """Append `[B, kv_heads, L, head_dim]`; return all keys and values so far, oldest first, packed if they are."""
+        new = packed_or_plain(keys, values, self.bits)
+        end = self.offset + keys.shape[2]
+        if end > self.capacity:
+            self._grow(new, by=-(-(end - self.capacity) // _STEP) * _STEP)
+        self._write(self.offset, new)
         self.offset = end
-        return self.keys_and_values()
+        return as_keys_values(self._used(), self.bits)
 
     def make_mask(self, length: int, window_size: int | None = None, return_array: bool = False) -> Mask:
         return attention_mask(length, self.offset, window_size, as_array=return_array)
 
-    def is_trimmable(self) -> bool:
-        return True
-
     def make_room(self) -> None:
         """Let the buffers have a slot for one more token. The cache must not be empty."""
-        assert self.keys is not None
-        assert self.values is not None
-        if self.offset == self.keys.shape[2]:
-            self._grow(self.keys, self.values, by=_STEP)
+        if self.offset == self.capacity:
+            self._grow(self.buffers, by=_STEP)
+
+    def is_trimmable(self) -> bool:
+        return True
 
     def trim(self, n: int) -> int:
         """Forget the last `n` tokens; returns how many were forgotten."""
@@ -169,29 +178,36 @@ class SlidingCache(_Cache):
 
     @property
     def state(self) -> tuple[Any, ...]:
-        return self.keys, self.values, self.offset, self.window
+        return *self.buffers, self.offset, self.window
 
     @state.setter
     def state(self, value: tuple[Any, ...]) -> None:
-        self.keys, self.values, self.offset, self.window = value
+        *buffers, self.offset, self.window = value
+        self.buffers = tuple(buffers)
 
     def size(self) -> int:
         return min(self.offset, self.window)
 
-    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, ...]:
         """Add `[B, kv_heads, L, head_dim]`; return the keys and values these L queries may need.
 
         One token: the whole ring, in no particular order (RoPE is in the keys already, order does not matter).
         More: the `window - 1` tokens before the chunk and the chunk itself, oldest first.
         """
+        new = (keys, values)
         if keys.shape[2] == 1:
-            return self._write_one(keys, values)
-        if self.keys is not None and self.values is not None:
-            keys = mx.concatenate([*self._past(self.keys), keys], axis=2)
-            values = mx.concatenate([*self._past(self.values), values], axis=2)
-        self.offset += keys.shape[2] - self._past_length()
-        self.keys, self.values = self._as_ring(keys), self._as_ring(values)
-        return keys, values
+            slot = self.offset % self.window
+            if slot >= self.capacity:
+                self._grow(new, by=min(_STEP, self.window - self.capacity))
+            self._write(slot, new)
+            self.offset += 1
+            return self._used()
+        if self.buffers:
+            pairs = zip(self.buffers, new, strict=True)
+            new = tuple(mx.concatenate([*self._past(ring), array], axis=2) for ring, array in pairs)
+        self.offset += keys.shape[2]
+        self.buffers = tuple(self.as_ring(array) for array in new)
+        return new
 
     def _past_length(self) -> int:
         """How many tokens before the next chunk its queries can see."""
@@ -205,7 +221,7 @@ class SlidingCache(_Cache):
         pieces = [ring[..., oldest + 1 :, :], ring[..., :oldest, :]]
         return [piece for piece in pieces if piece.shape[2]]
 
-    def _as_ring(self, ordered: mx.array) -> mx.array:
+    def as_ring(self, ordered: mx.array) -> mx.array:
         """Tokens that end at `offset`, oldest first → the last `window` of them, each in its slot."""
         if self.offset <= self.window:
             return ordered
@@ -214,26 +230,11 @@ class SlidingCache(_Cache):
         split = self.window - first_slot
         return mx.concatenate([ordered[..., split:, :], ordered[..., :split, :]], axis=2)
 
-    def _write_one(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        slot = self.offset % self.window
-        capacity = 0 if self.keys is None else self.keys.shape[2]
-        if slot >= capacity:
-            self._grow(keys, values, by=min(_STEP, self.window - capacity))
-        assert self.keys is not None
-        assert self.values is not None
-        self.keys[..., slot : slot + 1, :] = keys
-        self.values[..., slot : slot + 1, :] = values
-        self.offset += 1
-        return self.keys_and_values()
-
     def make_room(self) -> None:
         """Let the buffers have a slot for one more token, and one of few sizes. The cache must not be empty."""
-        assert self.keys is not None
-        assert self.values is not None
-        capacity = self.keys.shape[2]
         wanted = min(self.window, -(-(self.offset + 1) // _STEP) * _STEP)
-        if capacity < wanted:
-            self._grow(self.keys, self.values, by=wanted - capacity)
+        if self.capacity < wanted:
+            self._grow(self.buffers, by=wanted - self.capacity)
 
     def make_mask(
         self,
@@ -257,11 +258,21 @@ class SlidingCache(_Cache):
         return n
 
     def mark(self) -> tuple[Any, ...]:
-        return self.keys, self.values, self.offset
+        return self.buffers, self.offset
 
     def restore(self, mark: tuple[Any, ...]) -> None:
         # A single token written in between overwrote one slot of these same arrays: see `forget_step`.
-        self.keys, self.values, self.offset = mark
+        self.buffers, self.offset = mark
+
+
+def packed_or_plain(keys: mx.array, values: mx.array, bits: int | None) -> tuple[mx.array, ...]:
+    """Keys and values as a cache's buffers hold them."""
+    return (keys, values) if bits is None else (*pack(keys, bits), *pack(values, bits))
+
+
+def as_keys_values(buffers: tuple[mx.array, ...], bits: int | None) -> KeysValues:
+    """What is in a cache's buffers, as attention takes it."""
+    return buffers if bits is None else PackedKeysValues(buffers, bits)
 
 
 KVCache = FullCache | SlidingCache

@@ -13,12 +13,11 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from ..config import TextConfig
-from .cache import FullCache, KVCache, Mask, SlidingCache
+from ..config import SLIDING, TextConfig
+from .cache import FullCache, KeysValues, KVCache, Mask, SlidingCache
 from .experts import Experts, Router
 from .layers import GatedMLP, geglu, unit_rms_norm
-
-KeysValues = tuple[mx.array, mx.array]
+from .packed_attention import PackedKeysValues
 
 
 class RotaryEmbedding:
@@ -89,7 +88,10 @@ class Attention(nn.Module):
         batch, length, _ = x.shape
         queries = self.q_norm(self.q_proj(x).reshape(batch, length, self._heads, self._head_dim))
         queries = self._rope(queries.transpose(0, 2, 1, 3), offset)
-        out = mx.fast.scaled_dot_product_attention(queries, *keys_values, scale=1.0, mask=mask)
+        if isinstance(keys_values, PackedKeysValues):
+            out = keys_values.attend(queries, mask)
+        else:
+            out = mx.fast.scaled_dot_product_attention(queries, *keys_values, scale=1.0, mask=mask)
         return self.o_proj(out.transpose(0, 2, 1, 3).reshape(batch, length, -1))
 
 
@@ -163,11 +165,11 @@ class Decoder(nn.Module):
             self.per_layer_model_projection = nn.Linear(config.hidden_size, width, bias=False)
             self.per_layer_projection_norm = nn.RMSNorm(config.hidden_size_per_layer_input, eps=config.rms_norm_eps)
 
-    def make_cache(self) -> list[KVCache]:
+    def make_cache(self, kv_bits: int | None = None) -> list[KVCache]:
         """An empty cache: one entry per layer that owns keys and values."""
         config = self._config
         return [
-            SlidingCache(config.sliding_window) if config.is_sliding(i) else FullCache()
+            SlidingCache(config.sliding_window) if config.is_sliding(i) else FullCache(kv_bits)
             for i in range(config.first_kv_shared_layer)
         ]
 
@@ -261,16 +263,16 @@ class Decoder(nn.Module):
                     # Full layers stay causal even inside an image.
                     masks[kind] = layer_cache.make_mask(length, image_blocks=image_blocks)
                 else:
-                    masks[kind] = layer_cache.make_mask(length)
+                    masks[kind] = layer_cache.make_mask(length, window_size=None, return_array=False)
         return masks
 
     def _visible_to_last(self, latest: dict[str, KeysValues]) -> dict[str, KeysValues]:
         """The keys and values that the last query sees, so that it needs no mask."""
         window = self._config.sliding_window
-        return {
-            kind: (keys[..., -window:, :], values[..., -window:, :]) if kind == "sliding_attention" else (keys, values)
-            for kind, (keys, values) in latest.items()
-        }
+        sliding = latest.get(SLIDING)
+        if not isinstance(sliding, tuple):
+            return latest
+        return {**latest, SLIDING: tuple(array[..., -window:, :] for array in sliding)}
 
 
 @partial(mx.compile, shapeless=True)

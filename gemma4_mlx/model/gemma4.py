@@ -48,9 +48,19 @@ class Gemma4(nn.Module):
     def layers(self) -> list[DecoderLayer]:
         return self.language_model.layers
 
-    def make_cache(self) -> list[KVCache]:
-        """An empty cache for one sequence or a batch of equally long ones."""
-        return self.language_model.make_cache()
+    def make_cache(self, kv_bits: int | None = None) -> list[KVCache]:
+        """An empty cache for one sequence or a batch of equally long ones.
+
+        Args:
+            kv_bits: 8 or 4 pack the keys and values of full-attention layers, which are what grows with the context;
+                None keeps them whole.
+
+        Raises:
+            ValueError: other bits.
+        """
+        if kv_bits not in (None, 4, 8):
+            raise ValueError(f"kv_bits must be 8, 4 or None, not {kv_bits!r}")
+        return self.language_model.make_cache(kv_bits)
 
     def __call__(
         self,

@@ -11,12 +11,12 @@ With `MLX_DISABLE_COMPILE=1` in the environment MLX runs the same function uncom
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
 import mlx.nn as nn
 
-from .cache import KVCache, Mask, SlidingCache
+from .cache import KeysValues, KVCache, Mask, SlidingCache, as_keys_values, packed_or_plain
 
 if TYPE_CHECKING:
     from .gemma4 import Gemma4
@@ -25,19 +25,20 @@ if TYPE_CHECKING:
 class _SlotCache:
     """One layer's cache inside the traced graph: writes its token at a slot, shows the whole buffer under a mask."""
 
-    def __init__(self, keys: mx.array, values: mx.array, offset: mx.array, slot: mx.array, mask: Mask):
-        self.keys, self.values = keys, values
+    def __init__(self, kind: _Kind, buffers: tuple[mx.array, ...], offset: mx.array, mask: Mask):
+        window, _, self._bits = kind
+        self.buffers = buffers
         self.offset = offset
-        self._slot = slot
+        self._slot = (offset if window is None else offset % window).reshape(1)
         self._mask = mask
 
-    def make_mask(self, _length: int) -> Mask:
+    def make_mask(self, *_: int, **__: object) -> Mask:
         return self._mask
 
-    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        self.keys = mx.slice_update(self.keys, keys, self._slot, axes=(2,))
-        self.values = mx.slice_update(self.values, values, self._slot, axes=(2,))
-        return self.keys, self.values
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> KeysValues:
+        pairs = zip(self.buffers, packed_or_plain(keys, values, self._bits), strict=True)
+        self.buffers = tuple(mx.slice_update(buffer, new, self._slot, axes=(2,)) for buffer, new in pairs)
+        return as_keys_values(self.buffers, self._bits)
 
 
 class DecodeStep:
@@ -65,18 +66,14 @@ class DecodeStep:
         """
         rows = None
         if not self._table_in_memory:
-            ids = self._model.placeholders_as_pad(ids)
-            rows = self._model.language_model.per_layer_rows(ids)
+            rows = self._model.language_model.per_layer_rows(self._model.placeholders_as_pad(ids))
         for layer_cache in cache:
             layer_cache.make_room()
-        offset = cache[0].offset
-        windows = [layer_cache.window if isinstance(layer_cache, SlidingCache) else None for layer_cache in cache]
-        # Constants of a trace: which rings are full, and so need no mask.
-        full = [window is not None and offset >= window for window in windows]
-        buffers = [(layer_cache.keys, layer_cache.values) for layer_cache in cache]
-        logits, buffers = self._traced(ids, rows, mx.array(offset), buffers, windows, full)
-        for layer_cache, (keys, values) in zip(cache, buffers, strict=True):
-            layer_cache.keys, layer_cache.values = keys, values
+        buffers = [layer_cache.buffers for layer_cache in cache]
+        kinds = [_kind(layer_cache) for layer_cache in cache]
+        logits, buffers = self._traced(ids, rows, mx.array(cache[0].offset), buffers, kinds)
+        for layer_cache, new in zip(cache, buffers, strict=True):
+            layer_cache.buffers = tuple(new)
             layer_cache.offset += 1
         return logits
 
@@ -85,22 +82,31 @@ class DecodeStep:
         ids: mx.array,
         rows: mx.array | None,
         offset: mx.array,
-        buffers: list[tuple[mx.array, mx.array]],
-        windows: list[int | None],
-        full: list[bool],
-    ) -> tuple[mx.array, list[tuple[mx.array, mx.array]]]:
+        buffers: list[tuple[mx.array, ...]],
+        kinds: list[_Kind],
+    ) -> tuple[mx.array, list[tuple[mx.array, ...]]]:
         model, decoder = self._model, self._model.language_model
-        masks: dict[Any, Mask] = {}
+        masks: dict[tuple[int, bool], Mask] = {}
         cache = []
-        for (keys, values), window, ring_is_full in zip(buffers, windows, full, strict=True):
-            capacity = keys.shape[2]
-            if (capacity, window) not in masks:
-                masks[capacity, window] = None if ring_is_full else mx.arange(capacity) <= offset
-            slot = (offset if window is None else offset % window).reshape(1)
-            cache.append(_SlotCache(keys, values, offset, slot, masks[capacity, window]))
+        for kind, layer_buffers in zip(kinds, buffers, strict=True):
+            capacity, ring_is_full = layer_buffers[0].shape[2], kind[1]
+            if (capacity, ring_is_full) not in masks:
+                masks[capacity, ring_is_full] = None if ring_is_full else mx.arange(capacity) <= offset
+            cache.append(_SlotCache(kind, tuple(layer_buffers), offset, masks[capacity, ring_is_full]))
         ids = model.placeholders_as_pad(ids)
         embeddings = decoder.embed(ids)
         if rows is None:
             rows = decoder.per_layer_rows(ids)
         hidden = decoder(embeddings, decoder.per_layer_inputs(rows, embeddings), cache)
-        return decoder.logits(hidden), [(layer_cache.keys, layer_cache.values) for layer_cache in cache]
+        return decoder.logits(hidden), [layer_cache.buffers for layer_cache in cache]
+
+
+# What of a layer's cache shapes the graph: its window (None: full attention), whether its ring is full and so needs no
+# mask, and the bits it is packed to (None: not packed).
+_Kind = tuple[int | None, bool, int | None]
+
+
+def _kind(cache: KVCache) -> _Kind:
+    if isinstance(cache, SlidingCache):
+        return cache.window, cache.offset >= cache.window, None
+    return None, False, cache.bits

@@ -102,7 +102,7 @@ def _raw(pipe: BinaryIO, rate: float) -> Iterator[tuple[FloatArray, float]]:
     while content := read(1 << 14):
         content = odd + content
         odd = content[len(content) // 2 * 2 :]
-        yield np.frombuffer(content[: len(content) - len(odd)], "<i2").astype(np.float32) / 32768, rate
+        yield np.frombuffer(content[: len(content) - len(odd)], "<i2").astype(np.float32) / np.float32(32768), rate
 
 
 def audio_duration(source: FileSource) -> float | None:
@@ -153,7 +153,7 @@ def _decoded(file: Source | Pipe) -> Iterator[tuple[FloatArray, float]]:
                 to_float = av.AudioResampler(format="flt")
             for floats in to_float.resample(frame):
                 channels = floats.to_ndarray().reshape(-1, floats.layout.nb_channels)
-                yield channels.mean(axis=1, dtype=np.float32), frame.sample_rate
+                yield channels.mean(axis=1).astype(np.float32, copy=False), frame.sample_rate
 
 
 def _mono(samples: npt.ArrayLike, name: str) -> FloatArray:

@@ -1,0 +1,165 @@
+"""A cache on disk: read a long prompt once, go on from it in another process.
+
+The file is mlx-lm's (`mlx_lm.models.cache.save_prompt_cache`, version 0.32): either program reads the other's, as long
+as the model is the same. Ours also names the model it belongs to, and is refused by another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_flatten, tree_unflatten
+
+from ..checkpoint.headers import read_header
+from ..errors import InputError
+from ..model import Gemma4
+from ..model.cache import FullCache, KVCache, SlidingCache
+from ..model.packed_attention import GROUP_SIZE
+
+_MODEL_KEY = "gemma4_mlx_model"
+
+
+def save_prompt_cache(path: str | Path, cache: Sequence[KVCache], model: Gemma4) -> None:
+    """Write a cache to a file, whole or not at all.
+
+    Args:
+        path: of the file, by custom `*.safetensors`.
+        cache: of `model`, not empty.
+        model: what it was made with.
+
+    Raises:
+        ValueError: the cache is empty.
+        OSError: the file cannot be written.
+    """
+    if any(layer_cache.empty() for layer_cache in cache):
+        raise ValueError("an empty cache holds nothing to save: read a prompt into it first")
+    path = Path(path)
+    scalars: list[Any] = [""]  # mlx-lm's list begins with one, so that it is never empty
+    arrays = {}
+    for name, value in tree_flatten([_mlx_lm_state(layer_cache) for layer_cache in cache]):
+        if not isinstance(value, mx.array):
+            scalars.append((name, "scalar"))
+            value = mx.array(value)
+        arrays[name] = value
+    metadata = [{_MODEL_KEY: model_fingerprint(model)}, [_mlx_lm_class(layer_cache) for layer_cache in cache], scalars]
+    beside = path.with_name(f".{path.name}.{os.getpid()}.safetensors")
+    try:
+        mx.save_safetensors(str(beside), arrays, dict(tree_flatten(metadata)))
+        beside.replace(path)
+    except RuntimeError as error:  # MLX's word for a file that cannot be written
+        raise OSError(f"{path} cannot be written: {error}") from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def load_prompt_cache(path: str | Path, model: Gemma4) -> list[KVCache]:
+    """Read a cache that `save_prompt_cache` or mlx-lm wrote.
+
+    Raises:
+        InputError: the file is missing or damaged, or belongs to another model.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"there is no prompt cache {path}")
+    read_header(path)  # tells a file that is truncated, or none at all, in words
+    loaded: Any = mx.load(str(path), format="safetensors", return_metadata=True)
+    arrays, flat = loaded
+    try:
+        described: Any = tree_unflatten(list(flat.items()))
+        metadata, classes, scalars = described
+        for name, _ in scalars[1:]:
+            arrays[name] = arrays[name].item()
+        states: Any = tree_unflatten(list(arrays.items()))
+        cache = [_from_mlx_lm(kind, state) for kind, state in zip(classes, states, strict=True)]
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise InputError(f"{path} is not a prompt cache of Gemma 4: make it again") from error
+    made_with = metadata.get(_MODEL_KEY) if isinstance(metadata, dict) else None
+    if made_with not in (None, model_fingerprint(model)) or not _fits(cache, model):
+        raise InputError(f"{path} was made with another model: load that one, or make it again")
+    return cache
+
+
+def model_fingerprint(model: Gemma4) -> str:
+    """Tells models apart by shape and by a sample of their weights."""
+    digest = hashlib.sha256(repr(model.config.text).encode())
+    decoder = model.language_model
+    for sample in (decoder.norm.weight, *(layer.layer_scalar for layer in decoder.layers)):
+        digest.update(np.array(sample.astype(mx.float32)).tobytes())
+    return digest.hexdigest()
+
+
+def _fits(cache: Sequence[KVCache], model: Gemma4) -> bool:
+    expected = model.make_cache()
+    if len(cache) != len(expected) or len({layer_cache.offset for layer_cache in cache}) != 1:
+        return False
+    text = model.config.text
+    for i, (ours, theirs) in enumerate(zip(expected, cache, strict=True)):
+        if type(ours) is not type(theirs):
+            return False
+        if isinstance(theirs, SlidingCache) and theirs.window != text.sliding_window:
+            return False
+        columns = text.layer_head_dim(i)
+        if isinstance(theirs, FullCache) and theirs.bits is not None:
+            columns = columns * theirs.bits // 32  # 32-bit words
+        if theirs.buffers[0].shape[1] != text.layer_kv_heads(i) or theirs.buffers[0].shape[3] != columns:
+            return False
+    return True
+
+
+def _mlx_lm_class(cache: KVCache) -> str:
+    if isinstance(cache, SlidingCache):
+        return "RotatingKVCache"
+    return "KVCache" if cache.bits is None else "QuantizedKVCache"
+
+
+def _mlx_lm_state(cache: KVCache) -> tuple[Any, ...]:
+    """The state of mlx-lm's cache of the same kind that holds the same tokens."""
+    used = cache.size()
+    buffers = tuple(buffer[..., :used, :] for buffer in cache.buffers)
+    if isinstance(cache, SlidingCache):
+        # keep (attention sinks, none here), max_size, and the slot written last plus one.
+        return *buffers, cache.offset, 0, cache.window, (cache.offset - 1) % cache.window + 1
+    if cache.bits is None:
+        return *buffers, cache.offset
+    return buffers[:3], buffers[3:], cache.offset, GROUP_SIZE, cache.bits
+
+
+def _from_mlx_lm(kind: str, state: Sequence[Any]) -> KVCache:
+    if kind == "RotatingKVCache":
+        keys, values, offset, keep, window, next_slot = state
+        if keep:
+            raise ValueError("a cache with attention sinks")
+        sliding = SlidingCache(int(window))
+        sliding.offset = int(offset)
+        sliding.buffers = tuple(_canonical_ring(a, sliding, int(next_slot)) for a in (keys, values))
+        return sliding
+    if kind == "KVCache":
+        full = FullCache()
+        *buffers, offset = state
+    elif kind == "QuantizedKVCache":
+        keys, values, offset, group_size, bits = state
+        if group_size != GROUP_SIZE:
+            raise ValueError(f"groups of {group_size}")
+        full, buffers = FullCache(int(bits)), [*keys, *values]
+    else:
+        raise ValueError(f"a cache of kind {kind}")
+    full.offset = int(offset)
+    full.buffers = tuple(buffer[..., : full.offset, :] for buffer in buffers)
+    return full
+
+
+def _canonical_ring(array: mx.array, cache: SlidingCache, next_slot: int) -> mx.array:
+    """mlx-lm's ring, oldest token at `next_slot` once it has wrapped → ours, position p in slot `p % window`.
+
+    After a long prompt mlx-lm's holds up to a chunk more than the window, in order.
+    """
+    ordered = array if next_slot == array.shape[2] else array[..., :next_slot, :]
+    if cache.offset >= array.shape[2] and next_slot < array.shape[2]:
+        ordered = mx.concatenate([array[..., next_slot:, :], array[..., :next_slot, :]], axis=2)
+    return cache.as_ring(ordered)

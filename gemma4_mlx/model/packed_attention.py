@@ -1,0 +1,53 @@
+"""Attention over keys and values packed to 8 or 4 bits, read as they are.
+
+What a long context costs in memory is the keys and values of the full-attention layers; those of sliding layers stop
+growing at the window and are never packed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+GROUP_SIZE = 64  # channels that share a scale and a bias
+
+
+def pack(array: mx.array, bits: int) -> tuple[mx.array, mx.array, mx.array]:
+    """`[B, kv_heads, L, head_dim]` → words, scales and biases, each `[B, kv_heads, L, …]`."""
+    words, scales, biases = mx.quantize(array, group_size=GROUP_SIZE, bits=bits)
+    return words, scales, biases
+
+
+@dataclass(frozen=True)
+class PackedKeysValues:
+    """What the queries of a packed layer attend to.
+
+    Attributes:
+        parts: words, scales and biases of the keys, then those of the values: each `[B, kv_heads, S, …]`.
+        bits: 8 or 4.
+    """
+
+    parts: tuple[mx.array, ...]
+    bits: int
+
+    def attend(self, queries: mx.array, mask: mx.array | str | None) -> mx.array:
+        """Scaled-dot-product attention of scale 1: `[B, heads, L, head_dim]` → the same shape.
+
+        Args:
+            queries: the last L of the S positions.
+            mask: bool `[L, S]` or `[S]`, `"causal"`, or None for one query that sees all.
+        """
+        batch, heads, length, head_dim = queries.shape
+        kv_heads, span = self.parts[0].shape[1:3]
+        queries = queries.reshape(batch, kv_heads, heads // kv_heads, length, head_dim)
+        parts = [part[:, :, None] for part in self.parts]
+        packing = {"group_size": GROUP_SIZE, "bits": self.bits}
+        scores = mx.quantized_matmul(queries, *parts[:3], transpose=True, **packing)
+        if mask == "causal":
+            mask = mx.arange(span) <= mx.arange(span - length, span)[:, None]
+        if mask is not None:
+            scores = mx.where(mask, scores, mx.finfo(scores.dtype).min)
+        weights = mx.softmax(scores, axis=-1, precise=True)
+        out = mx.quantized_matmul(weights, *parts[3:], transpose=False, **packing)
+        return out.reshape(batch, heads, length, head_dim)
