@@ -1,7 +1,8 @@
 """From a model's name to a folder on this machine that holds its checkpoint.
 
-A name is a local folder, a short name or a Hugging Face Hub id. What is fetched lands in the Hub's own cache
-(`HF_HOME`), shared with every other program that uses it. Reading the files is `load`'s work, not done here.
+A name is a local folder, a short name, a Hugging Face Hub id, or "demo" for the model inside this package. What is
+fetched lands in the Hub's own cache (`HF_HOME`), shared with every other program that uses it. Reading the files is
+`load`'s work, not done here.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from gemma4_mlx.checkpoint.builtin import DEMO, demo_folder
 from gemma4_mlx.errors import HubError
 
 #: Short name → Hub id. The two small sizes hear, and 4-bit weights are where they lose speech (repetition on long
@@ -59,20 +61,26 @@ def resolve(
 ) -> Path:
     """The folder that holds a checkpoint, fetched from the Hub first if need be.
 
-    A short name always means the Hub (write `./e2b` for a folder of that name); otherwise an existing folder comes
-    before a Hub id. A complete copy in the cache is used when the Hub cannot be reached, and without asking it at all
-    when `HF_HUB_OFFLINE=1`. `HF_ENDPOINT`, `HF_HOME` and the saved access token are huggingface_hub's.
+    A short name always means the Hub, and "demo" the built-in model (write `./e2b` for a folder of that name);
+    otherwise an existing folder comes before a Hub id. A complete copy in the cache is used when the Hub cannot be
+    reached, and without asking it at all when `HF_HUB_OFFLINE=1`. `HF_ENDPOINT`, `HF_HOME` and the saved access token
+    are huggingface_hub's.
 
     Args:
-        name: a folder (`~` is expanded), a key of `SHORT_NAMES`, or a Hub id "organisation/name".
+        name: a folder (`~` is expanded), a key of `SHORT_NAMES`, "demo", or a Hub id "organisation/name".
         revision: branch, tag or commit on the Hub; the default branch if None.
         on_progress: called with (bytes here, bytes in all) while files are fetched; from the downloading thread.
 
     Raises:
         HubError: the name means nothing, or the files cannot be fetched; the message says what to do.
-        ValueError: a revision was asked of a local folder.
+        CheckpointError: files of the built-in model are missing or damaged.
+        ValueError: a revision was asked of a local folder or of the built-in model.
     """
     text = str(name)
+    if text.lower() == DEMO:
+        if revision is not None:
+            raise ValueError(f"the built-in model has no revision {revision!r}")
+        return demo_folder()
     repo_id = SHORT_NAMES.get(text.lower())
     if repo_id is None:
         path = os.path.expanduser(text)  # unlike pathlib, os.path takes any text: unknown ~users, names too long
@@ -82,9 +90,9 @@ def resolve(
             return Path(path)
         if os.path.isfile(path):
             raise HubError(f"{path} is a file: name the folder that holds config.json and the .safetensors files")
-        if not _is_hub_id(text):
+        if not is_hub_id(text):
             raise HubError(
-                f"{text[:80]!r} is not a model: give an existing folder, one of {', '.join(SHORT_NAMES)}, "
+                f"{text[:80]!r} is not a model: give an existing folder, one of {', '.join([DEMO, *SHORT_NAMES])}, "
                 "or a Hub id such as google/gemma-4-E2B-it"
             )
         repo_id = text
@@ -92,7 +100,7 @@ def resolve(
     from huggingface_hub import constants
     from huggingface_hub.errors import HTTPError
 
-    with _quiet_hub():
+    with quiet_hub():
         if constants.HF_HUB_OFFLINE:
             if (cached := _cached(repo_id, revision)) is not None:
                 return cached
@@ -100,10 +108,10 @@ def resolve(
         try:
             return _fetch(repo_id, revision, on_progress)
         except (HTTPError, OSError, RuntimeError, json.JSONDecodeError) as error:  # hf_xet raises RuntimeError
-            raise _explained(error, repo_id, revision) from error
+            raise explained(error, repo_id, revision) from error
 
 
-def _is_hub_id(text: str) -> bool:
+def is_hub_id(text: str) -> bool:
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
@@ -254,7 +262,7 @@ def _byte_counter(report: Callable[[int], None] | None) -> type:
 
 
 @contextmanager
-def _quiet_hub() -> Iterator[None]:
+def quiet_hub() -> Iterator[None]:
     """Keep huggingface_hub's warnings off the terminal; what went wrong is in the error raised."""
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
@@ -266,7 +274,7 @@ def _quiet_hub() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _explained(error: Exception, repo_id: str, revision: str | None) -> HubError:
+def explained(error: Exception, repo_id: str, revision: str | None) -> HubError:
     """One line that says what to do about an error of huggingface_hub, its HTTP client, its chunk store or the disk."""
     from huggingface_hub import constants
     from huggingface_hub.errors import (

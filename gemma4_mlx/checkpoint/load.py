@@ -99,25 +99,25 @@ def load_model(
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)} or None, not {dtype!r}")
     if per_layer not in ("auto", "disk", "memory"):
         raise ValueError(f'per_layer must be "auto", "disk" or "memory", not {per_layer!r}')
-    sources = _sources(read_headers(folder), config)
-    config = _without_absent_towers(config, sources)
+    sources = sources_of(read_headers(folder), config)
+    config = without_absent_towers(config, sources)
     if audio_window is not None and config.audio is not None:
         config = dataclasses.replace(config, audio=dataclasses.replace(config.audio, attention_window=audio_window))
         assert config.audio is not None
         config.audio.check_window()
 
     model = Gemma4(config)
-    expected = _shapes(model)
+    expected = parameter_shapes(model)
     packings = _packings(sources, expected)
     quantize_modules(model, packings)
-    shapes = _shapes(model)
-    _check(sources, shapes, folder)
+    shapes = parameter_shapes(model)
+    check_fit(sources, shapes, folder)
 
     target = DTYPES[dtype] if dtype else _stored_dtype(sources)
     if per_layer == "disk" and f"{_TABLE}.weight" in sources:
         _leave_table_on_disk(model, sources, packings.get(_TABLE), target)
     files = {source.header.file for source in sources.values()}
-    # Reading waits for first use, which may be in another thread; MLX's ordinary streams work only where they were made.
+    # Reading waits for first use, which may be in another thread; ordinary streams work only where they were made.
     with mx.stream(mx.new_thread_unsafe_stream(mx.cpu)):
         tensors = {file: _lazy_tensors(file) for file in files}
         weights = []
@@ -130,7 +130,7 @@ def load_model(
     return model
 
 
-def _sources(headers: Mapping[str, TensorHeader], config: Config) -> dict[str, Source]:
+def sources_of(headers: Mapping[str, TensorHeader], config: Config) -> dict[str, Source]:
     """Our name of each parameter → where it comes from."""
     sources: dict[str, Source] = {}
     for stored, header in headers.items():
@@ -148,7 +148,7 @@ def _sources(headers: Mapping[str, TensorHeader], config: Config) -> dict[str, S
     return sources
 
 
-def _without_absent_towers(config: Config, sources: Iterable[str]) -> Config:
+def without_absent_towers(config: Config, sources: Iterable[str]) -> Config:
     """mlx-lm's conversions keep the decoder alone. A tower of which nothing is there is a tower this model has not."""
     present = {name.split(".")[0] for name in sources}
     if not present & {"vision_tower", "embed_vision"}:
@@ -171,7 +171,7 @@ def _packings(sources: Mapping[str, Source], expected: Mapping[str, tuple[int, .
     return packings
 
 
-def _shapes(model: Gemma4) -> dict[str, tuple[int, ...]]:
+def parameter_shapes(model: Gemma4) -> dict[str, tuple[int, ...]]:
     parameters = tree_flatten(model.parameters())
     assert isinstance(parameters, list)
     return {name: tuple(array.shape) for name, array in parameters}
@@ -186,7 +186,7 @@ def _is_convolution(name: str) -> bool:
     return name.endswith(("conv.weight", "conv1d.weight"))
 
 
-def _check(sources: Mapping[str, Source], expected: Mapping[str, tuple[int, ...]], folder: Path) -> None:
+def check_fit(sources: Mapping[str, Source], expected: Mapping[str, tuple[int, ...]], folder: Path) -> None:
     missing = sorted(expected.keys() - sources.keys())
     extra = sorted(sources[name].stored for name in sources.keys() - expected.keys())
     misshapen = []

@@ -4,7 +4,7 @@ It knows no file, no picture and no terminal.
 """
 
 from .channels import Chunk
-from .generate import Generation, GenerationStream, Stats, generate, stream_generate
+from .answers import Generation, GenerationStream, Stats, generate, stream_generate
 from .loop import generate_tokens
 from .tool_calls import ToolCall
 

@@ -42,7 +42,8 @@ def save_prompt_cache(path: str | Path, cache: Sequence[KVCache], model: Gemma4)
     path = Path(path)
     scalars: list[Any] = [""]  # mlx-lm's list begins with one, so that it is never empty
     arrays = {}
-    for name, value in tree_flatten([_mlx_lm_state(layer_cache) for layer_cache in cache]):
+    flattened: Any = tree_flatten([_mlx_lm_state(layer_cache) for layer_cache in cache])
+    for name, value in flattened:
         if not isinstance(value, mx.array):
             scalars.append((name, "scalar"))
             value = mx.array(value)

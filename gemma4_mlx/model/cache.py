@@ -108,7 +108,7 @@ class _Cache:
         """Make room for `by` more tokens shaped like `like`."""
         room = tuple(mx.zeros((*array.shape[:2], by, array.shape[3]), array.dtype) for array in like)
         pairs = zip(self.buffers, room, strict=True)
-        self.buffers = tuple(mx.concatenate(pair, axis=2) for pair in pairs) if self.buffers else room
+        self.buffers = tuple(mx.concatenate([*pair], axis=2) for pair in pairs) if self.buffers else room
 
 
 class FullCache(_Cache):
@@ -194,7 +194,7 @@ class SlidingCache(_Cache):
         One token: the whole ring, in no particular order (RoPE is in the keys already, order does not matter).
         More: the `window - 1` tokens before the chunk and the chunk itself, oldest first.
         """
-        new = (keys, values)
+        new: tuple[mx.array, ...] = (keys, values)
         if keys.shape[2] == 1:
             slot = self.offset % self.window
             if slot >= self.capacity:

@@ -6,7 +6,7 @@ gate (E2B, E4B), and a scalar. Every sub-block is normalised before and after an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import mlx.core as mx
@@ -52,32 +52,29 @@ class Attention(nn.Module):
     def __init__(self, config: TextConfig, layer: int):
         super().__init__()
         hidden, eps = config.hidden_size, config.rms_norm_eps
-        self._heads = config.num_attention_heads
-        self._kv_heads = config.layer_kv_heads(layer)
+        heads, kv_heads = config.num_attention_heads, config.layer_kv_heads(layer)
         self._head_dim = config.layer_head_dim(layer)
         self._eps = eps
         self._rope = RotaryEmbedding(config, layer)
         self._owns_kv = layer < config.first_kv_shared_layer
         self._values_are_keys = config.layer_shares_k_and_v(layer)
 
-        self.q_proj = nn.Linear(hidden, self._heads * self._head_dim, bias=False)
-        self.o_proj = nn.Linear(self._heads * self._head_dim, hidden, bias=False)
+        self.q_proj = nn.Linear(hidden, heads * self._head_dim, bias=False)
+        self.o_proj = nn.Linear(heads * self._head_dim, hidden, bias=False)
         self.q_norm = nn.RMSNorm(self._head_dim, eps=eps)
         if self._owns_kv:
-            self.k_proj = nn.Linear(hidden, self._kv_heads * self._head_dim, bias=False)
+            self.k_proj = nn.Linear(hidden, kv_heads * self._head_dim, bias=False)
             self.k_norm = nn.RMSNorm(self._head_dim, eps=eps)
             if not self._values_are_keys:
-                self.v_proj = nn.Linear(hidden, self._kv_heads * self._head_dim, bias=False)
+                self.v_proj = nn.Linear(hidden, kv_heads * self._head_dim, bias=False)
 
     def add_to_cache(self, x: mx.array, offset: int, cache: KVCache) -> KeysValues:
         """Add the keys and values of `x` `[B, L, hidden]` to `cache`; returns all that queries of `x` may see."""
-        batch, length, _ = x.shape
-        shape = (batch, length, self._kv_heads, self._head_dim)
-        raw_keys = self.k_proj(x).reshape(shape)
+        raw_keys = self.k_proj(x)
         # k = v: the values are the keys before their norm and rotation, then normalised like any values.
-        raw_values = raw_keys if self._values_are_keys else self.v_proj(x).reshape(shape)
-        keys = self._rope(self.k_norm(raw_keys).transpose(0, 2, 1, 3), offset)
-        values = unit_rms_norm(raw_values, self._eps).transpose(0, 2, 1, 3)
+        raw_values = raw_keys if self._values_are_keys else self.v_proj(x)
+        keys = self._rope(self._by_head(raw_keys, self.k_norm), offset)
+        values = self._by_head(raw_values, partial(unit_rms_norm, eps=self._eps))
         return cache.update_and_fetch(keys, values)
 
     def __call__(self, x: mx.array, keys_values: KeysValues, mask: Mask, offset: int) -> mx.array:
@@ -86,13 +83,23 @@ class Attention(nn.Module):
         `keys_values` are what `add_to_cache` returned: this layer's, or for a KV-shared layer its source's.
         """
         batch, length, _ = x.shape
-        queries = self.q_norm(self.q_proj(x).reshape(batch, length, self._heads, self._head_dim))
-        queries = self._rope(queries.transpose(0, 2, 1, 3), offset)
+        queries = self._rope(self._by_head(self.q_proj(x), self.q_norm), offset)
         if isinstance(keys_values, PackedKeysValues):
             out = keys_values.attend(queries, mask)
         else:
             out = mx.fast.scaled_dot_product_attention(queries, *keys_values, scale=1.0, mask=mask)
-        return self.o_proj(out.transpose(0, 2, 1, 3).reshape(batch, length, -1))
+        if length > 1:
+            out = out.transpose(0, 2, 1, 3)
+        return self.o_proj(out.reshape(batch, length, -1))
+
+    def _by_head(self, projected: mx.array, norm: Callable[[mx.array], mx.array]) -> mx.array:
+        """`[B, L, heads * head_dim]` → `[B, heads, L, head_dim]`, every head normalised."""
+        batch, length, width = projected.shape
+        heads = width // self._head_dim
+        if length == 1:
+            # The same bytes in either order: decoding, thousands of short operations, is spared a hundred transposes.
+            return norm(projected.reshape(batch, heads, 1, self._head_dim))
+        return norm(projected.reshape(batch, length, heads, self._head_dim)).transpose(0, 2, 1, 3)
 
 
 class DecoderLayer(nn.Module):
@@ -192,7 +199,7 @@ class Decoder(nn.Module):
             return None
         return self._in_model_dtype(self.embed_tokens_per_layer(ids))
 
-    def per_layer_inputs(self, rows: mx.array | None, embeddings: mx.array) -> mx.array | None:
+    def per_layer_inputs(self, rows: mx.array | None, embeddings: mx.array) -> list[mx.array] | None:
         """What each layer's gate is given: the id's row of the per-layer table, and a projection of the embedding.
 
         Args:
@@ -200,7 +207,7 @@ class Decoder(nn.Module):
             embeddings: `[B, L, hidden]`, soft tokens already in place.
 
         Returns:
-            `[B, L, layers, per_layer_dim]`; None for sizes without per-layer embeddings.
+            For each layer `[B, L, per_layer_dim]`; None for sizes without per-layer embeddings.
         """
         if rows is None:
             return None
@@ -208,12 +215,13 @@ class Decoder(nn.Module):
         dim = config.hidden_size_per_layer_input
         shape = (*embeddings.shape[:2], config.num_hidden_layers, dim)
         projected = (self.per_layer_model_projection(embeddings) * config.hidden_size**-0.5).reshape(shape)
-        return (self.per_layer_projection_norm(projected) + rows.reshape(shape) * dim**0.5) * 2**-0.5
+        combined = (self.per_layer_projection_norm(projected) + rows.reshape(shape) * dim**0.5) * 2**-0.5
+        return [part.squeeze(2) for part in mx.split(combined, config.num_hidden_layers, axis=2)]
 
     def __call__(
         self,
         embeddings: mx.array,
-        per_layer_inputs: mx.array | None,
+        per_layer_inputs: Sequence[mx.array] | None,
         cache: Sequence[KVCache],
         image_blocks: np.ndarray | None = None,
         last_only: bool = False,
@@ -243,8 +251,8 @@ class Decoder(nn.Module):
             if i == config.first_kv_shared_layer - 1 and last_only and length > 1:
                 x, normed, offset = x[:, -1:], normed[:, -1:], offset + length - 1
                 masks, latest = dict.fromkeys(masks), self._visible_to_last(latest)
-                per_layer_inputs = None if per_layer_inputs is None else per_layer_inputs[:, -1:]
-            per_layer_input = None if per_layer_inputs is None else per_layer_inputs[:, :, i]
+                per_layer_inputs = None if per_layer_inputs is None else [p[:, -1:] for p in per_layer_inputs]
+            per_layer_input = None if per_layer_inputs is None else per_layer_inputs[i]
             x = layer(x, normed, latest[kind], masks[kind], offset, per_layer_input)
         return self.norm(x)
 

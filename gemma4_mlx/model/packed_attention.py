@@ -41,13 +41,12 @@ class PackedKeysValues:
         batch, heads, length, head_dim = queries.shape
         kv_heads, span = self.parts[0].shape[1:3]
         queries = queries.reshape(batch, kv_heads, heads // kv_heads, length, head_dim)
-        parts = [part[:, :, None] for part in self.parts]
-        packing = {"group_size": GROUP_SIZE, "bits": self.bits}
-        scores = mx.quantized_matmul(queries, *parts[:3], transpose=True, **packing)
-        if mask == "causal":
+        keys, key_scales, key_biases, values, value_scales, value_biases = (part[:, :, None] for part in self.parts)
+        scores = mx.quantized_matmul(queries, keys, key_scales, key_biases, True, GROUP_SIZE, self.bits)
+        if isinstance(mask, str):
             mask = mx.arange(span) <= mx.arange(span - length, span)[:, None]
         if mask is not None:
             scores = mx.where(mask, scores, mx.finfo(scores.dtype).min)
         weights = mx.softmax(scores, axis=-1, precise=True)
-        out = mx.quantized_matmul(weights, *parts[3:], transpose=False, **packing)
+        out = mx.quantized_matmul(weights, values, value_scales, value_biases, False, GROUP_SIZE, self.bits)
         return out.reshape(batch, heads, length, head_dim)

@@ -11,7 +11,7 @@ With `MLX_DISABLE_COMPILE=1` in the environment MLX runs the same function uncom
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -87,7 +87,7 @@ class DecodeStep:
     ) -> tuple[mx.array, list[tuple[mx.array, ...]]]:
         model, decoder = self._model, self._model.language_model
         masks: dict[tuple[int, bool], Mask] = {}
-        cache = []
+        cache: list[Any] = []  # of _SlotCache, a cache as far as the decoder asks
         for kind, layer_buffers in zip(kinds, buffers, strict=True):
             capacity, ring_is_full = layer_buffers[0].shape[2], kind[1]
             if (capacity, ring_is_full) not in masks:

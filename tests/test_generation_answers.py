@@ -14,7 +14,7 @@ from PIL import Image
 import gemma4_mlx as g4
 from gemma4_mlx.generation import GenerationStream, ToolCall, generate, generate_tokens, stream_generate
 from gemma4_mlx.generation import loop as loop_module
-from gemma4_mlx.generation.generate import end_of_turn_ids, sampling_settings
+from gemma4_mlx.generation.answers import end_of_turn_ids, sampling_settings
 from gemma4_mlx.model.cache import FullCache
 from generation_checkpoints import lively
 

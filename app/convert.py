@@ -1,0 +1,90 @@
+"""`gemma4-mlx convert`: a checkpoint in, a quantized one out, and before that what it will take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from .terminal import Progress, note
+
+_BAR = 24
+
+
+def convert_checkpoint(
+    source: str, folder: Path | None, *, recipe: str, dtype: str, revision: str | None, upload: str | None
+) -> None:
+    """Convert, showing how far it is on stderr; the folder's name goes to stdout.
+
+    Raises:
+        typer.BadParameter: no folder is named and `source` gives no name for one.
+        Gemma4Error: the source cannot be read, or the result not be written or uploaded.
+        OSError: the folder cannot be written to.
+    """
+    from gemma4_mlx.checkpoint.convert import convert
+
+    target = folder or _default_folder(source, recipe)
+    with Progress(f"converting {source}") as progress:
+
+        def show_fetch(done: int, total: int) -> None:
+            progress.show(f"fetching, {_bar(done, total)}")
+
+        def show(done: int, total: int) -> None:
+            progress.show(_bar(done, total))
+
+        convert(
+            source,
+            target,
+            recipe=recipe,
+            dtype=dtype,
+            revision=revision,
+            upload=upload,
+            on_fetch=show_fetch,
+            on_progress=show,
+        )
+    if upload:
+        note(f"uploaded to {upload}")
+    note(f"try it: gemma4-mlx chat --model {target}")
+    typer.echo(str(target))
+
+
+def print_plan(source: str, *, recipe: str, dtype: str, revision: str | None) -> None:
+    """Print the sizes of a conversion's output and the memory its weights will need.
+
+    Raises:
+        Gemma4Error: the source cannot be read.
+    """
+    from gemma4_mlx.checkpoint.convert import plan
+
+    planned = plan(source, recipe=recipe, dtype=dtype, revision=revision)
+    parts = planned.part_bytes
+    typer.echo(f"{source}, {recipe}: {_gigabytes(planned.nbytes)} on disk")
+    for part, nbytes in parts.items():
+        typer.echo(f"  {part:<24}{_gigabytes(nbytes):>10}")
+    for module in planned.indivisible:
+        typer.echo(f"  {module} is not quantized: its columns do not divide into groups")
+    typer.echo("memory for the weights")
+    senses = [sense for part, sense in (("vision tower", "pictures"), ("audio tower", "sound")) if part in parts]
+    for used, towers in [("text", False)] + [(", ".join(["text", *senses]), True)] * bool(senses):
+        if "per-layer table" in parts:
+            for where, on_disk in (("on disk", True), ("in memory", False)):
+                size = _gigabytes(planned.memory_bytes(on_disk, towers))
+                typer.echo(f"  {used:<24}{size:>10} with the per-layer table {where}")
+        else:
+            typer.echo(f"  {used:<24}{_gigabytes(planned.memory_bytes(False, towers)):>10}")
+
+
+def _default_folder(source: str, recipe: str) -> Path:
+    name = Path(source).name
+    if not name or name == "..":
+        raise typer.BadParameter("name the folder to write to as well")
+    return Path(f"{name}-{recipe}")
+
+
+def _bar(done: int, total: int) -> str:
+    full = _BAR * done // max(total, 1)
+    return f"{'█' * full}{'░' * (_BAR - full)} {_gigabytes(done)} of {_gigabytes(total)}"
+
+
+def _gigabytes(nbytes: int) -> str:
+    return f"{nbytes / 1e9:.2f} GB" if nbytes >= 1e7 else f"{nbytes / 1e6:.2f} MB"

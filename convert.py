@@ -1,0 +1,9 @@
+"""`python convert.py MODEL FOLDER`: the same as `gemma4-mlx convert`, which calls `gemma4_mlx.checkpoint.convert`."""
+
+import sys
+
+from gemma4_mlx.app.cli import main
+
+if __name__ == "__main__":
+    sys.argv.insert(1, "convert")
+    main()

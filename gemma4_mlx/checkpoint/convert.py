@@ -1,0 +1,256 @@
+"""`convert`: a checkpoint → a quantized one, in bounded memory, so that any machine can convert any size.
+
+The output is in mlx-vlm's layout and loads here, in mlx-vlm and in mlx-lm. It appears whole or not at all, and an
+interrupted conversion goes on where it stopped when it is run again. How each module is packed is decided in `recipes`.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from ..config import Config
+from ..errors import CheckpointError
+from ..model import Gemma4
+from .conversion_plan import STORED_DTYPES, ConversionPlan, plan_conversion
+from .headers import TensorHeader, read_headers
+from .hub import SHORT_NAMES, resolve
+from .hub_repository import check_login, fetch_config, is_hub_id, upload_folder
+from .load import DTYPES, Source, check_fit, parameter_shapes, read_config, sources_of, without_absent_towers
+from .model_card import model_card
+from .partial_output import PartialOutput, remove_leftovers
+from .recipes import Recipe, choose_recipe
+from .writing import write_shard
+
+#: Files that go along as they are: tokenizer, template, processor and generation settings, licence.
+_COPIED = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*")
+_REPLACED = ("config.json", "*.safetensors.index.json", "README.md")
+
+
+@dataclass(frozen=True)
+class _Conversion:
+    """A source that was read and checked, and what it will become."""
+
+    hub_id: str | None
+    folder: Path
+    raw_config: dict[str, Any]
+    sources: dict[str, Source]
+    plan: ConversionPlan
+
+    def config_json(self) -> str:
+        return json.dumps(_output_config(self.raw_config, self.plan), indent=2, ensure_ascii=False) + "\n"
+
+    def index_json(self) -> str:
+        places = {tensor.name: shard.file for shard in self.plan.shards for tensor in shard.tensors}
+        metadata = {"total_size": self.plan.nbytes, "total_parameters": self.plan.weights}
+        return json.dumps({"metadata": metadata, "weight_map": dict(sorted(places.items()))}, indent=2) + "\n"
+
+    def fingerprint(self) -> str:
+        """A digest of all that the large files depend on: the source's, and how they are laid out and packed."""
+        files = {source.header.file for source in self.sources.values()}
+        stats = sorted((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+        layout = [[shard.file, [(t.name, t.dtype, t.shape) for t in shard.tensors]] for shard in self.plan.shards]
+        content = json.dumps([1, str(self.folder.resolve()), stats, layout, self.plan.quantization()])
+        return hashlib.sha256(content.encode()).hexdigest()
+
+
+def convert(
+    source: str | Path,
+    target: str | Path,
+    *,
+    recipe: str | Recipe | None = None,
+    bits: int | None = None,
+    dtype: str = "bfloat16",
+    revision: str | None = None,
+    upload: str | None = None,
+    on_fetch: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Convert and quantize a checkpoint.
+
+    Memory stays at a few hundred megabytes whatever the model's size. Stopped at any moment, even by a power cut, the
+    same call takes up where it was; until the end there is only `target.partial`.
+
+    Args:
+        source: a Hub id such as `"google/gemma-4-E2B-it"`, or a folder, of a checkpoint that is not quantized.
+        target: the folder to make; it must not exist.
+        recipe: a name in `RECIPES` (`"4bit"`, `"8bit"`, `"mxfp4"`, `"bf16"`, `"speech"`) or a `Recipe`; `"4bit"` if
+            neither this nor `bits` is given.
+        bits: the short way to a recipe: 4, 8 or 16.
+        dtype: precision of everything that is not packed: `"bfloat16"`, `"float16"` or `"float32"`.
+        revision: branch, tag or commit of a Hub id.
+        upload: Hub id of a repository to put the result in; made if it does not exist.
+        on_fetch: called with (bytes here, bytes in all) while the source is fetched from the Hub.
+        on_progress: called with (bytes written, bytes in all).
+
+    Returns:
+        The target.
+
+    Raises:
+        CheckpointError: the source is damaged, does not fit its config or is already quantized; the target exists or
+            cannot be written; the disk is full; a module's columns do not divide by the recipe's group size.
+        HubError: the source cannot be fetched, or the result not uploaded.
+        ConfigError: the source is not a Gemma 4.
+        ValueError: an unknown recipe, number of bits or dtype.
+    """
+    chosen = _arguments(recipe, bits, dtype)
+    target = Path(os.path.abspath(os.path.expanduser(target)))
+    if os.path.lexists(target) and not os.path.lexists(target.with_name(f"{target.name}.partial")):
+        raise CheckpointError(f"{target} exists already: remove it, or name another folder")  # before any download
+    if upload is not None:
+        check_login(upload)
+    if (hub_id := _hub_id(str(source))) is not None:
+        _config_to_convert(hub_id, revision)  # before gigabytes are fetched in vain
+    work = _prepare(str(source), resolve(source, revision, on_fetch), chosen, dtype)
+    fingerprint = work.fingerprint()
+    if not remove_leftovers(target, fingerprint):
+        try:
+            with PartialOutput(target, fingerprint) as output:
+                _write(work, output, on_progress or (lambda done, total: None))
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise _disk_full(target) from error
+            raise
+    if upload is not None:
+        upload_folder(target, upload)
+    return target
+
+
+def plan(
+    source: str | Path,
+    *,
+    recipe: str | Recipe | None = None,
+    bits: int | None = None,
+    dtype: str = "bfloat16",
+    revision: str | None = None,
+) -> ConversionPlan:
+    """What `convert` with the same arguments would write; it writes nothing and fetches no weights.
+
+    Raises:
+        CheckpointError, HubError, ConfigError, ValueError: as `convert`.
+    """
+    chosen = _arguments(recipe, bits, dtype)
+    hub_id = _hub_id(str(source))
+    if hub_id is None:
+        return _prepare(str(source), resolve(source, revision), chosen, dtype).plan
+    return plan_conversion(_config_to_convert(hub_id, revision), chosen, dtype)
+
+
+def _arguments(recipe: str | Recipe | None, bits: int | None, dtype: str) -> Recipe:
+    if dtype not in STORED_DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(STORED_DTYPES)}, not {dtype!r}")
+    return choose_recipe(recipe, bits)
+
+
+def _prepare(name: str, folder: Path, recipe: Recipe, dtype: str) -> _Conversion:
+    """Read the source's config and headers, and see that all of it can be converted before anything is."""
+    config = read_config(folder)
+    raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    headers = read_headers(folder)
+    _refuse_quantized(name, config, headers)
+    sources = sources_of(headers, config)
+    config = without_absent_towers(config, sources)
+    check_fit(sources, parameter_shapes(Gemma4(config)), folder)
+    return _Conversion(_hub_id(name), folder, raw, sources, plan_conversion(config, recipe, dtype))
+
+
+def _hub_id(name: str) -> str | None:
+    """The Hub id a name stands for; None if it is a folder's."""
+    if name.lower() in SHORT_NAMES:
+        return SHORT_NAMES[name.lower()]
+    # What is neither a folder nor a Hub id is told by `resolve`.
+    return name if is_hub_id(name) and not os.path.isdir(os.path.expanduser(name)) else None
+
+
+def _config_to_convert(hub_id: str, revision: str | None) -> Config:
+    config = read_config(fetch_config(hub_id, revision))
+    _refuse_quantized(hub_id, config, {})
+    return config
+
+
+def _refuse_quantized(name: str, config: Config, headers: Mapping[str, TensorHeader]) -> None:
+    packed = any(tensor.endswith(".scales") for tensor in headers)
+    foreign = sorted({header.dtype for header in headers.values()} - set(STORED_DTYPES.values()))
+    if packed or config.quantization:
+        raise CheckpointError(
+            f"{name} is quantized already: name the checkpoint it was made from, such as google/gemma-4-E2B-it"
+        )
+    if foreign:
+        raise CheckpointError(
+            f"{name} holds weights of type {', '.join(foreign)}: name a checkpoint in bfloat16, float16 or float32"
+        )
+
+
+def _write(work: _Conversion, output: PartialOutput, on_progress: Callable[[int, int], None]) -> None:
+    plan = work.plan
+    open_shards = [shard for shard in plan.shards if not output.is_finished(shard.file)]
+    done = plan.nbytes - sum(shard.nbytes for shard in open_shards)
+    free = shutil.disk_usage(output.folder).free
+    if plan.nbytes - done > free:
+        raise CheckpointError(
+            f"{output.target} needs {(plan.nbytes - done) / 1e9:.1f} GB and its disk has {free / 1e9:.1f} GB free: "
+            "make room, or name a folder on another disk"
+        )
+
+    def written(nbytes: int) -> None:
+        nonlocal done
+        done += nbytes
+        on_progress(done, plan.nbytes)
+
+    on_progress(done, plan.nbytes)
+    for shard in open_shards:
+        write_shard(output.folder / shard.file, shard, work.sources, DTYPES[plan.dtype], written)
+        output.finish(shard.file)
+    for path in sorted(work.folder.iterdir()):
+        if path.is_file() and _fits(path.name, _COPIED) and not _fits(path.name, _REPLACED):
+            shutil.copyfile(path, output.folder / path.name)
+    (output.folder / "README.md").write_text(model_card(work.hub_id, plan), encoding="utf-8")
+    (output.folder / "model.safetensors.index.json").write_text(work.index_json(), encoding="utf-8")
+    (output.folder / "config.json").write_text(work.config_json(), encoding="utf-8")
+    output.publish()
+
+
+def _fits(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _disk_full(target: Path) -> CheckpointError:
+    return CheckpointError(
+        f"the disk filled up while writing {target}: make room and run the same again (finished files are kept)"
+    )
+
+
+def _output_config(raw: Mapping[str, Any], plan: ConversionPlan) -> dict[str, Any]:
+    """The source's `config.json` with what has changed, and what the peers read in places of their own."""
+    config = dict(raw)
+    if config["model_type"] == "gemma4_text":
+        # The output has the whole model's names, also when only the decoder is there.
+        config = {
+            "model_type": "gemma4",
+            "architectures": ["Gemma4ForConditionalGeneration"],
+            "text_config": dict(raw),
+            "vision_config": None,
+            "audio_config": None,
+            "tie_word_embeddings": True,
+        }
+    config.pop("torch_dtype", None)
+    config["dtype"] = plan.dtype
+    for part in ("text_config", "vision_config", "audio_config"):
+        if config.get(part):
+            config[part] = {key: value for key, value in config[part].items() if key not in ("dtype", "torch_dtype")}
+    text = Config.from_dict(raw).text
+    # The peers know only the published spelling of what full layers have of their own.
+    config["text_config"]["global_head_dim"] = text.global_head_dim
+    config["text_config"]["num_global_key_value_heads"] = text.num_global_key_value_heads
+    config["vocab_size"] = text.vocab_size  # mlx-lm looks for it here
+    if quantization := plan.quantization():
+        config["quantization"] = config["quantization_config"] = quantization
+    return config

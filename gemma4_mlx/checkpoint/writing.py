@@ -1,0 +1,151 @@
+"""Writing a safetensors file of planned size piece by piece, so that no tensor need ever be in memory whole.
+
+Parameters pass through in blocks of rows: read from the source by position, cast, packed, written to their places.
+Packing works within a row, so blocks give the same bits as the whole tensor would.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+
+import mlx.core as mx
+import numpy as np
+
+from ..errors import CheckpointError
+from .conversion_plan import OutputParameter, OutputTensor, Shard
+from .load import Source
+
+# Bytes of a source read at once. With its cast and packed copies a few times this is all the memory a conversion takes.
+_BLOCK_BYTES = 32 << 20
+
+# safetensors' element type → how numpy reads it, MLX's type. numpy has no bfloat16.
+_TYPES = {
+    "F32": (np.float32, mx.float32),
+    "F16": (np.float16, mx.float16),
+    "BF16": (np.uint16, mx.bfloat16),
+}
+_ALIGNMENT = {"U32": 0, "F32": 0, "F16": 1, "BF16": 1, "U8": 2}
+
+
+class ShardFile:
+    """A safetensors file being written: each tensor grows from its first byte to its last."""
+
+    def __init__(self, path: Path, tensors: list[OutputTensor]):
+        # The widest elements first, so that every tensor starts at a multiple of its element's size.
+        tensors = sorted(tensors, key=lambda tensor: _ALIGNMENT[tensor.dtype])
+        entries: dict[str, object] = {"__metadata__": {"format": "mlx"}}
+        end = 0
+        for tensor in tensors:
+            begin, end = end, end + tensor.nbytes
+            entries[tensor.name] = {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [begin, end]}
+        header = json.dumps(entries, separators=(",", ":")).encode()
+        header += b" " * (-len(header) % 8)
+        start = 8 + len(header)
+        self._position = {}
+        for tensor in tensors:
+            self._position[tensor.name] = start
+            start += tensor.nbytes
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        self._write(struct.pack("<Q", len(header)) + header, 0)
+
+    def append(self, tensor: str, piece: mx.array) -> None:
+        """Write the next piece of a tensor; what there is of it must arrive in order."""
+        content = np.asarray(mx.contiguous(piece).flatten().view(mx.uint8)).data
+        self._write(content, self._position[tensor])
+        self._position[tensor] += len(content)
+
+    def _write(self, content: bytes | memoryview, position: int) -> None:
+        content = memoryview(content)
+        while content:
+            written = os.pwrite(self._descriptor, content, position)
+            content, position = content[written:], position + written
+
+    def __enter__(self) -> ShardFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                os.fsync(self._descriptor)
+        finally:
+            os.close(self._descriptor)
+
+
+def write_shard(
+    path: Path,
+    shard: Shard,
+    sources: dict[str, Source],
+    dtype: mx.Dtype,
+    on_written: Callable[[int], None],
+) -> None:
+    """Compute and write one file of a conversion.
+
+    Args:
+        path: the file; replaced if it exists.
+        shard: what it will hold.
+        sources: where each parameter, by our name, comes from.
+        dtype: of everything that is not packed, and of scales.
+        on_written: called with the bytes of each parameter's piece once it is written.
+
+    Raises:
+        CheckpointError: a source file became shorter.
+        OSError: the disk is full, or the file cannot be written.
+    """
+    with ShardFile(path, list(shard.tensors)) as file:
+        for parameter in shard.parameters:
+            for block in _blocks(sources[parameter.name], parameter):
+                block = block.astype(dtype)
+                pieces = [block]
+                if parameter.packing is not None:
+                    pieces = list(mx.quantize(block, **parameter.packing.as_arguments()))
+                for tensor, piece in zip(parameter.tensors, pieces, strict=True):
+                    file.append(tensor.name, piece)
+                on_written(sum(piece.nbytes for piece in pieces))
+            mx.clear_cache()
+
+
+def _blocks(source: Source, parameter: OutputParameter) -> Iterator[mx.array]:
+    """A parameter in our order, in blocks `[rows, columns]`; one that must be turned round comes whole."""
+    if source.half is None and source.shape != parameter.shape:
+        stored = _read(source, 0, source.header.nbytes).reshape(source.shape)
+        yield mx.moveaxis(stored, 1, -1)  # a convolution in torch's order
+        return
+    columns = parameter.shape[-1] if parameter.shape else 1
+    for begin, end in _spans(source):
+        row_bytes = columns * np.dtype(_TYPES[source.header.dtype][0]).itemsize
+        step = max(1, _BLOCK_BYTES // row_bytes) * row_bytes
+        for position in range(begin, end, step):
+            yield _read(source, position, min(step, end - position)).reshape(-1, columns)
+
+
+def _spans(source: Source) -> Iterator[tuple[int, int]]:
+    """Byte ranges of a stored tensor that belong to the parameter: all of it, or one half of each expert's rows."""
+    if source.half is None:
+        yield 0, source.header.nbytes
+        return
+    half = source.header.nbytes // source.header.shape[0] // 2
+    for expert in range(source.header.shape[0]):
+        begin = (2 * expert + source.half) * half
+        yield begin, begin + half
+
+
+def _read(source: Source, position: int, nbytes: int) -> mx.array:
+    as_numpy, as_mlx = _TYPES[source.header.dtype]
+    buffer = np.empty(nbytes // np.dtype(as_numpy).itemsize, dtype=as_numpy)
+    with source.header.file.open("rb", buffering=0) as stream:
+        stream.seek(source.header.offset + position)
+        rest = buffer.data.cast("B")
+        while rest:
+            count = stream.readinto(rest)
+            if not count:
+                raise CheckpointError(f"{source.header.file} became shorter while being read: download it again")
+            rest = rest[count:]
+    array = mx.array(buffer)
+    return array if array.dtype == as_mlx else array.view(as_mlx)
