@@ -80,7 +80,7 @@ def choose_model(
         return ModelChoice(environment[VARIABLE], VARIABLE)
     if configured := _configured_model(config_file):
         return ModelChoice(configured, str(config_file))
-    return _largest_that_fits(physical_memory, hearing)
+    return largest_that_fits(physical_memory, hearing)
 
 
 def _configured_model(config_file: Path) -> str | None:
@@ -96,7 +96,8 @@ def _configured_model(config_file: Path) -> str | None:
     return name
 
 
-def _largest_that_fits(physical_memory: int, hearing: bool) -> ModelChoice:
+def largest_that_fits(physical_memory: int, hearing: bool) -> ModelChoice:
+    """The largest of the sizes for this much memory (bytes), or the smallest of all; with `hearing`, one that hears."""
     gigabytes = physical_memory / 2**30
     # A machine sold with 16 GB reports a little less once firmware has taken its share.
     fitting = [s for s in SIZES if gigabytes >= s.memory_gb * 0.95 and (s.hears or not hearing)]
@@ -121,7 +122,17 @@ def physical_memory() -> int:
 
 
 def open_model(option: str | None, hearing: bool = False) -> tuple[Gemma4, Processor]:
-    """Fetch (showing progress) and load the chosen model, saying which and why on stderr when nobody named one.
+    """Fetch and load the chosen model. Arguments and errors are those of `fetch_model`."""
+    _, folder = fetch_model(option, hearing)
+    import gemma4_mlx as g4
+
+    return g4.load(folder)
+
+
+def fetch_model(option: str | None, hearing: bool = False) -> tuple[str, Path]:
+    """The chosen model's name and its folder, fetched if need be (showing progress).
+
+    When nobody named a model, stderr says which was chosen and why.
 
     Args:
         option: what --model says.
@@ -133,7 +144,6 @@ def open_model(option: str | None, hearing: bool = False) -> tuple[Gemma4, Proce
     choice = choose_model(option, os.environ, config_file(), physical_memory(), hearing)
     if choice.automatic:
         note(f"model: {choice.name} ({choice.reason}; another: --model, {VARIABLE}, or model in {config_file()})")
-    import gemma4_mlx as g4
     from gemma4_mlx.checkpoint.hub import resolve
 
     with Progress(f"fetching {choice.name}") as progress:
@@ -143,5 +153,4 @@ def open_model(option: str | None, hearing: bool = False) -> tuple[Gemma4, Proce
                 note(f"fetching {choice.name}: {total / 1e9:.1f} GB, this once")
             progress.show(f"{done / 1e9:.1f} of {total / 1e9:.1f} GB")
 
-        folder = resolve(choice.name, on_progress=show)
-    return g4.load(folder)
+        return choice.name, resolve(choice.name, on_progress=show)

@@ -21,10 +21,11 @@ def load(
     """Load a Gemma 4.
 
     Args:
-        name: a short name (`"e2b"`, `"e4b"`, `"26b"`, `"31b"`), a Hub id, or a local folder.
+        name: a short name (`"e2b"`, `"e4b"`, `"26b"`, `"31b"`), a Hub id, a local folder, or `"demo"`: the small model
+            that comes with the package.
         dtype: `"float32"`, `"bfloat16"` or `"float16"` for everything that is not packed; None: as stored.
         per_layer: where the per-layer-embedding table stays: `"disk"` reads rows as tokens ask for them, `"memory"`
-            holds it whole; `"auto"` is `"memory"`. The tokens are the same.
+            holds it whole, `"auto"` chooses by how much memory this machine has. The tokens are the same.
         revision: branch, tag or commit of a Hub id.
         audio_window: keys a token of the audio tower sees; None is the 12 of transformers, 13 the makers' JAX code.
 

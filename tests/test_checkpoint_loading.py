@@ -208,6 +208,15 @@ def test_the_per_layer_table_on_disk_gives_the_bits_of_the_one_in_memory(
     assert hasattr(model.language_model.embed_tokens_per_layer, "parameters") == (per_layer == "memory")
 
 
+@pytest.mark.parametrize(("share", "on_disk"), [(0.5, False), (0.0, True)])
+def test_the_table_stays_on_disk_where_the_weights_would_fill_the_memory(
+    share: float, on_disk: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gemma4_mlx.checkpoint.load._SHARE_FOR_WEIGHTS", share)
+    model, _ = g4.load(pair("e2b").folder)
+    assert hasattr(model.language_model.embed_tokens_per_layer, "parameters") != on_disk
+
+
 def test_unused_keys_and_values_of_kv_shared_layers_may_be_there_or_not(tmp_path: Path) -> None:
     source = pair("e2b").folder
     weights = stored(source)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
@@ -31,6 +32,7 @@ DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 
 _FLOATS = {"F32": mx.float32, "BF16": mx.bfloat16, "F16": mx.float16}
 _TABLE = "language_model.embed_tokens_per_layer"
+_SHARE_FOR_WEIGHTS = 0.5  # of physical memory; Metal may use about two thirds of a Mac's
 _LISTED = 8  # tensors named in an error before "and n more"
 
 
@@ -87,8 +89,8 @@ def load_model(
         folder: holds `*.safetensors`.
         config: from `read_config`.
         dtype: `"float32"`, `"bfloat16"` or `"float16"` for everything that is not packed; None: as stored.
-        per_layer: `"disk"` reads rows of the per-layer table as tokens ask for them, `"memory"` holds it whole;
-            `"auto"` is `"memory"`.
+        per_layer: `"disk"` reads rows of the per-layer table as tokens ask for them, `"memory"` holds it whole; the
+            tokens are the same. `"auto"` holds it where all weights together leave half of this machine's memory free.
         audio_window: keys a token of the audio tower sees (see `AudioConfig.attention_window`); None: the checkpoint's.
 
     Raises:
@@ -114,7 +116,9 @@ def load_model(
     check_fit(sources, shapes, folder)
 
     target = DTYPES[dtype] if dtype else _stored_dtype(sources)
-    if per_layer == "disk" and f"{_TABLE}.weight" in sources:
+    if f"{_TABLE}.weight" in sources and (
+        per_layer == "disk" or (per_layer == "auto" and not _fits_in_memory(sources))
+    ):
         _leave_table_on_disk(model, sources, packings.get(_TABLE), target)
     files = {source.header.file for source in sources.values()}
     # Reading waits for first use, which may be in another thread; ordinary streams work only where they were made.
@@ -128,6 +132,12 @@ def load_model(
     model.load_weights(weights, strict=False)
     model.eval()
     return model
+
+
+def _fits_in_memory(sources: Mapping[str, Source]) -> bool:
+    """Whether all weights leave enough memory to the KV cache, the towers' work and everything else that runs."""
+    weights = sum({(s.header.file, s.header.offset): s.header.nbytes for s in sources.values()}.values())
+    return weights <= _SHARE_FOR_WEIGHTS * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def sources_of(headers: Mapping[str, TensorHeader], config: Config) -> dict[str, Source]:
