@@ -208,6 +208,21 @@ def test_the_per_layer_table_on_disk_gives_the_bits_of_the_one_in_memory(
     assert hasattr(model.language_model.embed_tokens_per_layer, "parameters") == (per_layer == "memory")
 
 
+def test_a_table_on_disk_that_changes_is_told_and_one_that_is_removed_still_read(tmp_path: Path) -> None:
+    source = pair("e2b").folder
+    folder = write(tmp_path, source, stored(source))
+    file = folder / "model.safetensors"
+    model = load_model(folder, read_config(folder), per_layer="disk")
+    before = np.array(model(mx.array(IDS)))
+    (tmp_path / "kept").hardlink_to(file)
+    file.unlink()
+    assert np.array_equal(np.array(model(mx.array(IDS))), before)
+    with (tmp_path / "kept").open("r+b") as opened:
+        opened.truncate(1000)
+    with pytest.raises(CheckpointError, match="was changed while in use: load the model again"):
+        model(mx.array(IDS))
+
+
 @pytest.mark.parametrize(("share", "on_disk"), [(0.5, False), (0.0, True)])
 def test_the_table_stays_on_disk_where_the_weights_would_fill_the_memory(
     share: float, on_disk: bool, monkeypatch: pytest.MonkeyPatch

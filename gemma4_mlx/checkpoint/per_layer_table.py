@@ -1,7 +1,8 @@
 """The per-layer-embedding table, left on disk: rows are read as tokens ask for them.
 
 The table is close to half of E2B's parameters, and a token needs one row of it (18 kB in bf16). Rows are read from the
-safetensors file as it stands, by position: unlike with a memory map, a file that shrinks is an error and not a crash.
+safetensors file as it stands, by position: unlike with a memory map, a file that shrinks is an error and not a crash. A
+file that is removed can still be read until the model goes.
 """
 
 from __future__ import annotations
@@ -34,18 +35,25 @@ class _RowFile:
         self._columns = header.shape[1]
         self._row_bytes = header.nbytes // header.shape[0]
         self._descriptor = os.open(header.file, os.O_RDONLY)
+        self._version = self._current_version()
 
     def __del__(self) -> None:
         os.close(self._descriptor)
 
+    def _current_version(self) -> tuple[int, int]:
+        stat = os.fstat(self._descriptor)
+        return stat.st_size, stat.st_mtime_ns
+
+    def _offset(self, row: int) -> int:
+        return self._header.offset + row * self._row_bytes
+
     def __call__(self, rows: np.ndarray) -> mx.array:
-        buffer = np.empty((len(rows), self._columns), dtype=self._numpy)
-        for i, row in enumerate(rows.tolist()):
-            read = os.preadv(self._descriptor, [buffer[i]], self._header.offset + row * self._row_bytes)
-            if read != self._row_bytes:
-                raise CheckpointError(
-                    f"{self._header.file} became shorter while in use: download it again, then reload"
-                )
+        if self._current_version() != self._version:
+            raise CheckpointError(f"{self._header.file} was changed while in use: load the model again")
+        pieces = [os.pread(self._descriptor, self._row_bytes, self._offset(row)) for row in rows.tolist()]
+        if any(len(piece) != self._row_bytes for piece in pieces):
+            raise CheckpointError(f"{self._header.file} became shorter while in use: download it again")
+        buffer = np.frombuffer(b"".join(pieces), dtype=self._numpy).reshape(len(rows), self._columns)
         array = mx.array(buffer)
         return array if array.dtype == self._mlx else array.view(self._mlx)
 

@@ -3,9 +3,10 @@
 It knows no file, no picture and no terminal.
 """
 
-from .channels import Chunk
 from .answers import Generation, GenerationStream, Stats, generate, stream_generate
+from .channels import Chunk
 from .loop import generate_tokens
+from .prompt_cache import load_prompt_cache, save_prompt_cache
 from .tool_calls import ToolCall
 
 __all__ = [
@@ -16,5 +17,7 @@ __all__ = [
     "ToolCall",
     "generate",
     "generate_tokens",
+    "load_prompt_cache",
+    "save_prompt_cache",
     "stream_generate",
 ]
