@@ -33,7 +33,13 @@ class StreamedAnswer:
         self._thinking_aloud = False
 
     def stream(
-        self, model: Gemma4, processor: Processor, messages: list[Message], thinking: bool, sampling: Sampling
+        self,
+        model: Gemma4,
+        processor: Processor,
+        messages: list[Message],
+        thinking: bool,
+        sampling: Sampling,
+        schema: str | None = None,
     ) -> Generation:
         """Generate and show the answer to `messages`; it ends with a line break on stdout.
 
@@ -43,7 +49,9 @@ class StreamedAnswer:
         import gemma4_mlx as g4
 
         try:
-            chunks = g4.stream_generate(model, processor, messages, thinking=thinking, **asdict(sampling))
+            chunks = g4.stream_generate(
+                model, processor, messages, thinking=thinking, schema=schema, **asdict(sampling)
+            )
             for chunk in chunks:
                 if chunk.kind == "answer":
                     self._answer(chunk.text)

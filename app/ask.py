@@ -7,6 +7,7 @@ import os
 import stat
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -34,8 +35,11 @@ def ask(
     thinking: bool,
     sampling: Sampling,
     as_json: bool,
+    schema: Path | None = None,
 ) -> None:
     """Answer `prompt`, with piped stdin appended to it, about the given pictures and sounds.
+
+    With `schema`, the file of a JSON schema, the answer is JSON that follows it.
 
     Raises:
         Gemma4Error: a file cannot be read, or the model cannot be loaded or given this prompt.
@@ -45,6 +49,7 @@ def ask(
         *(open_attachment(image, "image") for image in images),
         *(open_attachment(sound, "audio") for sound in audio),
     ]
+    schema_text = None if schema is None else _schema_text(schema)
     question = "\n\n".join(text for text in (prompt, piped_text()) if text)
     if not question and not attachments:
         raise typer.BadParameter("say what to ask, or pipe it in", param_hint="PROMPT")
@@ -52,18 +57,24 @@ def ask(
     model, processor = open_model(model_name, hearing=bool(audio))
     messages = conversation.messages_with(question)
     if as_json:
-        answer = _answer_as_json(model, processor, messages, thinking, sampling)
+        answer = _answer_as_json(model, processor, messages, thinking, sampling, schema_text)
     else:
-        answer = StreamedAnswer(show_thoughts=thinking).stream(model, processor, messages, thinking, sampling)
+        screen = StreamedAnswer(show_thoughts=thinking)
+        answer = screen.stream(model, processor, messages, thinking, sampling, schema_text)
     say_why_it_ended(answer, sampling.max_tokens)
 
 
 def _answer_as_json(
-    model: Gemma4, processor: Processor, messages: list[Message], thinking: bool, sampling: Sampling
+    model: Gemma4,
+    processor: Processor,
+    messages: list[Message],
+    thinking: bool,
+    sampling: Sampling,
+    schema: str | None,
 ) -> Generation:
     import gemma4_mlx as g4
 
-    answer = g4.generate(model, processor, messages, thinking=thinking, **asdict(sampling))
+    answer = g4.generate(model, processor, messages, thinking=thinking, schema=schema, **asdict(sampling))
     fields = {
         "text": answer.text,
         "thought": answer.thought,
@@ -73,6 +84,13 @@ def _answer_as_json(
     }
     sys.stdout.write(json.dumps(fields, ensure_ascii=False) + "\n")
     return answer
+
+
+def _schema_text(schema: Path) -> str:
+    try:
+        return schema.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise InputError(f"{schema} is not UTF-8 text: give the file of a JSON schema") from None
 
 
 def piped_text() -> str:

@@ -30,7 +30,53 @@ class TranscriptFormat(StrEnum):
     """What `transcribe` writes."""
 
     text = "text"
+    srt = "srt"
+    vtt = "vtt"
     json = "json"
+    jsonl = "jsonl"
+
+
+class RecipeName(StrEnum):
+    """What `convert` makes of the weights; `gemma4_mlx.checkpoint.recipes` says what each one does."""
+
+    four_bit = "4bit"
+    eight_bit = "8bit"
+    mxfp4 = "mxfp4"
+    bf16 = "bf16"
+    speech = "speech"
+
+
+class StoredType(StrEnum):
+    """Precision of what `convert` does not quantize."""
+
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+    float32 = "float32"
+
+
+class BenchFormat(StrEnum):
+    """What `bench` writes."""
+
+    text = "text"
+    md = "md"
+    csv = "csv"
+    json = "json"
+    jsonl = "jsonl"
+
+
+class Peer(StrEnum):
+    """Other engines `bench` can measure."""
+
+    mlx_lm = "mlx-lm"
+    mlx_vlm = "mlx-vlm"
+
+
+class PerLayer(StrEnum):
+    """Where the per-layer table of the small sizes stays."""
+
+    auto = "auto"
+    disk = "disk"
+    memory = "memory"
 
 
 Model = Annotated[
@@ -40,8 +86,8 @@ Model = Annotated[
         "-m",
         metavar="NAME",
         show_default=False,
-        help="e2b, e4b, 26b, 31b, a Hugging Face id or a folder. Otherwise GEMMA4_MLX_MODEL, then `model` in the "
-        "config file, then the largest size that fits this machine.",
+        help="e2b, e4b, 26b, 31b, a Hugging Face id, a folder, or demo (small, built in). Otherwise GEMMA4_MLX_MODEL, "
+        "then `model` in the config file, then the largest size that fits this machine.",
     ),
 ]
 MaxTokens = Annotated[int, typer.Option("--max-tokens", min=1, metavar="N", help="Longest answer, in tokens.")]
@@ -83,6 +129,17 @@ def ask(
     audio: Annotated[
         list[str] | None, typer.Option("--audio", "-a", metavar="FILE", help="A sound up to 30 s; may be repeated.")
     ] = None,
+    schema: Annotated[
+        Path | None,
+        typer.Option(
+            "--schema",
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            readable=True,
+            help="A JSON schema: the answer is JSON that follows it.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the answer.")] = False,
     max_tokens: MaxTokens = MAX_TOKENS,
     temperature: Temperature = None,
@@ -106,6 +163,7 @@ def ask(
             thinking=think,
             sampling=Sampling(max_tokens, temperature, seed),
             as_json=as_json,
+            schema=schema,
         )
 
 
@@ -129,7 +187,12 @@ def chat(
 
 @cli.command()
 def transcribe(
-    files: Annotated[list[str], typer.Argument(metavar="FILE...", show_default=False, help="Audio or video files.")],
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="mic|FILE...|-", show_default=False, help="The microphone, audio or video files, or a pipe."
+        ),
+    ] = None,
     language: Annotated[
         str | None, typer.Option("--language", metavar="NAME", help="What is spoken, such as English. Default: any.")
     ] = None,
@@ -143,21 +206,220 @@ def transcribe(
             "--output-dir", metavar="FOLDER", file_okay=False, help="One file each in here, instead of stdout."
         ),
     ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", metavar="FILE", dir_okay=False, help="Live sound's transcript, instead of stdout."),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", metavar="NAME", help="Microphone: its number or part of its name.")
+    ] = None,
+    list_microphones: Annotated[bool, typer.Option("--list", help="List the microphones, as `devices` does.")] = False,
+    partials: Annotated[
+        bool, typer.Option("--partials/--no-partials", help="Show what is being said before it has been said.")
+    ] = True,
+    vad_threshold: Annotated[
+        float, typer.Option("--vad-threshold", min=0.05, max=0.95, metavar="P", help="How surely it must be speech.")
+    ] = 0.5,
+    silence: Annotated[
+        float, typer.Option("--silence", min=0.1, max=10, metavar="S", help="Seconds that end an utterance.")
+    ] = 0.7,
+    max_utterance: Annotated[
+        float, typer.Option("--max-utterance", min=1, max=28, metavar="S", help="Longest utterance in seconds.")
+    ] = 20.0,
+    save_audio: Annotated[
+        Path | None,
+        typer.Option("--save-audio", metavar="FILE", dir_okay=False, help="Keep the live sound as a .wav file."),
+    ] = None,
+    duration: Annotated[
+        float | None, typer.Option("--duration", min=0.1, metavar="S", help="Stop listening after so many seconds.")
+    ] = None,
+    simulate: Annotated[bool, typer.Option("--simulate", help="Play a file as if it were spoken now.")] = False,
+    speed: Annotated[float, typer.Option("--speed", min=0.1, metavar="N", help="Play it N times as fast.")] = 1.0,
+    rate: Annotated[
+        int | None,
+        typer.Option("--rate", min=1000, metavar="HZ", help="The pipe is raw 16-bit mono at this rate, not a WAV."),
+    ] = None,
     model: Model = None,
     debug: Debug = False,
 ) -> None:
-    """Write down what is said in recordings of any length."""
+    """Write down what is said: live into the microphone (mic), in recordings of any length, or in a pipe (-)."""
     with exit_codes(debug):
-        from .transcribe import transcribe_files
+        if list_microphones:
+            from .live import list_devices
 
-        transcribe_files(
-            files,
+            list_devices()
+            return
+        if not files:
+            raise typer.BadParameter(
+                "what is to be transcribed? Give mic, files, or - for a pipe", param_hint="mic|FILE"
+            )
+        live = simulate or files[0] in ("mic", "-")
+        if live and (len(files) > 1 or output_dir is not None):
+            raise typer.BadParameter("live sound comes alone, and goes to stdout or to --output", param_hint=files[0])
+        if not live and (output is not None or save_audio is not None or duration is not None or device is not None):
+            raise typer.BadParameter("--output, --save-audio, --duration and --device are for live sound: mic or -")
+        if save_audio is not None and save_audio.suffix.lower() != ".wav":
+            raise typer.BadParameter("only .wav files are written", param_hint="--save-audio")
+        if not live:
+            from .transcribe import transcribe_files
+
+            transcribe_files(
+                files,
+                language=language,
+                translate_to=translate_to,
+                format=format.value,
+                output_dir=output_dir,
+                model_name=model,
+            )
+            return
+        from .live import LiveOptions, transcribe_microphone, transcribe_pipe
+        from .live import simulate as play
+
+        options = LiveOptions(
             language=language,
             translate_to=translate_to,
+            # Nobody watches a pipe that is read as fast as it comes.
+            partials=partials and files != ["-"],
+            threshold=vad_threshold,
+            silence=silence,
+            max_utterance=max_utterance,
             format=format.value,
-            output_dir=output_dir,
-            model_name=model,
+            output=output,
+            save_audio=save_audio,
+            duration=duration,
         )
+        if files == ["mic"]:
+            transcribe_microphone(device, options, model)
+        elif files == ["-"]:
+            transcribe_pipe(rate, options, model)
+        else:
+            play(files[0], speed, options, model)
+
+
+@cli.command()
+def devices(debug: Debug = False) -> None:
+    """List the microphones that `transcribe mic --device` can be given."""
+    with exit_codes(debug):
+        from .live import list_devices
+
+        list_devices()
+
+
+@cli.command()
+def demo(
+    mic: Annotated[bool, typer.Option("--mic", help="Listen to you as well, for five seconds.")] = False,
+    debug: Debug = False,
+) -> None:
+    """See it work, without a download: a small model that comes with the package looks, listens and answers."""
+    with exit_codes(debug):
+        from .demo import demo as show
+
+        show(microphone=mic)
+
+
+@cli.command()
+def convert(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", show_default=False, help="A Hugging Face id such as google/gemma-4-E2B-it, or a folder."
+        ),
+    ],
+    folder: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="FOLDER", show_default=False, help="Where to. Default: the model's name and the recipe."
+        ),
+    ] = None,
+    recipe: Annotated[
+        RecipeName, typer.Option("--recipe", help="How the weights are quantized.")
+    ] = RecipeName.four_bit,
+    dtype: Annotated[
+        StoredType, typer.Option("--dtype", help="Precision of what is not quantized.")
+    ] = StoredType.bfloat16,
+    revision: Annotated[
+        str | None, typer.Option("--revision", metavar="NAME", help="Branch, tag or commit of a Hugging Face id.")
+    ] = None,
+    upload: Annotated[
+        str | None, typer.Option("--upload", metavar="REPO", help="Also put the result on the Hugging Face Hub.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what it would take on disk and in memory, and write nothing.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Convert and quantize a checkpoint. Stopped half-way, the same command goes on where it was."""
+    with exit_codes(debug):
+        from .convert import convert_checkpoint, print_plan
+
+        if dry_run:
+            print_plan(source, recipe=recipe.value, dtype=dtype.value, revision=revision)
+        else:
+            convert_checkpoint(source, folder, recipe=recipe.value, dtype=dtype.value, revision=revision, upload=upload)
+
+
+@cli.command()
+def bench(
+    prompt: Annotated[
+        str, typer.Option("--prompt", "-p", metavar="N,...", help="Prompt lengths in tokens; 0 for none.")
+    ] = "512",
+    generate: Annotated[
+        str, typer.Option("--generate", "-g", metavar="N,...", help="How many tokens to generate; 0 for none.")
+    ] = "128",
+    depth: Annotated[
+        str | None,
+        typer.Option(
+            "--depth",
+            "-d",
+            metavar="N,...",
+            show_default=False,
+            help="Tokens already in the context. Default: 0, with --plot up to 4096.",
+        ),
+    ] = None,
+    repetitions: Annotated[
+        int, typer.Option("--repetitions", "-r", min=1, metavar="N", help="How often, after one to warm up.")
+    ] = 5,
+    per_layer: Annotated[
+        PerLayer, typer.Option("--per-layer", help="Where the per-layer table of e2b and e4b stays.")
+    ] = PerLayer.auto,
+    text_only: Annotated[bool, typer.Option("--text-only", help="Leave out pictures and sound.")] = False,
+    format: Annotated[BenchFormat, typer.Option("--format", help="What to write.")] = BenchFormat.text,
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", metavar="FILE", dir_okay=False, help="Draw speed against depth: .png, .svg or .pdf."),
+    ] = None,
+    compare: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--compare",
+            metavar="FILE",
+            help="Show beside an earlier result (--format json); given twice, compare two without measuring.",
+        ),
+    ] = None,
+    against: Annotated[
+        Peer | None, typer.Option("--against", help="Measure this engine too, if installed. Text only.")
+    ] = None,
+    model: Model = None,
+    debug: Debug = False,
+) -> None:
+    """Measure speed and memory: reading, generating, seeing, hearing, loading."""
+    with exit_codes(debug):
+        from .bench import BenchOptions
+        from .bench import bench as measure
+
+        options = BenchOptions(
+            prompts=prompt,
+            generations=generate,
+            depths=depth,
+            repetitions=repetitions,
+            per_layer=per_layer.value,
+            text_only=text_only,
+            format=format.value,
+            plot=plot,
+            compared=compare or [],
+            against=against.value if against else None,
+        )
+        measure(options, model)
 
 
 def main() -> None:

@@ -74,7 +74,9 @@ def choose_model(
     Raises:
         Gemma4Error: `config_file` exists and is not TOML, or its `model` is not a name.
     """
-    if option:
+    if option is not None:
+        if not option.strip():
+            raise Gemma4Error("--model is empty: name a model, or leave the option out")
         return ModelChoice(option, "--model")
     if environment.get(VARIABLE):
         return ModelChoice(environment[VARIABLE], VARIABLE)

@@ -31,10 +31,20 @@ def shows_colour(stream: TextIO) -> bool:
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
+def shows_lines(stream: TextIO) -> bool:
+    """Whether lines of `stream` can be drawn again."""
+    return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def printable(text: str) -> str:
+    """`text` without control characters: a model's words, or a file's name, must not move the cursor."""
+    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) != "Cc")
+
+
 def write(stream: TextIO, text: str, dim: bool = False) -> None:
-    """Write `text` at once. A terminal gets no control characters from it: a model's words must not move its cursor."""
+    """Write `text` at once; to a terminal without control characters."""
     if stream.isatty():
-        text = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) != "Cc")
+        text = printable(text)
     if dim and text and shows_colour(stream):
         text = f"{DIM}{text}{PLAIN}"
     stream.write(text)

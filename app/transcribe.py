@@ -1,31 +1,29 @@
-"""`gemma4-mlx transcribe`: recordings in, text or JSON out, to stdout or one file each."""
+"""`gemma4-mlx transcribe FILE`: recordings in, text, subtitles or JSON out, to stdout or one file each."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
+import time
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import typer
 
 from gemma4_mlx.errors import Gemma4Error, InputError
 
 from .endings import FAILED, one_line
-from .model_choice import open_model
+from .model_choice import VARIABLE, open_model
 from .terminal import Progress, note
+from .transcripts import SUFFIXES, Format, json_line, segment_fields
+from .unfinished import UnfinishedTranscript
 
 if TYPE_CHECKING:
     from gemma4_mlx.model import Gemma4
     from gemma4_mlx.processing import Processor
     from gemma4_mlx.speech import Segment, Transcription
-
-Format = Literal["text", "json"]
-SUFFIXES: dict[Format, str] = {"text": ".txt", "json": ".json"}
 
 
 def transcribe_files(
@@ -56,8 +54,9 @@ def transcribe_files(
         model, processor = open_model(model_name, hearing=True)
         for file in present:
             keep = partial(_keep, file, format, targets[file])
+            unfinished = _unfinished(file, targets[file], (language, translate_to, model_name))
             try:
-                _listen(model, processor, file, language, translate_to, keep)
+                _listen(model, processor, file, language, translate_to, keep, unfinished)
             except (Gemma4Error, ValueError) as error:
                 note(f"error: {one_line(error)}")
                 failures += 1
@@ -77,6 +76,16 @@ def _targets(files: list[str], output_dir: Path | None, suffix: str) -> dict[str
         targets[file] = target
     output_dir.mkdir(parents=True, exist_ok=True)
     return targets
+
+
+def _unfinished(file: str, target: Path | None, settings: tuple[str | None, ...]) -> UnfinishedTranscript | None:
+    """What an interrupted run left of a file; None for what has no place on disk, or comes from elsewhere."""
+    path = Path(file).expanduser()
+    if target is None or not path.is_file():
+        return None
+    status = path.stat()
+    about = {"file": str(path.resolve()), "size": status.st_size, "changed": status.st_mtime_ns}
+    return UnfinishedTranscript(target, {**about, "settings": [*settings, os.environ.get(VARIABLE)]})
 
 
 def _is_there(file: str) -> bool:
@@ -99,24 +108,34 @@ def _listen(
     language: str | None,
     translate_to: str | None,
     keep: Callable[[Transcription], None],
+    unfinished: UnfinishedTranscript | None,
 ) -> None:
     """Transcribe one file, showing how far it is, and `keep` the result; what is written down when it fails as well."""
     import gemma4_mlx as g4
     from gemma4_mlx.speech import Transcription, TranscriptionError
 
-    heard: list[Segment] = []
+    heard: list[Segment] = [] if unfinished is None else unfinished.segments()
+    if heard:
+        note(f"note: {file}: going on at {clock(heard[-1].end)}, where an earlier run ended")
+    before = tuple(heard)
     progress = Progress(Path(file).name)
+    began = time.monotonic()
 
     def show(seconds: float, total: float | None, segment: Segment | None) -> None:
-        progress.show(f"{clock(seconds)} of {clock(total)}" if total else clock(seconds))
+        speed = (seconds - (before[-1].end if before else 0.0)) / max(time.monotonic() - began, 1e-3)
+        progress.show(f"{clock(seconds)} of {clock(total)}, {speed:.1f} × real time" if total else clock(seconds))
         if segment is not None:
             heard.append(segment)
+            if unfinished is not None:
+                unfinished.add(segment)
 
     try:
         with progress:
-            result = g4.transcribe(model, processor, file, language, translate_to, on_progress=show)
+            result = g4.transcribe(model, processor, file, language, translate_to, on_progress=show, after=before)
     except TranscriptionError as error:
         keep(error.partial)
+        if unfinished is not None:
+            unfinished.forget()  # it would break at the same place again
         raise
     except BaseException:  # Ctrl-C, or memory ran out: an hour of text must not be lost with it
         if heard:
@@ -125,9 +144,13 @@ def _listen(
             keep(Transcription(text, tuple(heard), language, heard[-1].end, translation))
             note(f"note: {file}: only the first {clock(heard[-1].end)} were transcribed")
         raise
+    if unfinished is not None:
+        unfinished.forget()  # what cannot be written to its file goes to stdout
     keep(result)
     if not result.segments:
         note(f"note: {file}: no speech in it")
+    if doubtful := [clock(segment.start) for segment in result.segments if segment.doubtful]:
+        note(f"note: {file}: the model may have made up what it wrote at {', '.join(doubtful)}")
 
 
 def _keep(file: str, format: Format, target: Path | None, result: Transcription) -> None:
@@ -136,7 +159,7 @@ def _keep(file: str, format: Format, target: Path | None, result: Transcription)
     Raises:
         InputError: it could not be written to its file.
     """
-    rendered = as_json(file, result) if format == "json" else as_text(result)
+    rendered = render(file, result, format)
     if target is None:
         sys.stdout.write(rendered)
         sys.stdout.flush()
@@ -148,6 +171,23 @@ def _keep(file: str, format: Format, target: Path | None, result: Transcription)
         raise InputError(f"{target}: {error.strerror}; its text went to stdout instead") from error
 
 
+def render(file: str, result: Transcription, format: Format) -> str:
+    """A finished transcription in any of the formats."""
+    from gemma4_mlx.speech.subtitles import to_srt, to_vtt
+
+    match format:
+        case "text":
+            return as_text(result)
+        case "srt":
+            return to_srt(result.segments)
+        case "vtt":
+            return to_vtt(result.segments)
+        case "json":
+            return as_json(file, result)
+        case "jsonl":
+            return "".join(json_line({"kind": "final", **segment_fields(segment)}) for segment in result.segments)
+
+
 def as_json(file: str, result: Transcription) -> str:
     """One line of JSON, as the command line's contract has it."""
     fields = {
@@ -156,9 +196,9 @@ def as_json(file: str, result: Transcription) -> str:
         "duration": round(result.duration, 3),
         "text": result.text,
         "translation": result.translation,
-        "segments": [asdict(segment) for segment in result.segments],
+        "segments": [segment_fields(segment) for segment in result.segments],
     }
-    return json.dumps(fields, ensure_ascii=False) + "\n"
+    return json_line(fields)
 
 
 def as_text(result: Transcription) -> str:

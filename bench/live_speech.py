@@ -1,6 +1,6 @@
 """Live speech: what is left to do when somebody stops speaking, and what an endless stream costs.
 
-    python bench/live_speech.py [--rounds 5] [--minutes 10]
+    python bench/live_speech.py [--rounds 3] [--minutes 10]
 
 First: the time from the end of an utterance to the first token of its final, for utterances of 2 to 18 s, beside the
 time to encode and read the whole utterance at once and write the same token. Second: the time and memory the encoder
@@ -56,7 +56,7 @@ def random_model(width: int) -> Gemma4:
         "num_hidden_layers": 12,
         "num_attention_heads": 8,
         "output_proj_dims": width,
-        "subsampling_conv_channels": [128, width // 32],
+        "subsampling_conv_channels": [128, 8],
     }
     tokens = {f"{name}_token_id": 10 + i for i, name in enumerate(("image", "video", "audio", "boi", "eoi", "boa"))}
     model = Gemma4(
@@ -125,9 +125,9 @@ def endless(model: Gemma4, minutes: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--width", type=int, default=64)
     arguments = parser.parse_args()
     model = random_model(arguments.width)
     after_speech(model, arguments.rounds)

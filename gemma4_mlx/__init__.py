@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .checkpoint.convert import convert
     from .errors import (
         CheckpointError,
         ConfigError,
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from .loading import load
     from .model import Gemma4, ModelInputs
     from .processing import Processor
-    from .speech import transcribe
+    from .speech import LiveTranscriber, transcribe
 
 __version__ = "0.1.0"
 
@@ -36,10 +37,12 @@ _HOME_OF = {
     "Gemma4": "model",
     "ModelInputs": "model",
     "Processor": "processing",
+    "convert": "checkpoint.convert",
     "generate": "generation",
     "generate_tokens": "generation",
     "stream_generate": "generation",
     "load": "loading",
+    "LiveTranscriber": "speech",
     "transcribe": "speech",
 }
 
@@ -51,9 +54,11 @@ __all__ = [
     "Gemma4Error",
     "HubError",
     "InputError",
+    "LiveTranscriber",
     "ModelInputs",
     "Processor",
     "__version__",
+    "convert",
     "generate",
     "generate_tokens",
     "load",

@@ -78,11 +78,13 @@ def run(
     )
 
 
-def start(*arguments: str | Path, model: Path | None = None) -> subprocess.Popen[bytes]:
+def start(
+    *arguments: str | Path, model: Path | None = None, more_environment: dict[str, str] | None = None
+) -> subprocess.Popen[bytes]:
     """Start the command, all three streams piped."""
     return subprocess.Popen(
         [*COMMAND, *map(str, arguments)],
-        env=environment(model),
+        env={**environment(model), **(more_environment or {})},
         cwd=scratch(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

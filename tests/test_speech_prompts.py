@@ -20,9 +20,8 @@ def test_the_transcription_prompt_is_the_model_cards():
 
 
 def test_a_language_nobody_named_is_the_original_one():
-    first = "Transcribe the following speech segment in its original language.\n"
-    assert speech_prompt().startswith(first)
-    assert speech_prompt().splitlines()[1:] == speech_prompt("English").splitlines()[1:]
+    instructions = speech_prompt("English").partition("\n\n")[2]
+    assert speech_prompt() == f"Transcribe the following speech segment in its original language. {instructions}"
 
 
 def test_the_translation_prompt_is_the_model_cards():

@@ -23,6 +23,8 @@ from gemma4_mlx import load
 from gemma4_mlx.errors import InputError
 from gemma4_mlx.processing.audio import load_audio
 from gemma4_mlx.speech import Segment, TranscriptionError, endpoints, transcribe
+from gemma4_mlx.speech.prompts import read_answer, speech_prompt
+from gemma4_mlx.speech.scribe import Answer
 
 SPEECH = Path(__file__).parent / "tiny" / "speech.flac"
 RATE = 16_000
@@ -30,15 +32,26 @@ RATE = 16_000
 
 @pytest.fixture
 def answers(monkeypatch):
-    """The model's answers, in order; `answers.asked` holds what `generate` was called with."""
-    module = sys.modules["gemma4_mlx.speech.transcribe"]  # the attribute of that name is the function
-    script = SimpleNamespace(texts=[], asked=[])
+    """What is said in the clips, in order; `answers.clips` are those that were asked about, `answers.told` how."""
+    module = sys.modules["gemma4_mlx.speech.recordings"]
+    script = SimpleNamespace(texts=[], clips=[], told=None)
 
-    def scripted(model, processor, messages, **options):
-        script.asked.append((messages, options))
-        return SimpleNamespace(text=script.texts[len(script.asked) - 1])
+    class Scripted:
+        def __init__(self, model, processor, language, translate_to):
+            script.told = speech_prompt(language, translate_to)
+            self.translate_to = translate_to
 
-    monkeypatch.setattr(module, "generate", scripted)
+        def new_clip(self):
+            heard = []
+            return SimpleNamespace(hear=heard.append, end=lambda length: np.concatenate(heard)[:length])
+
+        def answer(self, clip, seconds):
+            assert seconds == len(clip) / RATE
+            script.clips.append(clip)
+            text = script.texts[len(script.clips) - 1]
+            return Answer(*read_answer(text, self.translate_to), doubtful="?" in text)
+
+    monkeypatch.setattr(module, "Scribe", Scripted)
     monkeypatch.setattr(endpoints, "silero", lambda: lambda window: float(np.abs(window).mean() > 0.1))
     return script
 
@@ -65,23 +78,25 @@ def _flac(samples: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def test_each_clip_is_asked_for_in_the_documented_way(answers):
-    answers.texts = ["one", "two", "three"]
-    transcribe(MODEL, None, THREE, language="English")
-    assert len(answers.asked) == 3
-    position = 0
-    for messages, options in answers.asked:
-        ((role, content),) = [(message["role"], message["content"]) for message in messages]
-        assert role == "user"
-        assert [part["type"] for part in content] == ["text", "audio"]
-        assert content[0]["text"].startswith("Transcribe the following speech segment in English into English text.")
-        clip = content[1]["audio"]
+def test_each_stretch_of_speech_is_asked_about_once_and_silence_is_not(answers):
+    answers.texts = ["one", "two?", "three"]
+    result = transcribe(MODEL, None, THREE, language="English")
+    assert answers.told.startswith("Transcribe the following speech segment in English into English text.")
+    assert len(answers.clips) == 3
+    for clip, segment in zip(answers.clips, result.segments, strict=True):
         assert np.abs(clip).max() == 0.5
-        assert options["temperature"] == 0
-        assert options["thinking"] is False
-        assert len(clip) / RATE * 20 < options["max_tokens"] < len(clip) / RATE * 25 + 50
-        position += len(clip)
-    assert position < len(THREE)
+        np.testing.assert_array_equal(clip, THREE[round(segment.start * RATE) : round(segment.end * RATE)])
+    assert [segment.doubtful for segment in result.segments] == [False, True, False]
+
+
+def test_an_interrupted_run_goes_on_behind_its_last_segment(answers):
+    answers.texts = ["one", "two", "three"]
+    whole = transcribe(MODEL, None, THREE)
+    for done in (1, 2, 3):
+        answers.clips.clear()
+        answers.texts = ["one", "two", "three"][done:]
+        assert transcribe(MODEL, None, THREE, after=whole.segments[:done]) == whole
+        assert len(answers.clips) == 3 - done
 
 
 def test_segments_carry_their_times_and_the_text_is_all_of_them(answers):
@@ -102,7 +117,7 @@ def test_segments_carry_their_times_and_the_text_is_all_of_them(answers):
 def test_translations_are_told_apart_from_what_was_said(answers):
     answers.texts = ["Hello.\nFrench: Bonjour.", "no translation here", "Bye.\nFrench: Au revoir."]
     result = transcribe(MODEL, None, THREE, language="en", translate_to="fr")
-    assert "in English, then translate it into French" in answers.asked[0][0][0]["content"][0]["text"]
+    assert "in English, then translate it into French" in answers.told
     assert [segment.text for segment in result.segments] == ["Hello.", "no translation here", "Bye."]
     assert [segment.translation for segment in result.segments] == ["Bonjour.", "", "Au revoir."]
     assert result.translation == "Bonjour. Au revoir."
@@ -113,7 +128,7 @@ def test_a_result_goes_into_json_as_it_is(answers):
     answers.texts = ["one", "two", "three"]
     written = json.loads(json.dumps(dataclasses.asdict(transcribe(MODEL, None, THREE, "English"))))
     assert list(written) == ["text", "segments", "language", "duration", "translation"]
-    assert list(written["segments"][0]) == ["start", "end", "text", "translation"]
+    assert list(written["segments"][0]) == ["start", "end", "text", "translation", "doubtful"]
 
 
 def test_clips_that_the_model_hears_nothing_in_leave_no_segment(answers):
@@ -124,7 +139,7 @@ def test_clips_that_the_model_hears_nothing_in_leave_no_segment(answers):
 @pytest.mark.parametrize("source", [_sound((0, 40)), np.zeros(161, np.float32), (np.zeros(80_000), 44_100)])
 def test_silence_is_not_put_to_the_model(source, answers):
     result = transcribe(MODEL, None, source)
-    assert (result.text, result.segments, answers.asked) == ("", (), [])
+    assert (result.text, result.segments, answers.clips) == ("", (), [])
 
 
 def test_progress_tells_seconds_and_segments_in_order_and_ends_at_the_end(answers):
@@ -210,7 +225,7 @@ def test_what_is_no_language_is_refused_before_the_source_is_opened(language, tr
         transcribe(MODEL, None, "no-such.m4a", language, translate_to)
 
 
-def test_a_model_without_ears_names_those_that_have_them(answers):
+def test_a_model_without_ears_names_those_that_have_them():
     deaf = SimpleNamespace(config=SimpleNamespace(audio=None))
     with pytest.raises(InputError, match="e2b or e4b"):
         transcribe(deaf, None, THREE)

@@ -7,7 +7,7 @@ computed here.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,6 +19,7 @@ from .channels import MARKERS, ChannelParser, Chunk
 from .detokenizer import Detokenizer
 from .loop import generate_tokens
 from .loop_guard import LoopGuard
+from .schema import SchemaConstraint
 from .stop_strings import StopStrings
 from .tool_calls import ToolCall
 
@@ -88,6 +89,7 @@ def generate(
     seed: int | None = None,
     thinking: bool = False,
     tools: Sequence[Any] | None = None,
+    schema: Mapping[str, Any] | str | None = None,
     stop: str | Sequence[str] | None = None,
 ) -> Generation:
     """Answer `messages`.
@@ -101,6 +103,8 @@ def generate(
         seed: makes the answer repeatable; None: different every time.
         thinking: let the model think before it answers.
         tools: functions the model may call, as in the Hugging Face chat format.
+        schema: a JSON schema (a dict, or JSON text) that the answer follows: unless `max_tokens` cuts it short it
+            parses and validates. Not together with `thinking`, `tools` or `stop`.
         stop: one or more strings that end the answer; they are not part of it, and not looked for in thoughts and
             tool calls.
 
@@ -119,6 +123,7 @@ def generate(
         seed=seed,
         thinking=thinking,
         tools=tools,
+        schema=schema,
         stop=stop,
     )
     for _ in stream:
@@ -138,6 +143,7 @@ def stream_generate(
     seed: int | None = None,
     thinking: bool = False,
     tools: Sequence[Any] | None = None,
+    schema: Mapping[str, Any] | str | None = None,
     stop: str | Sequence[str] | None = None,
 ) -> GenerationStream:
     """Like `generate`, but the answer comes in chunks while it is being written.
@@ -149,12 +155,18 @@ def stream_generate(
     stop_strings = StopStrings([stop] if isinstance(stop, str) else stop or ())
     inputs = processor(messages, thinking=thinking, tools=tools)
     stop_ids = end_of_turn_ids(processor)
+    constraint = None
+    if schema is not None:
+        if thinking or tools or stop:
+            raise ValueError("an answer with a schema has no room for thinking, tools or stop strings: leave them out")
+        constraint = SchemaConstraint(schema, processor.tokenizer, model.config.text.vocab_size, stop_ids)
     tokens = generate_tokens(
         model,
         inputs,
         max_tokens=max_tokens,
         seed=seed,
         stop_ids=stop_ids,
+        constraint=constraint,
         **sampling_settings(processor.generation_config, temperature, top_p, top_k),
     )
     return GenerationStream(processor, inputs, tokens, stop_ids, stop_strings, time.perf_counter() - called)

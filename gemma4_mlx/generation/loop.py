@@ -14,6 +14,7 @@ from ..model import Gemma4, ModelInputs
 from ..model.cache import KVCache, restoring
 from ..model.inputs import split_inputs
 from .sampling import Sampler, make_sampler
+from .schema import SchemaConstraint
 
 # 31B peaks at 34 GB with prompts read 8192 tokens at a time, at 21 GB with 512, in about the same time.
 PREFILL_TOKENS = 512
@@ -32,6 +33,7 @@ def generate_tokens(
     seed: int | None = None,
     stop_ids: Collection[int] = (),
     cache: Sequence[KVCache] | None = None,
+    constraint: SchemaConstraint | None = None,
 ) -> Generator[int, None, None]:
     """Read a prompt, then produce token ids one by one.
 
@@ -59,6 +61,7 @@ def generate_tokens(
         seed: makes drawing repeatable; None: different every time. MLX's global random state is left alone.
         stop_ids: token ids that end the generation.
         cache: from `model.make_cache()`; tokens it already holds come before the prompt. None: a fresh one.
+        constraint: says at every step which tokens may come; None: all.
 
     Raises:
         ValueError: an empty prompt, ids of another shape or outside the vocabulary, max_tokens below 1, a sampling
@@ -79,7 +82,10 @@ def generate_tokens(
         raise ContextLengthError(
             f"the prompt has {length} tokens{before}, but the context holds {context}: shorten it, or start afresh"
         )
-    return _run(model, inputs, cache, sampler, seed, min(max_tokens, room), frozenset(stop_ids))
+    limit, ends = min(max_tokens, room), frozenset(stop_ids)
+    if constraint is not None:
+        return _run_constrained(model, inputs, cache, sampler, seed, limit, ends, constraint)
+    return _run(model, inputs, cache, sampler, seed, limit, ends)
 
 
 def _as_inputs(inputs_or_ids: Prompt, vocab_size: int) -> ModelInputs:
@@ -110,7 +116,7 @@ def _run(
     logits = _prefill(model, inputs, cache)
     if limit == 0:
         return
-    key = mx.random.key(secrets.randbits(64) if seed is None else seed % 2**64)
+    key = _first_key(seed)
     current, key = sampler(logits[:, -1], key)
     mx.async_eval(current)
     for step in range(1, limit + 1):
@@ -133,6 +139,43 @@ def _run(
         current = following
         if step % _STEPS_BETWEEN_CLEARS == 0:
             mx.clear_cache()
+
+
+def _run_constrained(
+    model: Gemma4,
+    inputs: ModelInputs,
+    cache: Sequence[KVCache],
+    sampler: Sampler,
+    seed: int | None,
+    limit: int,
+    stop_ids: frozenset[int],
+    constraint: SchemaConstraint,
+) -> Generator[int, None, None]:
+    """Like `_run`, one step at a time: what may come next is known only when the token before it is."""
+    logits = _prefill(model, inputs, cache)
+    key = _first_key(seed)
+    token: int | None = None
+    for _ in range(limit):
+        held = cache[0].offset
+        try:
+            if token is not None:
+                logits = model.step(mx.array([[token]]), cache)
+            mx.async_eval(logits)
+            allowed = mx.array(constraint.allowed())  # worked out while the device works on the logits
+            drawn, key = sampler(mx.where(allowed, logits[:, -1], -mx.inf), key)
+            token = int(np.array(drawn)[0])
+            constraint.accept(token)
+        except BaseException:
+            for layer_cache in cache:
+                layer_cache.forget_step(held)
+            raise
+        yield token
+        if token in stop_ids:
+            return
+
+
+def _first_key(seed: int | None) -> mx.array:
+    return mx.random.key(secrets.randbits(64) if seed is None else seed % 2**64)
 
 
 def _prefill(model: Gemma4, inputs: ModelInputs, cache: Sequence[KVCache]) -> mx.array:

@@ -85,7 +85,7 @@ class Gemma4(nn.Module):
         if cache is None:
             cache = self.make_cache()
         if not isinstance(inputs, ModelInputs):
-            inputs = ModelInputs(inputs)
+            inputs = ModelInputs(inputs if isinstance(inputs, mx.array) else mx.array(inputs))
         if inputs.input_ids.ndim != 2 or inputs.input_ids.size == 0:
             raise ValueError(f"ids must be [batch, length] and not empty, their shape is {inputs.input_ids.shape}")
         ids, embeddings, blocks = self._embed(inputs)

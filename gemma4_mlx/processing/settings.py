@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import log_mel
 from ..errors import CheckpointError
+from ..log_mel import FFT, HOP, MEL_BINS, MEL_FLOOR, SAMPLE_RATE, WINDOW
 from . import images, video
 from .tokenizer import read_json
 
@@ -72,17 +72,17 @@ _FIXED: dict[str, dict[str, Any]] = {
     "image_processor": _PICTURES,
     "video_processor": _PICTURES,
     "feature_extractor": {
-        "sampling_rate": log_mel.SAMPLE_RATE,
-        "feature_size": log_mel.MEL_BINS,
+        "sampling_rate": SAMPLE_RATE,
+        "feature_size": MEL_BINS,
         "frame_length_ms": 20.0,
         "hop_length_ms": 10.0,
-        "frame_length": log_mel.WINDOW,
-        "hop_length": log_mel.HOP,
-        "fft_length": log_mel.FFT,
+        "frame_length": WINDOW,
+        "hop_length": HOP,
+        "fft_length": FFT,
         "fft_overdrive": False,
         "min_frequency": 0.0,
         "max_frequency": 8000.0,
-        "mel_floor": log_mel.MEL_FLOOR,
+        "mel_floor": MEL_FLOOR,
         "preemphasis": 0.0,
         "dither": 0.0,
         "input_scale_factor": 1.0,

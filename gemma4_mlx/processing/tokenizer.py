@@ -110,6 +110,10 @@ class Tokenizer:
         """Text of token ids; bytes that are no UTF-8 become �."""
         return self._tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens)
 
+    def to_json(self) -> str:
+        """The text of its tokenizer.json."""
+        return self._tokenizer.to_str()
+
     def token_id(self, token: str) -> int | None:
         """The id of one token, None if the vocabulary has none spelled so."""
         return self._tokenizer.token_to_id(token)

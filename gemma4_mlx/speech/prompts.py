@@ -1,7 +1,8 @@
 """What the model is asked when it is to write down speech, and how its answer is read.
 
-The wording is that of Gemma 4's model cards, which is what the published error rates were measured with; only the
-form for speech whose language nobody named is put together from theirs.
+The wording is that of Gemma 4's model cards, which is what the published error rates were measured with, and for speech
+whose language nobody named that of Google's guide to audio with Gemma; only the translation from an unnamed language is
+put together from theirs.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import re
 
 _TRANSCRIBE = (
-    "Transcribe the following speech segment in {language}.\n\n"
+    "Transcribe the following speech segment in {language}.{separator}"
     "Follow these specific instructions for formatting the answer:\n"
     "* Only output the transcription, with no newlines.\n"
     "* When transcribing numbers, write the digits, i.e. write 1.7 and not one point seven, "
@@ -76,6 +77,8 @@ LANGUAGE_NAMES: dict[str, str] = {
 }
 
 _MARKERS = re.compile(r"<\|channel>\w*\n?|<\|[a-z_]+\|?>|<[a-z_]+\|>|<(?:pad|bos|eos|unk)>")
+# Bold, code, headings and list items at the start of a line: nobody speaks them.
+_MARKDOWN = re.compile(r"\*\*|```|^\s*(?:#{1,6}|[*-])\s", re.MULTILINE)
 _LONGEST_NAME = 60
 
 
@@ -105,7 +108,9 @@ def speech_prompt(language: str | None = None, translate_to: str | None = None) 
     spoken = _UNKNOWN if language is None else language_name(language)
     if translate_to is not None:
         return _TRANSLATE.format(source=spoken, target=language_name(translate_to))
-    return _TRANSCRIBE.format(language=spoken if language is None else f"{spoken} into {spoken} text")
+    if language is None:
+        return _TRANSCRIBE.format(language=spoken, separator=" ")
+    return _TRANSCRIBE.format(language=f"{spoken} into {spoken} text", separator="\n\n")
 
 
 def read_answer(answer: str, translate_to: str | None = None) -> tuple[str, str | None]:
@@ -124,6 +129,15 @@ def read_answer(answer: str, translate_to: str | None = None) -> tuple[str, str 
     # A transcription may itself begin with the language's name ("French: a course for beginners").
     found = next((start for start in starts if answer[: start.start()].strip()), starts[0])
     return _one_line(answer[: found.start()]), _one_line(answer[found.end() :])
+
+
+def is_suspect(answer: str, translate_to: str | None = None) -> bool:
+    """Whether an answer is in another form than the prompt asks for: the model does something else than write down.
+
+    Control markers, Markdown's, or more lines than asked for are what an answer *to* the speech looks like.
+    """
+    lines = [line for line in answer.splitlines() if line.strip()]
+    return bool(_MARKERS.search(answer) or _MARKDOWN.search(answer) or len(lines) > (1 if translate_to is None else 2))
 
 
 def _one_line(text: str) -> str:

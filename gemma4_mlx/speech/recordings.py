@@ -6,8 +6,7 @@ it is spoken is not this file's business.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,20 +14,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gemma4_mlx.errors import InputError
-from gemma4_mlx.generation import generate
 from gemma4_mlx.log_mel import frame_count
 from gemma4_mlx.processing.audio import AudioSource, audio_duration, stream_audio
 from gemma4_mlx.processing.sources import resolve_source, source_name
 from gemma4_mlx.speech.endpoints import SAMPLE_RATE, Clip, ClipCutter, FloatArray
-from gemma4_mlx.speech.prompts import read_answer, speech_prompt
+from gemma4_mlx.speech.scribe import Scribe
 
 if TYPE_CHECKING:
     from gemma4_mlx.model import Gemma4
     from gemma4_mlx.processing import Processor
-
-# People say 3 to 6 tokens a second; far more means the model repeats itself. The rest is for very short clips.
-_TOKENS_PER_SECOND = 25
-_TOKENS_TO_SPARE = 32
 
 
 @dataclass(frozen=True)
@@ -39,12 +33,14 @@ class Segment:
         start, end: seconds from the beginning; from the voice detector, the model gives no times.
         text: the transcription, on one line.
         translation: on one line; None if none was asked for, empty if the model gave none.
+        doubtful: it looks like something else than what was said, and did so when asked for a second time.
     """
 
     start: float
     end: float
     text: str
     translation: str | None
+    doubtful: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,6 +84,7 @@ def transcribe(
     language: str | None = None,
     translate_to: str | None = None,
     on_progress: Progress | None = None,
+    after: Sequence[Segment] = (),
 ) -> Transcription:
     """Write down what is said in a recording of any length.
 
@@ -100,15 +97,14 @@ def transcribe(
         translate_to: translate every segment into this language as well.
         on_progress: called with (seconds done, seconds in all or None if the file does not say, the segment just
             finished or None) after every block of sound and after every segment.
+        after: the segments of an earlier, interrupted run over the same source: it goes on behind the last one.
 
     Raises:
         InputError: a model without ears, or a source that cannot be opened or is shorter than one token of sound.
         TranscriptionError: damage in the middle of the recording; what came before it is in its `partial`.
         ValueError: a language that is not one.
     """
-    if model.config.audio is None:
-        raise InputError("this model has no ears: load e2b or e4b to transcribe speech")
-    prompt = speech_prompt(language, translate_to)
+    scribe = Scribe(model, processor, language, translate_to)
     name = source_name(source, "sound")
     if isinstance(source, str | Path) and isinstance(content := resolve_source(source, "sound").content, bytes):
         source = content  # a URL is fetched once, not once more for its duration
@@ -117,11 +113,12 @@ def transcribe(
 
     cutter = ClipCutter()
     heard = 0
-    segments: list[Segment] = []
+    segments = list(after)
+    skipped = round(segments[-1].end * SAMPLE_RATE) if segments else 0
 
     def write_down(clips: list[Clip]) -> None:
         for clip in clips:
-            segment = _segment(model, processor, prompt, translate_to, clip)
+            segment = _segment(scribe, clip, skipped)
             if segment.text or segment.translation:
                 segments.append(segment)
                 if on_progress is not None:
@@ -132,10 +129,12 @@ def transcribe(
         if isinstance(block, InputError):
             damage = block
             break
-        heard += len(block)
-        write_down(cutter.push(block))
+        known, heard = heard, heard + len(block)
+        if heard <= skipped:
+            continue
+        write_down(cutter.push(block[max(0, skipped - known) :]))
         if on_progress is not None:
-            on_progress(cutter.settled / SAMPLE_RATE, total, None)
+            on_progress((skipped + cutter.settled) / SAMPLE_RATE, total, None)
     if frame_count(heard) == 0:
         raise InputError(f"{name} is too short to say anything ({heard} samples at 16 kHz): check the recording")
     write_down(cutter.finish())
@@ -179,20 +178,13 @@ def _until_damage(blocks: Iterator[FloatArray]) -> Iterator[FloatArray | InputEr
         yield block
 
 
-def _segment(model: Gemma4, processor: Processor, prompt: str, translate_to: str | None, clip: Clip) -> Segment:
-    # Text before sound: the other way round the model answers what it hears instead of writing it down.
-    content = [{"type": "text", "text": prompt}, {"type": "audio", "audio": clip.samples}]
-    seconds = len(clip.samples) / SAMPLE_RATE
-    answer = generate(
-        model,
-        processor,
-        [{"role": "user", "content": content}],
-        max_tokens=math.ceil(seconds * _TOKENS_PER_SECOND) + _TOKENS_TO_SPARE,
-        temperature=0.0,
-        thinking=False,
-    )
-    text, translation = read_answer(answer.text, translate_to)
-    return Segment(clip.start / SAMPLE_RATE, clip.end / SAMPLE_RATE, text, translation)
+def _segment(scribe: Scribe, clip: Clip, skipped: int) -> Segment:
+    hearing = scribe.new_clip()
+    hearing.hear(clip.samples)
+    length = len(clip.samples)
+    answer = scribe.answer(hearing.end(length), length / SAMPLE_RATE)
+    start, end = (skipped + clip.start) / SAMPLE_RATE, (skipped + clip.end) / SAMPLE_RATE
+    return Segment(start, end, answer.text, answer.translation, answer.doubtful)
 
 
 def _joined(texts: Iterable[str]) -> str:

@@ -1,0 +1,279 @@
+"""Microphones: which there are, and their sound as 16 kHz mono, as it comes. What is said is not this file's business.
+
+PortAudio calls back in a thread of its own, where anything slow loses sound: there samples are copied and queued, all
+else happens in the thread that reads.
+"""
+
+from __future__ import annotations
+
+import queue
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gemma4_mlx.errors import InputError
+
+FloatArray = npt.NDArray[np.float32]
+
+SAMPLE_RATE = 16_000
+# A device that says it has 32 channels is a mixer: the microphone is on one of the first two.
+_MOST_CHANNELS = 2
+_ZEROS_SECONDS = 1.0
+# A stream that calls back no more is a device that was pulled out, also where PortAudio does not notice.
+_SILENT_SECONDS = 3.0
+# Headsets that switch to telephone quality when opened deliver another rate than they state, by far more than this.
+_RATE_TOLERANCE = 0.05
+_RATE_SECONDS = 5.0
+# What a device is asked for when it refuses its own stated rate.
+_OTHER_RATES = (48_000, 44_100, 16_000)
+
+
+class MicrophoneError(InputError):
+    """No such microphone, or it cannot be listened to."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """An input device.
+
+    Attributes:
+        number: what PortAudio calls it; it changes when devices come and go.
+        name: what people call it.
+        channels: inputs it has.
+        rate: samples per second it runs at.
+        is_default: the one chosen when nobody says which.
+    """
+
+    number: int
+    name: str
+    channels: int
+    rate: float
+    is_default: bool
+
+
+def devices() -> list[Device]:
+    """All input devices.
+
+    Raises:
+        MicrophoneError: PortAudio is not installed.
+    """
+    sounddevice = _sounddevice()
+    default, _ = sounddevice.default.device
+    return [
+        Device(i, info["name"], info["max_input_channels"], info["default_samplerate"], i == default)
+        for i, info in enumerate(sounddevice.query_devices())
+        if info["max_input_channels"] > 0
+    ]
+
+
+def find_device(wanted: str | None, available: list[Device]) -> Device:
+    """The device called `wanted`: its number or any part of its name; None: the default one.
+
+    Raises:
+        MicrophoneError: there is none, or more than one; those that could be meant are listed.
+    """
+    if not available:
+        raise MicrophoneError("no microphone was found: connect one, or transcribe a file")
+    if wanted is None:
+        return next((device for device in available if device.is_default), available[0])
+    if wanted.isdecimal():
+        matching = [device for device in available if device.number == int(wanted)]
+    else:
+        exact = [device for device in available if device.name.casefold() == wanted.casefold()]
+        matching = exact or [device for device in available if wanted.casefold() in device.name.casefold()]
+    if len(matching) == 1:
+        return matching[0]
+    what = "no microphone is" if not matching else "more than one microphone is"
+    listed = ", ".join(f"{device.number} {device.name}" for device in matching or available)
+    raise MicrophoneError(f"{what} called {wanted!r}: choose one of {listed}")
+
+
+class Capture:
+    """Sound on its way from a device's callback to whoever reads it.
+
+    Args:
+        rate: samples per second the device states.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._rate = rate
+        self._clock = clock
+        self._queue: queue.SimpleQueue[tuple[float, FloatArray]] = queue.SimpleQueue()
+        self._resampler = _resampler(rate)
+        self._queued = self._taken = 0  # frames
+        self._first_at: float | None = None
+        self._last_at = clock()
+        self._zeros = 0
+        self.overflows = 0
+
+    def put(self, frames: FloatArray, overflowed: bool) -> None:
+        """From the callback: float32 `[n, channels]`, which are copied."""
+        self._queued += len(frames)
+        self.overflows += overflowed
+        self._queue.put((self._clock(), frames.copy()))
+
+    def take(self, timeout: float) -> FloatArray:
+        """All sound that waits, as float32 `[n]` at 16 kHz; after at most `timeout` seconds none."""
+        blocks = []
+        with suppress(queue.Empty):
+            blocks.append(self._queue.get(timeout=timeout) if timeout > 0 else self._queue.get_nowait())
+            while True:
+                blocks.append(self._queue.get_nowait())
+        if not blocks:
+            return np.zeros(0, np.float32)
+        if self._first_at is None:
+            # The first block was recorded before it came.
+            self._first_at = blocks[0][0] - len(blocks[0][1]) / self._rate
+        self._last_at = blocks[-1][0]
+        frames = np.concatenate([frames for _, frames in blocks])
+        self._taken += len(frames)
+        mono = frames.mean(axis=1, dtype=np.float32)
+        sounding = np.flatnonzero(mono)
+        self._zeros = self._zeros + len(mono) if not len(sounding) else len(mono) - 1 - int(sounding[-1])
+        mono = np.nan_to_num(mono, nan=0.0, posinf=1.0, neginf=-1.0)
+        return mono if self._resampler is None else self._resampler.resample_chunk(mono)
+
+    def backlog(self) -> float:
+        """Seconds of sound that wait to be taken."""
+        return (self._queued - self._taken) / self._rate
+
+    @property
+    def only_zeros(self) -> bool:
+        """The last second at least was exactly zero: no room is that quiet, somebody withholds the sound."""
+        return self._zeros >= _ZEROS_SECONDS * self._rate
+
+    @property
+    def is_dead(self) -> bool:
+        """Nothing has come for so long that nothing will."""
+        return self._clock() - self._last_at > _SILENT_SECONDS
+
+    @property
+    def actual_rate(self) -> float | None:
+        """Samples per second by the clock, when it is known and is not the stated rate."""
+        if self._first_at is None or self._last_at - self._first_at < _RATE_SECONDS:
+            return None
+        actual = self._taken / (self._last_at - self._first_at)
+        return actual if abs(actual / self._rate - 1) > _RATE_TOLERANCE else None
+
+
+class Microphone:
+    """An open microphone; a context manager.
+
+    Raises:
+        MicrophoneError: it cannot be opened.
+    """
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self._channels = min(device.channels, _MOST_CHANNELS)
+        self._stream, self.capture = self._open(_sounddevice())
+
+    def __enter__(self) -> Microphone:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # `abort`, not `stop`: a device that is gone never finishes.
+        self._stream.abort(ignore_errors=True)
+        self._stream.close(ignore_errors=True)
+
+    def read(self, timeout: float) -> FloatArray:
+        """What has been heard since the last call, float32 `[n]` at 16 kHz; waits up to `timeout` seconds for it.
+
+        Raises:
+            MicrophoneError: the device is gone, and all that came from it has been read.
+        """
+        samples = self.capture.take(timeout)
+        if not len(samples) and (not self._stream.active or self.capture.is_dead):
+            raise MicrophoneError(f"{self.device.name} is gone: connect it again, or choose another with --device")
+        return samples
+
+    def stop(self) -> FloatArray:
+        """Stop listening; what had been heard and not been read."""
+        self._stream.abort(ignore_errors=True)
+        return self.capture.take(0)
+
+    def backlog(self) -> float:
+        """Seconds of sound that have come and not been read."""
+        return self.capture.backlog()
+
+    def warnings(self) -> list[str]:
+        """What somebody who is not being understood should know, worst first."""
+        found = []
+        if self.capture.only_zeros:
+            found.append(_zeros_hint(sys.platform))
+        if (actual := self.capture.actual_rate) is not None:
+            found.append(
+                f"{self.device.name} delivers {actual:.0f} samples a second, not the {self.rate:.0f} it states"
+            )
+        if self.capture.overflows:
+            found.append(f"sound was lost {self.capture.overflows} times: this machine is too busy")
+        return found
+
+    @property
+    def rate(self) -> float:
+        """Samples per second the device was opened with."""
+        return float(self._stream.samplerate)
+
+    def _open(self, sounddevice: Any) -> tuple[Any, Capture]:
+        refusal: Exception | None = None
+        # Its own rate first: most devices refuse 16 kHz.
+        for rate in dict.fromkeys((self.device.rate, *_OTHER_RATES)):
+            capture = Capture(rate)
+
+            def callback(frames: FloatArray, _count: int, _time: object, status: Any, into: Capture = capture) -> None:
+                into.put(frames, status.input_overflow)
+
+            try:
+                stream = sounddevice.InputStream(
+                    samplerate=rate,
+                    device=self.device.number,
+                    channels=self._channels,
+                    dtype="float32",
+                    callback=callback,
+                )
+                stream.start()
+            except sounddevice.PortAudioError as error:
+                refusal = refusal or error
+                continue
+            return stream, capture
+        raise MicrophoneError(
+            f"{self.device.name} cannot be opened ({' '.join(str(refusal).split())}): "
+            "close what else uses it, or choose another with --device"
+        )
+
+
+def _sounddevice() -> Any:
+    try:
+        import sounddevice
+    except OSError as error:  # the package is there, the library it calls is not
+        raise MicrophoneError(
+            f"{error}: install it (Debian: apt install libportaudio2; macOS: pip install --force-reinstall sounddevice)"
+        ) from error
+    return sounddevice
+
+
+def _resampler(rate: float) -> Any:
+    if rate == SAMPLE_RATE:
+        return None
+    import soxr
+
+    return soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+
+
+def _zeros_hint(platform: str) -> str:
+    if platform == "darwin":
+        return (
+            "the microphone delivers nothing but zeros: allow this terminal to use it in "
+            "System Settings › Privacy & Security › Microphone, then start it again"
+        )
+    return "the microphone delivers nothing but zeros: is it muted?"

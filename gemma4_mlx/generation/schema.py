@@ -1,0 +1,83 @@
+"""Answers that follow a JSON schema: which tokens may come next, told by llguidance.
+
+llguidance (https://github.com/guidance-ai/llguidance) reads the schema and follows the text token by token; what is
+here is its connection to our tokenizer and token loop.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from ..processing.tokenizer import Tokenizer
+
+
+# One line, as Python's json writes it. Free white space would let a model that is lost write line breaks for ever.
+_LAYOUT: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+
+
+class SchemaConstraint:
+    """Follows one answer and knows which tokens may come next.
+
+    Args:
+        schema: a JSON schema, as a dict or as JSON text.
+        tokenizer: the checkpoint's.
+        vocab_size: of the model's logits.
+        end_ids: tokens that may end the answer once it is complete.
+
+    Raises:
+        ValueError: the schema is not JSON, or asks for what cannot be enforced; the reason is named.
+    """
+
+    def __init__(
+        self, schema: Mapping[str, Any] | str, tokenizer: Tokenizer, vocab_size: int, end_ids: Collection[int]
+    ) -> None:
+        # On first use: only answers with a schema need it.
+        import llguidance
+
+        self._vocab_size = vocab_size
+        grammar = llguidance.LLMatcher.grammar_from_json_schema(_as_object(schema), overrides=_LAYOUT)
+        with tempfile.TemporaryDirectory() as folder:
+            # It reads a tokenizer from a file, whatever it was made from.
+            path = Path(folder) / "tokenizer.json"
+            path.write_text(tokenizer.to_json(), encoding="utf-8")
+            ours = llguidance.LLTokenizer(str(path), n_vocab=vocab_size, eos_token=sorted(end_ids))
+        # No log: an error is asked for below, and raised.
+        self._matcher = llguidance.LLMatcher(ours, grammar, log_level=0)
+        self._words = np.zeros((vocab_size + 31) // 32, dtype=np.uint32)
+        self._check()
+
+    def allowed(self) -> np.ndarray:
+        """Which tokens may come next: bool `[vocab_size]`."""
+        self._matcher.unsafe_compute_mask_ptr(self._words.ctypes.data, self._words.nbytes)
+        self._check()
+        bits = np.unpackbits(self._words.view(np.uint8), bitorder="little")
+        return bits[: self._vocab_size].astype(bool)
+
+    def accept(self, token: int) -> None:
+        """Go on by one token."""
+        self._matcher.consume_token(token)
+        self._check()
+
+    def _check(self) -> None:
+        if self._matcher.is_error():
+            reason = self._matcher.get_error().splitlines()[0]
+            raise ValueError(f"the schema cannot be followed: {reason}")
+
+
+def _as_object(schema: Mapping[str, Any] | str) -> str:
+    """JSON text of a schema."""
+    if isinstance(schema, str):
+        try:
+            schema = json.loads(schema)
+        except ValueError as error:
+            raise ValueError(f"the schema is not JSON: {error}") from None
+    if not isinstance(schema, Mapping):
+        raise ValueError(f"a JSON schema is an object, not {type(schema).__name__}")
+    return json.dumps(schema)

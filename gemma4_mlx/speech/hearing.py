@@ -1,0 +1,138 @@
+"""A clip read into the model while it is being spoken: prompt first, then sound, then, at any time, the question mark.
+
+When it stops, all but the last few tokens have been read. What is said in it is not this file's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import mlx.core as mx
+import numpy as np
+
+from gemma4_mlx.errors import InputError
+from gemma4_mlx.model.cache import KVCache
+from gemma4_mlx.model.inputs import audio_positions
+from gemma4_mlx.speech.endpoints import SAMPLE_RATE, FloatArray
+from gemma4_mlx.speech.prompts import speech_prompt
+
+if TYPE_CHECKING:
+    from gemma4_mlx.model import Gemma4
+    from gemma4_mlx.model.audio_stream import AudioStream
+    from gemma4_mlx.processing import Processor
+
+# Every call of the decoder costs the same few milliseconds, so sound is read five tokens at a time.
+_BATCH = SAMPLE_RATE // 5
+# A clip that is cut is heard again from the last mark before the cut. A mark costs a copy of the cache.
+_MARK_EVERY = 2 * SAMPLE_RATE
+_MARKS = 6  # reach back over the later part of the longest clip
+
+
+class SpeechPrompt:
+    """What stands before and after a clip, the part before it read once for all clips.
+
+    Attributes:
+        model: the model.
+        after: ids between the clip and the answer.
+
+    Raises:
+        InputError: a model without ears.
+        ValueError: a language that is not one.
+    """
+
+    def __init__(self, model: Gemma4, processor: Processor, language: str | None, translate_to: str | None) -> None:
+        if model.config.audio is None:
+            raise InputError("this model has no ears: load e2b or e4b to transcribe speech")
+        # Text before sound: the other way round the model answers what it hears instead of writing it down.
+        content = [
+            {"type": "text", "text": speech_prompt(language, translate_to)},
+            {"type": "audio", "audio": np.zeros(_BATCH, np.float32)},
+        ]
+        ids = np.array(processor([{"role": "user", "content": content}], thinking=False).input_ids)[0]
+        clip = audio_positions(ids, model.config)
+        self.model = model
+        self.after: list[int] = ids[clip[-1] + 1 :].tolist()
+        self._cache = model.make_cache()
+        model(mx.array(ids[None, : clip[0]]), cache=self._cache, last_only=True)
+        _evaluate(self._cache)
+
+    def new_cache(self) -> list[KVCache]:
+        """A cache that holds all that stands before a clip."""
+        return copies(self._cache)
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """The state after `heard` samples."""
+
+    heard: int
+    stream: AudioStream
+    cache: list[KVCache]
+
+
+class ClipInProgress:
+    """One clip, read as it comes. The work per second of sound is constant, and so is what is left at the end."""
+
+    def __init__(self, prompt: SpeechPrompt) -> None:
+        self._model = prompt.model
+        self._stream = prompt.model.audio_stream()
+        self._cache = prompt.new_cache()
+        self._samples: list[FloatArray] = []
+        self._waiting: list[FloatArray] = []
+        self._known = self._heard = 0
+        self._marks = [_Mark(0, self._stream.copy(), copies(self._cache))]
+
+    @property
+    def seconds(self) -> float:
+        """Of sound known."""
+        return self._known / SAMPLE_RATE
+
+    def hear(self, samples: FloatArray) -> None:
+        """Take float32 `[n]` more samples."""
+        self._samples.append(samples)
+        self._waiting.append(samples)
+        self._known += len(samples)
+        if self._known - self._heard >= _BATCH:
+            self._read_waiting()
+
+    def so_far(self) -> list[KVCache]:
+        """A cache that has read the clip up to here, for the caller to write to."""
+        self._read_waiting()
+        return copies(self._cache)
+
+    def end(self, length: int) -> list[KVCache]:
+        """A cache that has read the whole clip, which is the first `length` samples of what was heard."""
+        if length < self._heard:
+            mark = next(mark for mark in reversed(self._marks) if mark.heard <= length)
+            self._stream, self._cache = mark.stream.copy(), copies(mark.cache)
+            self._heard = mark.heard
+        self._waiting = [np.concatenate([*self._samples, np.zeros(0, np.float32)])[self._heard : length]]
+        self._read_waiting()
+        self._append(self._stream.finish())
+        return self._cache
+
+    def _read_waiting(self) -> None:
+        waiting = np.concatenate([*self._waiting, np.zeros(0, np.float32)])
+        self._waiting = []
+        self._append(self._stream.feed(waiting))
+        self._heard += len(waiting)
+        if self._heard - self._marks[-1].heard >= _MARK_EVERY:
+            # The first mark stays: from it any cut can be reached.
+            self._marks.append(_Mark(self._heard, self._stream.copy(), copies(self._cache)))
+            del self._marks[1:-_MARKS]
+
+    def _append(self, soft_tokens: mx.array) -> None:
+        if len(soft_tokens):
+            self._model.append_soft_tokens(soft_tokens, self._cache)
+            _evaluate(self._cache)
+
+
+def copies(cache: Sequence[KVCache]) -> list[KVCache]:
+    """Another cache with the same tokens."""
+    return [layer_cache.copy() for layer_cache in cache]
+
+
+def _evaluate(cache: Sequence[KVCache]) -> None:
+    mx.eval([layer_cache.state for layer_cache in cache])

@@ -1,0 +1,125 @@
+"""Writes down clips: one prompt for all of them, one way of answering, and one way of noticing a bad answer.
+
+Files and live sound share it; where clips begin and end is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gemma4_mlx.generation.answers import end_of_turn_ids
+from gemma4_mlx.speech.hearing import ClipInProgress, SpeechPrompt
+from gemma4_mlx.speech.prompts import is_suspect, read_answer
+from gemma4_mlx.speech.writing import Written, write
+
+if TYPE_CHECKING:
+    from gemma4_mlx.model import Gemma4
+    from gemma4_mlx.model.cache import KVCache
+    from gemma4_mlx.processing import Processor
+
+# People say 3 to 6 tokens a second; far more means the model makes them up. The rest is for very short clips.
+_TOKENS_PER_SECOND = 25
+_TOKENS_TO_SPARE = 32
+# A bad greedy answer stays bad when it is asked for again; a little chance leads round most loops.
+_RETRY_TEMPERATURE = 0.3
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was said in a clip.
+
+    Attributes:
+        text: on one line; empty if the model heard nothing.
+        translation: on one line; None if none was asked for, empty if the model gave none.
+        doubtful: it looks like something else than what was said, and did so when asked for a second time.
+    """
+
+    text: str
+    translation: str | None
+    doubtful: bool
+
+
+class Scribe:
+    """A model that has been told what to do with the clips it is going to hear.
+
+    Args:
+        model, processor: from `load`, of a size that hears (e2b, e4b).
+        language: what is spoken, by English name or ISO 639-1 code; None leaves it to the model.
+        translate_to: translate every clip into this language as well.
+
+    Raises:
+        InputError: a model without ears.
+        ValueError: a language that is not one.
+    """
+
+    def __init__(self, model: Gemma4, processor: Processor, language: str | None, translate_to: str | None) -> None:
+        self._prompt = SpeechPrompt(model, processor, language, translate_to)
+        self._model = model
+        self._tokenizer = processor.tokenizer
+        self._stop_ids = end_of_turn_ids(processor)
+        self._translate_to = translate_to
+
+    def new_clip(self) -> ClipInProgress:
+        """A clip of which nothing has been heard yet."""
+        return ClipInProgress(self._prompt)
+
+    def guess(
+        self,
+        cache: Sequence[KVCache],
+        seconds: float,
+        guess: Sequence[int],
+        sure: int,
+        should_yield: Callable[[], bool],
+    ) -> Written:
+        """An answer to `seconds` of a clip that is still being spoken; see `write`."""
+        return self._write(cache, seconds, guess, sure=sure, should_yield=should_yield)
+
+    def answer(self, cache: Sequence[KVCache], seconds: float, guess: Sequence[int] = ()) -> Answer:
+        """The answer to a whole clip of `seconds`, read into `cache`. A suspicious one is asked for once more."""
+        written = self._write(cache, seconds, guess)
+        doubtful = self._is_suspect(written)
+        if doubtful:
+            again = self._write(cache, seconds, temperature=_RETRY_TEMPERATURE)
+            if not self._is_suspect(again):
+                written, doubtful = again, False
+        text, translation = self.read(written.tokens)
+        return Answer(text, translation, doubtful)
+
+    def read(self, tokens: list[int]) -> tuple[str, str | None]:
+        """Transcription and translation in an answer's tokens."""
+        return read_answer(self._tokenizer.decode(tokens), self._translate_to)
+
+    def text_of(self, token: int) -> str:
+        """One token's text."""
+        return self._tokenizer.decode([token])
+
+    def _write(
+        self,
+        cache: Sequence[KVCache],
+        seconds: float,
+        guess: Sequence[int] = (),
+        sure: int = 0,
+        temperature: float = 0.0,
+        should_yield: Callable[[], bool] = lambda: False,
+    ) -> Written:
+        return write(
+            self._model,
+            cache,
+            self._prompt.after,
+            self._stop_ids,
+            max_tokens=self._budget(seconds),
+            guess=guess,
+            sure=sure,
+            temperature=temperature,
+            should_yield=should_yield,
+        )
+
+    def _budget(self, seconds: float) -> int:
+        answers = 1 if self._translate_to is None else 2
+        return answers * (math.ceil(seconds * _TOKENS_PER_SECOND) + _TOKENS_TO_SPARE)
+
+    def _is_suspect(self, written: Written) -> bool:
+        return written.ended != "stop" or is_suspect(self._tokenizer.decode(written.tokens), self._translate_to)

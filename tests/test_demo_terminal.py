@@ -1,0 +1,59 @@
+"""`gemma4-mlx demo` in a real terminal (tmux): each part is left on the screen once, whole, and in order."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import time
+import uuid
+
+import pytest
+
+from command_line import COMMAND, environment, scratch
+
+
+def screen_after(columns: int, rows: int, **variables: str) -> str:
+    """Everything a terminal of this size shows, scrolled-off lines included, once the demonstration is over."""
+    if shutil.which("tmux") is None:
+        pytest.skip("tmux is not installed")
+    socket = f"gemma4-mlx-{uuid.uuid4().hex[:8]}"
+
+    def tmux(*arguments: str) -> str:
+        command = ["tmux", "-L", socket, "-f", "/dev/null", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+
+    settings = [f"{name}={value}" for name, value in {**environment(), **variables}.items() if name != "TERM"]
+    # Whoever started the tests may have put another terminal's size into the environment.
+    command = ["env", "-u", "COLUMNS", "-u", "LINES", *settings, *COMMAND, "demo"]
+    line = f"{shlex.join(command)}; echo exit code $?; exec sleep 1000"
+    tmux("new-session", "-d", "-x", str(columns), "-y", str(rows), "-c", str(scratch()), line)
+    try:
+        for _ in range(600):
+            screen = tmux("capture-pane", "-p", "-S", "-200")
+            if "exit code" in screen:
+                return screen
+            time.sleep(0.1)
+    finally:
+        tmux("kill-server")
+    pytest.fail(f"it never ended:\n{screen}")
+
+
+@pytest.mark.parametrize(("columns", "rows", "picture"), [(80, 24, 6), (40, 12, 6), (120, 40, 10)])
+def test_each_part_is_left_once_and_in_order(columns, rows, picture):
+    lines = screen_after(columns, rows).splitlines()
+    titles = ["gemma4-mlx demo", "Looks at", "Listens to", "Translates", "Answers a", "It knows little more"]
+    found = [number for title in titles for number, line in enumerate(lines) if title in line]
+    assert len(found) == len(titles)
+    assert found == sorted(found)
+    assert sum(line.startswith("▀" * 3 * picture) for line in lines) == picture
+    assert len([line for line in lines if re.search(r"\d\.\d\d s$", line)]) >= 4
+    assert "gemma4-mlx chat --model e" in "\n".join(lines)
+    assert "exit code 0" in lines
+
+
+def test_no_color_in_a_terminal_gives_plain_text():
+    screen = screen_after(80, 24, NO_COLOR="1")
+    assert "▀" not in screen
+    assert "Looks at a picture drawn just now\n  What is in this picture?\n" in screen

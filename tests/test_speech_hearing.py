@@ -1,0 +1,170 @@
+"""A clip read as it comes against the same clip read whole, and answers begun from a guess against answers without."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from checkpoints import build_checkpoint
+from gemma4_mlx import generate_tokens, load
+from gemma4_mlx.errors import InputError
+from gemma4_mlx.speech.hearing import ClipInProgress, SpeechPrompt, copies
+from gemma4_mlx.speech.prompts import speech_prompt
+from gemma4_mlx.speech.writing import one_round, write
+
+RATE = 16_000
+NEVER = frozenset({-1})
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("e2b")
+    build_checkpoint(folder, "e2b")
+    return load(folder)
+
+
+@pytest.fixture(scope="module")
+def prompt(loaded):
+    return SpeechPrompt(*loaded, language="English", translate_to=None)
+
+
+def sound(seconds: float) -> np.ndarray:
+    random = np.random.default_rng(7)
+    count = round(seconds * RATE)
+    return (random.normal(size=count) * np.repeat(10 ** random.uniform(-3, 0, count // 800 + 1), 800)[:count]).astype(
+        np.float32
+    )
+
+
+def whole(loaded, samples):
+    """Logits after the clip, read as one prompt."""
+    model, processor = loaded
+    content = [{"type": "text", "text": speech_prompt("English")}, {"type": "audio", "audio": samples}]
+    return np.array(model(processor([{"role": "user", "content": content}]), last_only=True))[0, -1]
+
+
+def answered(loaded, prompt, cache):
+    return np.array(loaded[0](mx.array([prompt.after]), cache=copies(cache), last_only=True))[0, -1]
+
+
+@given(st.lists(st.integers(1, 30_000), min_size=1, max_size=8), st.floats(0.02, 1.0))
+@settings(max_examples=15, deadline=None)
+def test_however_a_clip_comes_and_wherever_it_is_cut_the_model_is_where_the_whole_clip_takes_it(
+    loaded, prompt, pieces, share
+):
+    samples = sound(sum(pieces) / RATE)
+    length = max(161, round(share * len(samples)))
+    if len(samples) < length:
+        return
+    clip, start = ClipInProgress(prompt), 0
+    for piece in pieces:
+        clip.hear(samples[start : start + piece])
+        start += piece
+    np.testing.assert_allclose(
+        answered(loaded, prompt, clip.end(length)), whole(loaded, samples[:length]), atol=2e-4, rtol=0
+    )
+
+
+@pytest.mark.parametrize("cut", [0.3, 4.1, 11.9, 12.0, 19.99, 20.0])
+def test_a_long_clip_can_be_cut_anywhere(loaded, prompt, cut):
+    samples = sound(20)
+    clip = ClipInProgress(prompt)
+    for at in range(0, len(samples), 512):
+        clip.hear(samples[at : at + 512])
+    assert len(clip._marks) <= 7
+    length = round(cut * RATE)
+    np.testing.assert_allclose(
+        answered(loaded, prompt, clip.end(length)), whole(loaded, samples[:length]), atol=2e-4, rtol=0
+    )
+
+
+def test_a_look_at_the_clip_so_far_changes_nothing(loaded, prompt):
+    samples = sound(3)
+    clip = ClipInProgress(prompt)
+    clip.hear(samples[:20_000])
+    astray = clip.so_far()
+    loaded[0](mx.array([[100, 101]]), cache=astray)
+    clip.hear(samples[20_000:])
+    np.testing.assert_allclose(
+        answered(loaded, prompt, clip.end(len(samples))), whole(loaded, samples), atol=2e-4, rtol=0
+    )
+
+
+@pytest.mark.parametrize("seconds", [2, 18])
+def test_what_is_left_to_read_at_the_end_does_not_grow_with_the_clip(loaded, prompt, seconds, monkeypatch):
+    samples = sound(seconds)
+    clip = ClipInProgress(prompt)
+    for at in range(0, len(samples), 512):
+        clip.hear(samples[at : at + 512])
+    read = []
+    append = type(loaded[0]).append_soft_tokens
+    monkeypatch.setattr(
+        type(loaded[0]),
+        "append_soft_tokens",
+        lambda self, new, cache: read.append(len(new)) or append(self, new, cache),
+    )
+    clip.end(len(samples))
+    assert sum(read) <= 6
+
+
+def test_a_model_without_ears_is_refused(tmp_path):
+    build_checkpoint(tmp_path, "dense")
+    with pytest.raises(InputError, match="no ears"):
+        SpeechPrompt(*load(tmp_path), language=None, translate_to=None)
+
+
+@pytest.fixture(scope="module")
+def heard(loaded, prompt):
+    clip = ClipInProgress(prompt)
+    clip.hear(sound(2))
+    return clip.end(2 * RATE)
+
+
+@pytest.fixture(scope="module")
+def greedy(loaded, prompt, heard):
+    return list(generate_tokens(loaded[0], prompt.after, max_tokens=24, cache=copies(heard)))
+
+
+@given(st.integers(0, 24), st.lists(st.integers(0, 511), max_size=6))
+@settings(max_examples=25, deadline=None)
+def test_a_guess_right_or_wrong_changes_nothing_about_the_answer(loaded, prompt, heard, greedy, right, wrong):
+    written = write(loaded[0], heard, prompt.after, NEVER, 24, guess=[*greedy[:right], *wrong])
+    assert written.tokens == greedy
+    assert written.ended == "length"
+
+
+def test_an_answer_ends_before_its_last_id_with_a_guess_and_without(loaded, prompt, heard, greedy):
+    stop = frozenset(greedy[10:11])
+    said = greedy[: greedy.index(greedy[10])]
+    for guess in ([], greedy[:5], said, [*said, 500, 501]):
+        written = write(loaded[0], heard, prompt.after, stop, 24, guess=guess)
+        assert (written.tokens, written.ended) == (said, "stop")
+
+
+def test_what_is_sure_is_not_asked_about_again(loaded, prompt, heard, greedy):
+    other = [token + 1 for token in greedy[:3]]
+    written = write(loaded[0], heard, prompt.after, NEVER, 8, guess=[*other, *greedy[3:]], sure=3)
+    assert written.tokens[:3] == other
+
+
+def test_an_answer_yields_between_two_tokens_and_goes_on_from_there(loaded, prompt, heard, greedy):
+    turns = iter([False, False, False, True])
+    first = write(loaded[0], heard, prompt.after, NEVER, 24, should_yield=lambda: next(turns))
+    assert (first.tokens, first.ended) == (greedy[:3], "yielded")
+    assert write(loaded[0], heard, prompt.after, NEVER, 24, guess=first.tokens).tokens == greedy
+
+
+@pytest.mark.parametrize(
+    ("tokens", "kept"),
+    [
+        ([1, 2, 3] + [7] * 24, [1, 2, 3, 7]),
+        ([1, 2] + [7, 8, 9, 10] * 6, [1, 2, 7, 8, 9, 10]),
+        ([1, 2, 3], [1, 2, 3]),
+        ([7] * 10, [7] * 10),
+    ],
+)
+def test_of_a_loop_one_round_is_kept(tokens, kept):
+    assert one_round(tokens) == kept

@@ -1,0 +1,68 @@
+"""From a training checkpoint to a folder any Gemma 4 loader takes: bfloat16 weights, measured clamps, settings."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import torch
+from transformers.models.gemma4.modeling_gemma4 import Gemma4ClippableLinear
+
+from . import card, tokenizer, train
+from .decoder import Together, batches
+from .speech_data import SpeechData
+
+MARGIN = 1.5  # of the largest value seen: real checkpoints clamp well outside what occurs
+
+
+@torch.no_grad()
+def set_bounds(together: Together, data: SpeechData, rounds: int = 6) -> None:
+    """Gives every clamped linear of both towers finite bounds around what training data makes of it."""
+    seen: dict[Gemma4ClippableLinear, list[float]] = {}
+    hooks = []
+    for module in together.model.modules():
+        if isinstance(module, Gemma4ClippableLinear):
+            seen[module] = [0.0, 0.0]
+
+            def watch(layer: Gemma4ClippableLinear, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+                seen[layer][0] = max(seen[layer][0], inputs[0].abs().max().item())
+                seen[layer][1] = max(seen[layer][1], output.abs().max().item())
+
+            hooks.append(module.register_forward_hook(watch))
+    rng = random.Random(11)
+    together.eval()
+    for _ in range(rounds):
+        for kind, budget in (("speech", 0), ("picture", 70), ("picture", 280)):
+            for batch in batches(data, rng, kind, 7, budget):
+                together.soft_tokens(batch, budget, None, False)
+    for hook in hooks:
+        hook.remove()
+    for module, (inside, outside) in seen.items():
+        for name, bound in (("input", inside * MARGIN), ("output", outside * MARGIN)):
+            getattr(module, f"{name}_min").fill_(-bound)
+            getattr(module, f"{name}_max").fill_(bound)
+
+
+def write(together: Together, folder: Path) -> None:
+    """Writes config.json, model.safetensors (bfloat16) and the tokenizer's and processor's files."""
+    tokenizer.write(folder)
+    generation = (folder / "generation_config.json").read_text()
+    model = together.model.to(torch.bfloat16)
+    model.save_pretrained(folder)
+    # save_pretrained writes its own idea of the generation settings.
+    (folder / "generation_config.json").write_text(generation)
+
+
+def run(work: Path, folder: Path, checkpoint: str = "joint.pt", count: int = 100) -> dict[str, float]:
+    """Exports a checkpoint, evaluates what was exported, and writes the card with the numbers; returns them."""
+    from . import evaluate
+
+    together = train.together()
+    together.load_state_dict(torch.load(work / checkpoint, weights_only=True)["together"])
+    set_bounds(together, SpeechData(work / "speech", 21))
+    parameters = sum(p.numel() for p in together.model.parameters())
+    write(together, folder)
+    (folder / "README.md").write_text(card.write(parameters, {}, work), encoding="utf-8")
+    results = evaluate.table(evaluate.Judge(folder), count) if count else {}
+    (folder / "README.md").write_text(card.write(parameters, results, work), encoding="utf-8")
+    return results

@@ -1,0 +1,95 @@
+"""The stages in order, each with its own checkpoint in the work folder: what is done is not done again.
+
+    speech   every training voice speaks (minutes)
+    audio    the audio tower alone   } at the same time,
+    vision   the vision tower alone  } one process each
+    joint    everything together in two processes; the towers go on learning from their own heads, and from the
+             answers too once the decoder has found out how to read them
+
+Budgets are minutes of wall clock; learning-rate schedules run on that clock. The shipped model was trained with them
+on two cores shared with other work (about half of each); alone on two cores a run sees more and should end better. An
+interrupted stage goes on from its checkpoint, written every two minutes.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from . import architecture, audio_tower, decoder, held_out, tokenizer, vision_tower, voices
+from .speech_data import SpeechData
+
+MINUTES = {"audio": 32.0, "vision": 30.0, "joint": 80.0}
+MIX = {"speech": 0.6, "picture": 0.22, "chat": 0.18}
+SEEDS = {"speech": 3, "audio": 1, "vision": 5, "joint": 7}
+PROCESSES = 2
+
+
+def speech(work: Path) -> Path:
+    """Folder of the cached voices; raises voices.MissingPackagesError."""
+    voices.check_packages()
+    folder = work / "speech"
+    with ProcessPoolExecutor(PROCESSES) as pool:
+        list(pool.map(partial(voices.make_voice, folder=folder, seed=SEEDS["speech"]), voices.TRAINING_VOICES))
+    return folder
+
+
+def together() -> decoder.Together:
+    """A fresh model with its throw-away heads."""
+    return decoder.Together(architecture.build(tokenizer.VOCAB_SIZE, tokenizer.SPECIAL_IDS), tokenizer.build())
+
+
+def stage(name: str, work: Path, rank: int = 0) -> None:
+    """Runs one stage to its end in this process (``rank``: which of the joint stage's)."""
+    torch.set_num_threads(1)
+    torch.manual_seed(SEEDS[name])
+    checkpoint, minutes = work / f"{name}.pt", MINUTES[name]
+    whole = together()
+    if name == "vision":
+        vision_tower.train(whole.vision, SEEDS[name], checkpoint, minutes)
+    elif name == "audio":
+        dev = held_out.groups(40, SEEDS[name])
+        audio_tower.train(whole.audio, SpeechData(work / "speech", SEEDS[name]), dev, checkpoint, minutes, batch=32)
+    else:
+        for part, source in ((whole.audio, "audio.pt"), (whole.vision, "vision.pt")):
+            part.load_state_dict(torch.load(work / source, weights_only=True)["stage"])
+        dist.init_process_group(
+            "gloo", init_method=f"file://{(work / 'meeting').resolve()}", rank=rank, world_size=PROCESSES
+        )
+        data = SpeechData(work / "speech", 100 * SEEDS[name] + rank)
+        decoder.train(whole, data, checkpoint, minutes, MIX, 1.5e-3, SEEDS[name], easy=0.1, attach=0.3)
+
+
+def run(work: Path) -> None:
+    """Every stage; RuntimeError names the log of one that failed."""
+    work.mkdir(parents=True, exist_ok=True)
+    speech(work)
+    (work / "meeting").unlink(missing_ok=True)
+    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    for group in ([("audio", 0), ("vision", 0)], [("joint", rank) for rank in range(PROCESSES)]):
+        running = []
+        for name, rank in group:
+            command = [
+                sys.executable,
+                "-m",
+                "tools.demo_model",
+                "--work",
+                str(work),
+                "--stage",
+                name,
+                "--rank",
+                str(rank),
+            ]
+            log = work / (f"{name}.log" if rank == 0 else f"{name}{rank}.log")
+            with log.open("a") as file:
+                running.append((log, subprocess.Popen(command, env=environment, stdout=file, stderr=file)))
+        failed = [log for log, process in running if process.wait() != 0]
+        if failed:
+            raise RuntimeError(f"training failed, see {failed[0]}; run the same command again to go on from there")
