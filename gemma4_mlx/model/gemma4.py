@@ -88,9 +88,13 @@ class Gemma4(nn.Module):
             inputs = ModelInputs(inputs if isinstance(inputs, mx.array) else mx.array(inputs))
         if inputs.input_ids.ndim != 2 or inputs.input_ids.size == 0:
             raise ValueError(f"ids must be [batch, length] and not empty, their shape is {inputs.input_ids.shape}")
-        ids, embeddings, blocks = self._embed(inputs)
+        if inputs.input_ids.shape[1] > 1:  # a single id is drawn: waiting for it would slow decoding
+            ids, vocab = np.array(inputs.input_ids), self.config.text.vocab_size
+            if ids.min() < 0 or ids.max() >= vocab:  # MLX would read past the table
+                raise ValueError(f"token ids lie between 0 and {vocab - 1}, these are {ids.min()} to {ids.max()}")
+        padded_ids, embeddings, blocks = self._embed(inputs)
         decoder = self.language_model
-        per_layer_inputs = decoder.per_layer_inputs(decoder.per_layer_rows(ids), embeddings)
+        per_layer_inputs = decoder.per_layer_inputs(decoder.per_layer_rows(padded_ids), embeddings)
         return decoder.logits(decoder(embeddings, per_layer_inputs, cache, blocks, last_only))
 
     def step(self, ids: mx.array, cache: Sequence[KVCache]) -> mx.array:
