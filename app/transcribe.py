@@ -17,7 +17,7 @@ from gemma4_mlx.errors import Gemma4Error, InputError
 from .endings import FAILED, one_line
 from .model_choice import VARIABLE, open_model
 from .terminal import Progress, note
-from .transcripts import SUFFIXES, Format, json_line, segment_fields
+from .transcripts import SUFFIXES, Format, json_line, recording_line, segment_fields
 from .unfinished import UnfinishedTranscript
 
 if TYPE_CHECKING:
@@ -189,16 +189,8 @@ def render(file: str, result: Transcription, format: Format) -> str:
 
 
 def as_json(file: str, result: Transcription) -> str:
-    """One line of JSON, as the command line's contract has it."""
-    fields = {
-        "file": file,
-        "language": result.language,
-        "duration": round(result.duration, 3),
-        "text": result.text,
-        "translation": result.translation,
-        "segments": [segment_fields(segment) for segment in result.segments],
-    }
-    return json_line(fields)
+    """A finished transcription as `recording_line` has it."""
+    return recording_line(file, result.language, result.duration, result.text, result.translation, result.segments)
 
 
 def as_text(result: Transcription) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, TextIO
 
 from gemma4_mlx.speech.subtitles import VTT_HEADER, Spoken, captions, srt_cue, vtt_cue
@@ -85,19 +85,15 @@ class TranscriptWriter:
             self._put_object()
 
     def _put_object(self) -> None:
+        text = " ".join(event.text for event in self._finals if event.text)
         translation = " ".join(event.translation for event in self._finals if event.translation)
-        fields = {
-            "file": self._name,
-            "language": self._language,
-            "duration": round(self._duration, 3),
-            "text": " ".join(event.text for event in self._finals if event.text),
-            "translation": translation if self._translates else None,
-            "segments": [segment_fields(event) for event in self._finals],
-        }
+        line = recording_line(
+            self._name, self._language, self._duration, text, translation if self._translates else None, self._finals
+        )
         if self._is_file:
             self._stream.seek(0)
             self._stream.truncate()
-        self._put(json_line(fields))
+        self._put(line)
 
     def _put(self, text: str) -> None:
         self._stream.write(text)
@@ -107,6 +103,26 @@ class TranscriptWriter:
 def json_line(fields: Mapping[str, object]) -> str:
     """One object on one line."""
     return json.dumps(fields, ensure_ascii=False) + "\n"
+
+
+def recording_line(
+    file: str,
+    language: str | None,
+    duration: float,
+    text: str,
+    translation: str | None,
+    segments: Sequence[Spoken],
+) -> str:
+    """One line of JSON for a whole recording, as the command line's contract has it."""
+    fields = {
+        "file": file,
+        "language": language,
+        "duration": round(duration, 3),
+        "text": text,
+        "translation": translation,
+        "segments": [segment_fields(segment) for segment in segments],
+    }
+    return json_line(fields)
 
 
 def segment_fields(segment: Spoken) -> dict[str, object]:

@@ -134,7 +134,7 @@ def test_silence_of_an_hour_is_not_remembered():
     utterances = Utterances(voice=is_loud)
     for _ in range(3600):
         assert list(utterances.push(np.zeros(SAMPLE_RATE, np.float32))) == []
-    assert len(utterances._kept) <= 16
+    assert len(utterances._heard._kept) <= 16
     assert utterances.seconds == 3600
 
 

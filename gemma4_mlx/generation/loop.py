@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import ContextLengthError
 from ..model import Gemma4, ModelInputs
 from ..model.cache import KVCache, restoring
-from ..model.inputs import split_inputs
+from ..model.inputs import check_ids, split_inputs
 from .sampling import Sampler, make_sampler
 from .schema import SchemaConstraint
 
@@ -99,8 +99,7 @@ def _as_inputs(inputs_or_ids: Prompt, vocab_size: int) -> ModelInputs:
         ids = ids[None]
     if ids.ndim != 2 or ids.shape[0] != 1 or not np.issubdtype(ids.dtype, np.integer):
         raise ValueError(f"a prompt is int [L] or [1, L], not {ids.dtype} {list(ids.shape)}")
-    if ids.min() < 0 or ids.max() >= vocab_size:
-        raise ValueError(f"token ids lie between 0 and {vocab_size - 1}, the prompt has {ids.min()} to {ids.max()}")
+    check_ids(ids, vocab_size)
     return ModelInputs(mx.array(ids.astype(np.int32)))
 
 

@@ -15,7 +15,7 @@ from .audio import AudioTower
 from .audio_stream import AudioStream
 from .cache import KVCache
 from .decoder import Decoder, DecoderLayer
-from .inputs import ModelInputs, audio_positions, image_blocks, vision_positions
+from .inputs import ModelInputs, audio_positions, check_ids, image_blocks, vision_positions
 from .layers import SoftTokenProjection
 from .step import DecodeStep
 from .vision import VisionTower
@@ -71,7 +71,8 @@ class Gemma4(nn.Module):
         """Logits of the next token.
 
         Args:
-            inputs: a prompt, a piece of one (`split_inputs`), or plain ids int `[B, L]`.
+            inputs: a prompt, a piece of one (`split_inputs`), or plain ids int `[B, L]`. A single id a sequence is not
+                checked against the vocabulary: mlx-lm's loop hands in ids still being drawn, and would have to wait.
             cache: from `make_cache`; what it already holds comes before `inputs`, and `inputs` are added to it.
             last_only: only the last position's logits: the fast path for prompts.
 
@@ -79,7 +80,7 @@ class Gemma4(nn.Module):
             float32 `[B, L, vocab]`, with `last_only` `[B, 1, vocab]`.
 
         Raises:
-            ValueError: no tokens; or placeholders and soft tokens differ in number.
+            ValueError: no tokens; ids outside the vocabulary; or placeholders and soft tokens differ in number.
             InputError: pictures or sound for a size that has no such tower.
         """
         if cache is None:
@@ -88,13 +89,11 @@ class Gemma4(nn.Module):
             inputs = ModelInputs(inputs if isinstance(inputs, mx.array) else mx.array(inputs))
         if inputs.input_ids.ndim != 2 or inputs.input_ids.size == 0:
             raise ValueError(f"ids must be [batch, length] and not empty, their shape is {inputs.input_ids.shape}")
-        if inputs.input_ids.shape[1] > 1:  # a single id is drawn: waiting for it would slow decoding
-            ids, vocab = np.array(inputs.input_ids), self.config.text.vocab_size
-            if ids.min() < 0 or ids.max() >= vocab:  # MLX would read past the table
-                raise ValueError(f"token ids lie between 0 and {vocab - 1}, these are {ids.min()} to {ids.max()}")
-        padded_ids, embeddings, blocks = self._embed(inputs)
+        if inputs.input_ids.shape[1] > 1:
+            check_ids(np.array(inputs.input_ids), self.config.text.vocab_size)
+        ids, embeddings, blocks = self._embed(inputs)
         decoder = self.language_model
-        per_layer_inputs = decoder.per_layer_inputs(decoder.per_layer_rows(padded_ids), embeddings)
+        per_layer_inputs = decoder.per_layer_inputs(decoder.per_layer_rows(ids), embeddings)
         return decoder.logits(decoder(embeddings, per_layer_inputs, cache, blocks, last_only))
 
     def step(self, ids: mx.array, cache: Sequence[KVCache]) -> mx.array:

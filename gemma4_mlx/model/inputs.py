@@ -43,6 +43,12 @@ class ModelInputs:
     log_mels: tuple[mx.array, ...] = ()
 
 
+def check_ids(ids: np.ndarray, vocab_size: int) -> None:
+    """Raise `ValueError` for ids outside the vocabulary: MLX would read past the table and end the process."""
+    if ids.min() < 0 or ids.max() >= vocab_size:
+        raise ValueError(f"token ids lie between 0 and {vocab_size - 1}, the prompt has {ids.min()} to {ids.max()}")
+
+
 def vision_positions(ids: np.ndarray, config: Config) -> np.ndarray:
     """Positions in `ids` `[L]` that pictures and video frames fill."""
     return np.flatnonzero((ids == config.image_token_id) | (ids == config.video_token_id))

@@ -10,33 +10,24 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float32]
-
-SAMPLE_RATE = 16_000
-WINDOW = 512
-"""Samples the detector looks at in one go."""
-
-
-def _windows(seconds: float) -> int:
-    return round(seconds * SAMPLE_RATE / WINDOW)
-
+from gemma4_mlx.log_mel import SAMPLE_RATE, FloatArray
+from gemma4_mlx.speech.heard import WINDOW, HeardWindows, windows
 
 # The model takes 30 s at most. Clips near 20 s still lie within the 512 tokens (20.5 s) that the small sizes'
 # sliding layers see; under 5 s there is too little context to recognise words by.
-_LONGEST = _windows(28.0)
-_TARGET = _windows(20.0)
-_SHORTEST = _windows(5.0)
+_LONGEST = windows(28.0)
+_TARGET = windows(20.0)
+_SHORTEST = windows(5.0)
 # Between two phrases people pause 0.3 s or more; a shorter gap may be the closed lips of a "p".
-_PAUSE = _windows(0.3)
-_PAUSE_WORTH = _windows(1.0)
+_PAUSE = windows(0.3)
+_PAUSE_WORTH = windows(1.0)
 """A pause this long is as good as any longer one."""
-_LONG_PAUSE = _windows(2.0)
+_LONG_PAUSE = windows(2.0)
 """Ends a clip wherever it is: silence in a clip gets transcribed into words nobody said."""
-_PADDING = _windows(0.4)
+_PADDING = windows(0.4)
 """Kept before and after speech: the detector fires a little late, and the last sound of a word is soft."""
-_LEAST_SPEECH = _windows(0.16)
+_LEAST_SPEECH = windows(0.16)
 """Less speech than this in a whole clip is a click or a cough."""
 _ON, _OFF = 0.5, 0.35
 """Probabilities at which speech begins and ends: Silero's own defaults, with its hysteresis of 0.15."""
@@ -74,90 +65,62 @@ class ClipCutter:
     """
 
     def __init__(self, voice: Callable[[FloatArray], float] | None = None) -> None:
-        self._voice = silero() if voice is None else voice
-        self._pending = np.zeros(0, np.float32)  # less than a window
-        self._total = 0
-        # The windows kept, from window `_first` of the sound on.
-        self._first = 0
-        self._kept: list[FloatArray] = []
-        self._speech: list[bool] = []
+        self._heard = HeardWindows(silero() if voice is None else voice, _ON, _OFF)
         self._clip_start: int | None = None
         self._last_end = -1
 
     @property
     def settled(self) -> int:
         """Samples, from the beginning, that no future clip will hold."""
-        start = self._now - _PADDING if self._clip_start is None else self._clip_start
-        return min(max(0, start, self._last_end) * WINDOW, self._total)
+        start = self._heard.now - _PADDING if self._clip_start is None else self._clip_start
+        return min(max(0, start, self._last_end) * WINDOW, self._heard.total)
 
     def push(self, samples: FloatArray) -> list[Clip]:
         """Clips that are complete once float32 `[n]` more samples are known; usually none."""
-        self._total += len(samples)
-        samples = np.concatenate([self._pending, samples])
-        whole = len(samples) - len(samples) % WINDOW
-        self._pending = samples[whole:].copy()
-        return [clip for at in range(0, whole, WINDOW) for clip in self._next_window(samples[at : at + WINDOW].copy())]
+        return [clip for _ in self._heard.push(samples) for clip in self._next_window()]
 
     def finish(self) -> list[Clip]:
         """The last clip, if speech was under way when the sound ended."""
-        clips = []
-        if len(self._pending):
-            clips += self._next_window(np.pad(self._pending, (0, WINDOW - len(self._pending))))
+        clips = [clip for _ in self._heard.push_rest() for clip in self._next_window()]
         if self._clip_start is not None:
-            clips += self._emit(min(self._last_speech() + _PADDING, self._now))
+            clips += self._emit(min(self._last_speech() + _PADDING, self._heard.now))
         return clips
 
-    @property
-    def _now(self) -> int:
-        """Windows known so far."""
-        return self._first + len(self._kept)
-
-    def _next_window(self, window: FloatArray) -> list[Clip]:
-        threshold = _OFF if self._speech and self._speech[-1] else _ON
-        self._speech.append(self._voice(window) >= threshold)
-        self._kept.append(window)
-
+    def _next_window(self) -> list[Clip]:
+        now = self._heard.now
         if self._clip_start is None:
-            if self._speech[-1]:
-                self._clip_start = max(self._last_end, self._now - 1 - _PADDING, 0)
+            if self._heard.is_speech(now - 1):
+                self._clip_start = max(self._last_end, now - 1 - _PADDING, 0)
             else:
-                self._forget(max(self._last_end, self._now - _PADDING))
-        elif self._now - self._last_speech() >= _LONG_PAUSE:
+                self._heard.forget(max(self._last_end, now - _PADDING))
+        elif now - self._last_speech() >= _LONG_PAUSE:
             return self._emit(self._last_speech() + _PADDING)
-        elif self._now - self._clip_start >= _LONGEST:
+        elif now - self._clip_start >= _LONGEST:
             return self._emit(self._best_cut())
         return []
 
     def _last_speech(self) -> int:
-        """One past the last window of speech in the open clip."""
-        return next(end for end in range(self._now, self._first, -1) if self._speech[end - 1 - self._first])
+        """One past the last window of speech in the open clip, which has some."""
+        end = self._heard.last_speech()
+        assert end is not None
+        return end
 
     def _emit(self, end: int) -> list[Clip]:
         """Close the open clip before window `end`; open the next one if speech is already known to follow."""
         start = self._clip_start
         assert start is not None
-        heard = sum(self._speech[start - self._first : end - self._first])
+        heard = self._heard.speech(start, end)
         # What follows a cut without a gap is the rest of something said, however short.
         clips = [self._clip(start, end)] if heard >= _LEAST_SPEECH or start == self._last_end else []
         self._last_end = end
-        following = (window for window in range(end, self._now) if self._speech[window - self._first])
-        speech = next(following, None)
+        now = self._heard.now
+        speech = next((window for window in range(end, now) if self._heard.is_speech(window)), None)
         self._clip_start = None if speech is None else max(end, speech - _PADDING)
-        self._forget(max(end, self._now - _PADDING) if self._clip_start is None else self._clip_start)
+        self._heard.forget(max(end, now - _PADDING) if self._clip_start is None else self._clip_start)
         return clips
 
     def _clip(self, start: int, end: int) -> Clip:
-        first, last = start * WINDOW, min(end * WINDOW, self._total)
-        samples = np.concatenate(self._kept[start - self._first : end - self._first])
-        return Clip(first, last, samples[: last - first])
-
-    def _forget(self, window: int) -> None:
-        """Drop what lies before `window`."""
-        count = window - self._first
-        if count > 0:
-            del self._kept[:count]
-            del self._speech[:count]
-            self._first = window
+        return Clip(start * WINDOW, min(end * WINDOW, self._heard.total), self._heard.samples(start, end))
 
     def _best_cut(self) -> int:
         """The window before which to end a clip that is as long as it may be."""
@@ -178,8 +141,9 @@ class ClipCutter:
     def _pauses(self, start: int) -> Iterator[tuple[int, int]]:
         """Stretches without speech, as (first window, one past the last), in the open clip."""
         begin = None
-        for window in range(start, self._now + 1):
-            silent = window < self._now and not self._speech[window - self._first]
+        now = self._heard.now
+        for window in range(start, now + 1):
+            silent = window < now and not self._heard.is_speech(window)
             if silent and begin is None:
                 begin = window
             elif not silent and begin is not None:
@@ -190,9 +154,8 @@ class ClipCutter:
     def _quietest(self, start: int) -> int:
         """The middle of the quietest 0.1 s in the later half of the clip, for speech without a pause."""
         low, high = start + _LONGEST // 2, start + _LONGEST
-        windows = np.stack(self._kept[low - self._first : high - self._first])
-        power = np.mean(np.square(windows, dtype=np.float64), axis=1)
-        return low + 1 + int(np.argmin(np.convolve(power, np.ones(3), mode="valid")))
+        smooth = np.convolve(self._heard.power(low, high), np.ones(3), mode="valid")
+        return low + 1 + int(np.argmin(smooth))
 
 
 def cut(blocks: Iterable[FloatArray]) -> Iterator[Clip]:

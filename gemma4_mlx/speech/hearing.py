@@ -13,9 +13,9 @@ import mlx.core as mx
 import numpy as np
 
 from gemma4_mlx.errors import InputError
+from gemma4_mlx.log_mel import SAMPLE_RATE, FloatArray
 from gemma4_mlx.model.cache import KVCache
 from gemma4_mlx.model.inputs import audio_positions
-from gemma4_mlx.speech.endpoints import SAMPLE_RATE, FloatArray
 from gemma4_mlx.speech.prompts import speech_prompt
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
+from gemma4_mlx.log_mel import SAMPLE_RATE, FloatArray
 from gemma4_mlx.speech.agreement import Agreement
-from gemma4_mlx.speech.endpoints import SAMPLE_RATE, FloatArray
 from gemma4_mlx.speech.hearing import ClipInProgress
 from gemma4_mlx.speech.scribe import Scribe
 from gemma4_mlx.speech.utterances import Closed, Opened, Sound, Step, Utterances

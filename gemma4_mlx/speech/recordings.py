@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gemma4_mlx.errors import InputError
-from gemma4_mlx.log_mel import frame_count
+from gemma4_mlx.log_mel import SAMPLE_RATE, FloatArray, frame_count
 from gemma4_mlx.processing.audio import AudioSource, audio_duration, stream_audio
 from gemma4_mlx.processing.sources import resolve_source, source_name
-from gemma4_mlx.speech.endpoints import SAMPLE_RATE, Clip, ClipCutter, FloatArray
+from gemma4_mlx.speech.endpoints import Clip, ClipCutter
 from gemma4_mlx.speech.scribe import Scribe
 
 if TYPE_CHECKING:

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gemma4_mlx.speech.endpoints import SAMPLE_RATE, WINDOW, FloatArray, silero
+from gemma4_mlx.log_mel import SAMPLE_RATE, FloatArray
+from gemma4_mlx.speech.endpoints import silero
+from gemma4_mlx.speech.heard import WINDOW, HeardWindows, windows
 
 # Kept before speech: the detector fires late, and a soft first sound is later still.
 _PRE_ROLL = 0.5
@@ -84,26 +86,20 @@ class Utterances:
             raise ValueError(f"the silence that ends an utterance is 0.1 to 10 seconds, not {silence}")
         if not 1 <= longest <= 28:
             raise ValueError(f"an utterance lasts at most 1 to 28 seconds, not {longest}")
-        self._voice = silero() if voice is None else voice
-        self._on, self._off = threshold, max(threshold - _HYSTERESIS, threshold / 2)
-        self._silence = _windows(silence)
-        self._longest = _windows(longest)
-        self._tail = min(_windows(_TAIL), self._silence)
-        self._pending = np.zeros(0, np.float32)  # less than a window
-        # The windows kept, from window `_first` of the sound on.
-        self._first = 0
-        self._kept: list[FloatArray] = []
-        self._speech: list[bool] = []
+        off = max(threshold - _HYSTERESIS, threshold / 2)
+        self._heard = HeardWindows(silero() if voice is None else voice, threshold, off)
+        self._silence = windows(silence)
+        self._longest = windows(longest)
+        self._tail = min(windows(_TAIL), self._silence)
         self._start: int | None = None  # of the open utterance
         self._handed_on = 0  # windows before this one have been handed on
         self._last_end = 0
         self._continues = False  # the open utterance began where the last one was cut
-        self._total = 0
 
     @property
     def seconds(self) -> float:
         """Of sound pushed so far."""
-        return self._total / SAMPLE_RATE
+        return self._heard.total / SAMPLE_RATE
 
     @property
     def speaking(self) -> bool:
@@ -115,53 +111,41 @@ class Utterances:
         """Seconds of speech in the open utterance."""
         if self._start is None:
             return 0.0
-        return sum(self._speech[self._start - self._first :]) * WINDOW / SAMPLE_RATE
+        return self._heard.speech(self._start, self._heard.now) * WINDOW / SAMPLE_RATE
 
     @property
     def pause(self) -> float:
         """Seconds since the last speech in the open utterance."""
-        return 0.0 if self._start is None else (self._now - self._last_speech()) * WINDOW / SAMPLE_RATE
+        return 0.0 if self._start is None else (self._heard.now - self._last_speech()) * WINDOW / SAMPLE_RATE
 
     def push(self, samples: FloatArray) -> Iterator[Step]:
         """What follows from float32 `[n]` more samples; to be taken to the end before the next push."""
-        self._total += len(samples)
-        samples = np.concatenate([self._pending, samples])
-        whole = len(samples) - len(samples) % WINDOW
-        self._pending = samples[whole:].copy()
-        for at in range(0, whole, WINDOW):
-            yield from self._next_window(samples[at : at + WINDOW].copy())
+        for _ in self._heard.push(samples):
+            yield from self._next_window()
 
     def finish(self) -> Iterator[Step]:
         """The end of the open utterance, if there is one: the sound ends here, or nobody listens any longer."""
-        if len(self._pending):
-            yield from self._next_window(np.pad(self._pending, (0, WINDOW - len(self._pending))))
-            self._pending = np.zeros(0, np.float32)
+        for _ in self._heard.push_rest():
+            yield from self._next_window()
         if self._start is not None:
-            yield from self._close(min(self._last_speech() + self._tail, self._now))
-
-    @property
-    def _now(self) -> int:
-        return self._first + len(self._kept)
+            yield from self._close(min(self._last_speech() + self._tail, self._heard.now))
 
     def _last_speech(self) -> int:
         """One past the last window of speech; the start of the open utterance if a cut left none in it."""
         assert self._start is not None
-        since = range(self._now, self._start, -1)
-        return next((end for end in since if self._speech[end - 1 - self._first]), self._start)
+        return self._heard.last_speech(self._start) or self._start
 
-    def _next_window(self, window: FloatArray) -> Iterator[Step]:
-        threshold = self._off if self._speech and self._speech[-1] else self._on
-        self._speech.append(self._voice(window) >= threshold)
-        self._kept.append(window)
+    def _next_window(self) -> Iterator[Step]:
+        now = self._heard.now
         if self._start is None:
-            if self._speech[-1]:
-                yield from self._open(max(self._last_end, self._now - 1 - _windows(_PRE_ROLL), 0))
+            if self._heard.is_speech(now - 1):
+                yield from self._open(max(self._last_end, now - 1 - windows(_PRE_ROLL), 0))
             else:
-                self._forget(max(self._last_end, self._now - _windows(_PRE_ROLL)))
+                self._heard.forget(max(self._last_end, now - windows(_PRE_ROLL)))
                 return
         yield from self._hand_on()
-        pause = self._now - self._last_speech()
-        too_long = self._now - self._open_since() >= self._longest
+        pause = now - self._last_speech()
+        too_long = now - self._open_since() >= self._longest
         if pause >= self._silence or (too_long and pause > self._tail):
             yield from self._close(self._last_speech() + self._tail)
         elif too_long:
@@ -177,46 +161,31 @@ class Utterances:
 
     def _hand_on(self) -> Iterator[Step]:
         """All that is known to belong to the open utterance: up to the tail after the last speech."""
-        end = min(self._now, self._last_speech() + self._tail)
+        end = min(self._heard.now, self._last_speech() + self._tail)
         if end > self._handed_on:
-            samples = np.concatenate(self._kept[self._handed_on - self._first : end - self._first])
-            yield Sound(samples[: self._total - self._handed_on * WINDOW])  # without what filled the last window
+            yield Sound(self._heard.samples(self._handed_on, end))
             self._handed_on = end
 
     def _close(self, end: int) -> Iterator[Step]:
-        heard = sum(self._speech[self._open_since() - self._first : end - self._first])
+        heard = self._heard.speech(self._open_since(), end)
         # After a cut any speech is the rest of something said, however short.
-        spoken = heard > 0 if self._continues else heard >= _windows(_LEAST_SPEECH)
+        spoken = heard > 0 if self._continues else heard >= windows(_LEAST_SPEECH)
         self._start, self._last_end, self._continues = None, end, False
-        self._forget(max(end, self._now - _windows(_PRE_ROLL)))
-        yield Closed(min(end * WINDOW, self._total), spoken)
+        self._heard.forget(max(end, self._heard.now - windows(_PRE_ROLL)))
+        yield Closed(min(end * WINDOW, self._heard.total), spoken)
 
     def _cut(self) -> Iterator[Step]:
         cut = self._quietest()
-        heard = any(self._speech[self._open_since() - self._first : cut - self._first])
+        heard = self._heard.speech(self._open_since(), cut) > 0
         self._last_end, self._continues = cut, True
         yield Closed(cut * WINDOW, heard)
-        self._forget(cut)
+        self._heard.forget(cut)
         yield from self._open(cut)
         yield from self._hand_on()
 
     def _quietest(self) -> int:
         """The window in the later part of the open utterance before which, and round which, it is quietest."""
         low = self._open_since() + round(self._longest * _CUT_FROM)
-        windows = np.stack(self._kept[low - 1 - self._first :])
-        power = np.mean(np.square(windows, dtype=np.float64), axis=1)
-        smooth = np.convolve(power, np.ones(_CUT_SMOOTHING), mode="valid")
+        smooth = np.convolve(self._heard.power(low - 1, self._heard.now), np.ones(_CUT_SMOOTHING), mode="valid")
         # The latest of equals: the longer the clip, the more the model has to go by.
         return low + len(smooth) - 1 - int(np.argmin(smooth[::-1]))
-
-    def _forget(self, window: int) -> None:
-        """Drop what lies before `window`."""
-        count = window - self._first
-        if count > 0:
-            del self._kept[:count]
-            del self._speech[:count]
-            self._first = window
-
-
-def _windows(seconds: float) -> int:
-    return round(seconds * SAMPLE_RATE / WINDOW)
