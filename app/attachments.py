@@ -14,6 +14,8 @@ from typing import Literal
 
 Kind = Literal["image", "audio"]
 
+IMAGE_TOKENS = 280  # soft tokens of a picture, as the processor has it when nobody says
+
 KINDS: dict[str, Kind] = dict.fromkeys((".png", ".jpg", ".jpeg", ".webp", ".heic", ".heif", ".gif", ".bmp"), "image")
 KINDS |= dict.fromkeys((".tif", ".tiff"), "image")
 KINDS |= dict.fromkeys((".wav", ".flac", ".mp3", ".m4a", ".ogg", ".opus", ".aac", ".aiff", ".aif", ".caf"), "audio")
@@ -53,9 +55,11 @@ def open_attachment(source: str, kind: Kind) -> Attachment:
     """
     name = source.rstrip("/").rpartition("/")[2]
     if kind == "image":
-        from gemma4_mlx.processing.images import load_image
+        from gemma4_mlx.processing.images import load_image, token_grid
+        from gemma4_mlx.processing.sources import source_name
 
         picture = load_image(source)
+        token_grid(picture.height, picture.width, IMAGE_TOKENS, source_name(source, "picture"))  # refused by its name
         return Attachment(kind, name, f"{picture.width}×{picture.height}", picture)
     from gemma4_mlx.log_mel import SAMPLE_RATE
     from gemma4_mlx.processing.audio import load_audio

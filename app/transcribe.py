@@ -127,7 +127,7 @@ def _listen(
         if segment is not None:
             heard.append(segment)
             if unfinished is not None:
-                unfinished.add(segment)
+                _remember(unfinished, segment, file)
 
     try:
         with progress:
@@ -141,8 +141,11 @@ def _listen(
         if heard:
             text = " ".join(segment.text for segment in heard)
             translation = " ".join(segment.translation or "" for segment in heard) if translate_to else None
-            keep(Transcription(text, tuple(heard), language, heard[-1].end, translation))
             note(f"note: {file}: only the first {clock(heard[-1].end)} were transcribed")
+            try:
+                keep(Transcription(text, tuple(heard), language, heard[-1].end, translation))
+            except InputError as error:  # said, but not in place of what ended the run
+                note(f"error: {one_line(error)}")
         raise
     if unfinished is not None:
         unfinished.forget()  # what cannot be written to its file goes to stdout
@@ -151,6 +154,13 @@ def _listen(
         note(f"note: {file}: no speech in it")
     if doubtful := [clock(segment.start) for segment in result.segments if segment.doubtful]:
         note(f"note: {file}: the model may have made up what it wrote at {', '.join(doubtful)}")
+
+
+def _remember(unfinished: UnfinishedTranscript, segment: Segment, file: str) -> None:
+    try:
+        unfinished.add(segment)
+    except OSError as error:
+        note(f"note: {file}: an interrupted run could not be gone on with ({one_line(error)}): make room on the disk")
 
 
 def _keep(file: str, format: Format, target: Path | None, result: Transcription) -> None:
@@ -168,7 +178,9 @@ def _keep(file: str, format: Format, target: Path | None, result: Transcription)
         write_whole(target, rendered)
     except OSError as error:
         sys.stdout.write(rendered)
-        raise InputError(f"{target}: {error.strerror}; its text went to stdout instead") from error
+        raise InputError(
+            f"{target}: {error.strerror}; its text went to stdout instead: make room, or name another folder"
+        ) from error
 
 
 def render(file: str, result: Transcription, format: Format) -> str:

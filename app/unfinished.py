@@ -25,13 +25,11 @@ class UnfinishedTranscript:
     def __init__(self, target: Path, about: Mapping[str, object]) -> None:
         self._path = target.with_name(f".{target.name}.unfinished")
         self._about = dict(about)
+        self._lines: list[str] = []  # to be written before the next segment
+        self._gave_up = False
 
     def segments(self) -> list[Segment]:
-        """Those of an earlier run that was about the same; what is left of any other is dropped.
-
-        Raises:
-            OSError: the folder cannot be written to.
-        """
+        """Those of an earlier run that was about the same; what is left of any other is dropped."""
         from gemma4_mlx.speech import Segment
 
         found: list[Segment] = []
@@ -41,14 +39,29 @@ class UnfinishedTranscript:
                 found = [Segment(**line) for line in lines]
         except (FileNotFoundError, ValueError, TypeError):
             pass  # none, or not one of ours
-        kept = [json_line(self._about), *(json_line(asdict(segment)) for segment in found)]
-        self._path.write_text("".join(kept), encoding="utf-8")
+        # Before the first segment there is nothing to keep, and no file: a full disk is met with something in hand.
+        self._lines = [json_line(self._about), *(json_line(asdict(segment)) for segment in found)]
         return found
 
     def add(self, segment: Segment) -> None:
-        """One more; on disk when this returns."""
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json_line(asdict(segment)))
+        """One more; on disk when this returns.
+
+        Raises:
+            OSError: it cannot be written. Nothing is left on disk, and nothing more is written: the recording can
+                still be finished, only not be gone on with.
+        """
+        if self._gave_up:
+            return
+        # The first time all of it, in place of what half a crash or another recording left; then line by line.
+        mode, text = ("a", "") if not self._lines else ("w", "".join(self._lines))
+        try:
+            with self._path.open(mode, encoding="utf-8") as file:
+                file.write(text + json_line(asdict(segment)))
+        except OSError:
+            self._gave_up = True
+            self.forget()
+            raise
+        self._lines = []
 
     def forget(self) -> None:
         """The recording is finished."""

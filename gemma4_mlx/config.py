@@ -263,9 +263,9 @@ class AudioConfig:
     def check_window(self) -> None:
         """Raise `ValueError` for a window the relative positions of the checkpoint do not reach."""
         # The sinusoids reach back attention_context_left - 1 tokens; beyond that the reference has no position.
-        if not 1 <= self.attention_window <= self.attention_context_left:
+        if not _is_count(self.attention_window) or self.attention_window > self.attention_context_left:
             longest = self.attention_context_left
-            raise ValueError(f"audio_window must be 1 to {longest} for this checkpoint, not {self.attention_window}")
+            raise ValueError(f"audio_window must be 1 to {longest} for this checkpoint, not {self.attention_window!r}")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -61,9 +62,18 @@ def environment(model: Path | None = None) -> dict[str, str]:
 
 
 def run(
-    *arguments: str | Path, stdin: str | bytes | None = None, model: Path | None = None, cwd: Path | None = None
+    *arguments: str | Path,
+    stdin: str | bytes | None = None,
+    model: Path | None = None,
+    cwd: Path | None = None,
+    largest_file: int | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end. Without `stdin` it has none."""
+    """Run the command to its end. Without `stdin` it has none; no file can grow beyond `largest_file` bytes."""
+
+    def limit() -> None:
+        if largest_file is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+
     finished = subprocess.run(
         [*COMMAND, *map(str, arguments)],
         env=environment(model),
@@ -71,6 +81,7 @@ def run(
         timeout=120,
         check=False,
         capture_output=True,
+        preexec_fn=limit,
         **({"stdin": subprocess.DEVNULL} if stdin is None else {"input": _bytes(stdin)}),
     )
     return subprocess.CompletedProcess(

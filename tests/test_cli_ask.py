@@ -78,7 +78,7 @@ def test_instructions_come_before_the_question():
         (["-i", "."], "is a folder"),
         (["-i", "text.jpg"], "text.jpg is not a picture"),
         (["-i", "broken.png"], "broken.png"),
-        (["-i", "narrow.png"], "too narrow"),
+        (["-i", "narrow.png"], "narrow.png is too narrow"),
         (["-a", "none.wav"], "none.wav does not exist"),
         (["-a", "empty.wav"], "empty.wav is empty"),
         (["-a", "text.wav"], "text.wav"),

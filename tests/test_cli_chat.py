@@ -184,7 +184,9 @@ class Terminal:
 def terminal(request: pytest.FixtureRequest) -> Iterator[Terminal]:
     if shutil.which("tmux") is None:
         pytest.skip("tmux is not installed")
-    with contextlib.closing(Terminal(*getattr(request, "param", ["--max-tokens", "6"]))) as terminal:
+    with contextlib.closing(
+        Terminal(*getattr(request, "param", ["--max-tokens", "6", "--temperature", "0"]))
+    ) as terminal:
         yield terminal
 
 

@@ -86,3 +86,9 @@ def test_a_model_that_is_not_there_is_one_line_and_exit_code_1(name):
 
 def test_debug_shows_pythons_traceback():
     assert "Traceback" in run("ask", "hi", "--model", "no model", "--debug").stderr
+
+
+@pytest.mark.parametrize("name", ["", "  "])
+def test_an_empty_option_is_told_and_not_taken_for_none(config, name):
+    with pytest.raises(Gemma4Error, match="--model is empty"):
+        choose_model(name, {}, config, 64 * GB)

@@ -190,3 +190,24 @@ def test_a_model_without_ears_or_a_file_without_sound_is_one_line(file):
     assert finished.returncode == 1
     assert finished.stdout == ""
     assert only_line(finished.stderr).startswith("error: ")
+
+
+@pytest.mark.parametrize("limit", [0, 100, 300])
+def test_a_full_disk_leaves_nothing_behind_and_the_text_on_stdout(tmp_path, limit):
+    finished = transcribe(SPEECH, "--format", "json", "--output-dir", tmp_path, largest_file=limit)
+    assert finished.returncode == 1
+    assert json.loads(only_line(finished.stdout))["segments"]
+    *_, last = finished.stderr.splitlines()
+    assert f"{tmp_path}/speech.json: File too large" in last
+    assert "make room" in last
+    assert "Traceback" not in finished.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_kept_is_given_up_and_the_recording_goes_on(tmp_path):
+    unfinished = UnfinishedTranscript(tmp_path / "gone" / "a.txt", {"file": "a"})
+    assert unfinished.segments() == []
+    with pytest.raises(FileNotFoundError):
+        unfinished.add(Segment(0.0, 1.0, "one", None))
+    unfinished.add(Segment(1.0, 2.0, "two", None))
+    unfinished.forget()

@@ -263,3 +263,23 @@ def test_an_error_in_the_middle_leaves_a_cache_that_continues_exactly(model, mon
             tokens.extend(generate_tokens(model, prompt, max_tokens=10, cache=cache))
     assert len(tokens) == 2
     assert_cache_continues(model, cache, prompt, tokens, uninterrupted)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("max_tokens", 2.5),
+        ("max_tokens", "3"),
+        ("max_tokens", None),
+        ("max_tokens", True),
+        ("seed", 1.5),
+        ("seed", "a"),
+        ("temperature", "a"),
+        ("top_p", "a"),
+        ("top_k", 2.5),
+    ],
+)
+def test_an_argument_of_another_type_is_a_value_error_with_its_name(model, argument, value):
+    with pytest.raises(ValueError, match=f"^{argument} must be") as error:
+        generate_tokens(model, [30, 31], **{"max_tokens": 3, argument: value})
+    assert "\n" not in str(error.value)

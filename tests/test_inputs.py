@@ -87,3 +87,18 @@ def test_a_placeholder_the_model_wrote_itself_is_read_as_the_reference_reads_it(
     with torch.no_grad():
         theirs = checkpoint.reference(input_ids=torch.tensor(ids)).logits.numpy()
     assert np.abs(np.array(checkpoint.model(mx.array(ids))) - theirs).max() < 1e-3 * theirs.std()
+
+
+@pytest.mark.parametrize("ids", [[[5, 99_999]], [[-600, 5]], [[5, 512]]])
+def test_ids_outside_the_vocabulary_are_an_error_and_not_the_end_of_the_process(ids: list[list[int]]) -> None:
+    model = pair("e2b").model
+    cache = model.make_cache()
+    for inputs in (mx.array(ids), np.array(ids), ModelInputs(mx.array(ids))):
+        with pytest.raises(ValueError, match="token ids lie between 0 and 511"):
+            model(inputs, cache=cache)
+    assert cache[0].offset == 0
+
+
+def test_a_numpy_array_of_ids_is_as_good_as_an_mlx_one() -> None:
+    model = pair("e2b").model
+    assert mx.array_equal(model(np.array([[30, 40, 50]])), model(mx.array([[30, 40, 50]])))

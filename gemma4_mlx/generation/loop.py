@@ -65,11 +65,13 @@ def generate_tokens(
 
     Raises:
         ValueError: an empty prompt, ids of another shape or outside the vocabulary, max_tokens below 1, a sampling
-            setting out of its range. At the call, not at the first token.
+            setting out of its range or of another type. At the call, not at the first token.
         ContextLengthError: the prompt is longer than the context. At the call as well.
     """
-    if max_tokens < 1:
-        raise ValueError(f"max_tokens must be at least 1, not {max_tokens}")
+    if not _is_int(max_tokens) or max_tokens < 1:
+        raise ValueError(f"max_tokens must be a whole number of at least 1, not {max_tokens!r}")
+    if seed is not None and not _is_int(seed):
+        raise ValueError(f"seed must be a whole number or None, not {seed!r}")
     inputs = _as_inputs(inputs_or_ids, model.config.text.vocab_size)
     sampler = make_sampler(temperature, top_p, top_k)
     if cache is None:
@@ -86,6 +88,10 @@ def generate_tokens(
     if constraint is not None:
         return _run_constrained(model, inputs, cache, sampler, seed, limit, ends, constraint)
     return _run(model, inputs, cache, sampler, seed, limit, ends)
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def _as_inputs(inputs_or_ids: Prompt, vocab_size: int) -> ModelInputs:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import cache, partial
+from numbers import Integral, Real
 
 import mlx.core as mx
 
@@ -21,13 +22,13 @@ _GROUP = 256
 
 
 def check_sampling(temperature: float, top_p: float | None, top_k: int | None) -> None:
-    """Raises ValueError for a temperature below 0, a top_p outside (0, 1], a top_k below 0, and for NaN."""
-    if not (temperature >= 0 and math.isfinite(temperature)):
-        raise ValueError(f"temperature must be 0 or more, not {temperature}")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"top_p must be above 0 and at most 1, not {top_p}")
-    if top_k is not None and top_k < 0:
-        raise ValueError(f"top_k must be 0 (off) or more, not {top_k}")
+    """Raises ValueError for a temperature below 0, a top_p outside (0, 1], a top_k below 0, NaN, and other types."""
+    if not (isinstance(temperature, Real) and temperature >= 0 and math.isfinite(temperature)):
+        raise ValueError(f"temperature must be 0 or more, not {temperature!r}")
+    if top_p is not None and not (isinstance(top_p, Real) and 0 < top_p <= 1):
+        raise ValueError(f"top_p must be above 0 and at most 1, not {top_p!r}")
+    if top_k is not None and not (isinstance(top_k, Integral) and top_k >= 0):
+        raise ValueError(f"top_k must be 0 (off) or more, a whole number, not {top_k!r}")
 
 
 def make_sampler(temperature: float, top_p: float | None = None, top_k: int | None = None) -> Sampler:

@@ -16,9 +16,9 @@ from . import images, video
 from .audio import load_audio
 from .chat import ChatTemplate
 from .messages import MEDIA, Medium, Messages, plain_tools, read_messages
-from .settings import read_settings
+from .settings import read_generation_config, read_settings
 from .sources import source_name
-from .tokenizer import Tokenizer, read_json
+from .tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     import mlx.core as mx
@@ -61,7 +61,7 @@ class Processor:
             CheckpointError: a file is missing, damaged, or does not fit the model; the file is named.
         """
         folder = Path(folder)
-        generation_config = read_json(folder / "generation_config.json")
+        generation_config = read_generation_config(folder)
         tokenizer = Tokenizer.from_folder(folder, generation_config.get("eos_token_id"))
         tokenizer.check(config)
         settings = read_settings(folder)

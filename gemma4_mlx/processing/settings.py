@@ -1,4 +1,4 @@
-"""What processor_config.json may choose, and a check of what it may not.
+"""What processor_config.json and generation_config.json may choose, and a check of what they may not.
 
 The number and size of a video's frames are choices and are honoured. Everything else follows from how Gemma 4 was
 trained: a file that says otherwise is refused, and a missing one means what all published checkpoints say. Image tokens
@@ -8,7 +8,7 @@ are the caller's choice, per call.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,41 @@ def read_settings(folder: Path) -> Settings:
     if tokens not in images.IMAGE_TOKENS:
         raise CheckpointError(f"{path}: video_processor.max_soft_tokens is {tokens!r}, must be {images.IMAGE_TOKENS}")
     return Settings(frames, tokens)
+
+
+def read_generation_config(folder: Path) -> dict[str, Any]:
+    """generation_config.json, {} if the folder has none; what generation reads from it is of the right kind.
+
+    Raises:
+        CheckpointError: the file is damaged, or a value cannot be used; the key is named.
+    """
+    path = folder / "generation_config.json"
+    config = read_json(path)
+    for key, (fits, expected) in _GENERATION.items():
+        value = config.get(key)
+        if value is not None and not fits(value):
+            raise CheckpointError(f"{path}: {key} is {value!r}, must be {expected}")
+    return config
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+_GENERATION: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "temperature": (lambda v: _is_number(v) and v >= 0, "0 or more"),
+    "top_p": (lambda v: _is_number(v) and 0 < v <= 1, "above 0 and at most 1"),
+    "top_k": (_is_id, "0 or more"),
+    "do_sample": (lambda v: isinstance(v, bool), "true or false"),
+    "eos_token_id": (
+        lambda v: _is_id(v) or (isinstance(v, list) and all(map(_is_id, v))),
+        "a token id or a list of them",
+    ),
+}
 
 
 def _same(value: Any, expected: Any) -> bool:
