@@ -2,6 +2,9 @@
 
 One layer, in order: attention (sliding or full), MLP (with experts beside it in the 26B-A4B), the per-layer-embedding
 gate (E2B, E4B), and a scalar. Every sub-block is normalised before and after and added to the residual.
+
+Shapes are written `[B, L, …]`. One token a sequence may also come without L, `[B, …]`: MLX flattens and unflattens the
+batch around every product of a matrix and more than two dimensions, which is a sixth of all that decoding launches.
 """
 
 from __future__ import annotations
@@ -30,19 +33,16 @@ class RotaryEmbedding:
     def __init__(self, config: TextConfig, layer: int):
         rope = config.sliding_rope if config.is_sliding(layer) else config.full_rope
         self.dims = config.layer_head_dim(layer)
-        self.base: float | None = rope.theta
-        self.wavelengths: mx.array | None = None
         rotated = int(rope.rotated_fraction * self.dims // 2)
-        if rotated < self.dims // 2:
-            exponents = np.arange(0, 2 * rotated, 2, dtype=np.float32) / self.dims
-            still = np.full(self.dims // 2 - rotated, np.inf, dtype=np.float32)
-            self.base = None
-            self.wavelengths = mx.array(np.concatenate([np.float32(rope.theta) ** exponents, still]))
+        exponents = np.arange(0, 2 * rotated, 2, dtype=np.float32) / self.dims
+        still = np.full(self.dims // 2 - rotated, np.inf, dtype=np.float32)
+        # Given rather than left to `base`, so that MLX's CPU backend does not work them out at every call.
+        self.wavelengths = mx.array(np.concatenate([np.float32(rope.theta) ** exponents, still]))
 
     def __call__(self, x: mx.array, offset: int) -> mx.array:
         """`x` `[B, heads, L, head_dim]`; its first token stands at position `offset`."""
         return mx.fast.rope(
-            x, self.dims, traditional=False, base=self.base, scale=1.0, offset=offset, freqs=self.wavelengths
+            x, self.dims, traditional=False, base=None, scale=1.0, offset=offset, freqs=self.wavelengths
         )
 
 
@@ -82,24 +82,20 @@ class Attention(nn.Module):
 
         `keys_values` are what `add_to_cache` returned: this layer's, or for a KV-shared layer its source's.
         """
-        batch, length, _ = x.shape
         queries = self._rope(self._by_head(self.q_proj(x), self.q_norm), offset)
         if isinstance(keys_values, PackedKeysValues):
             out = keys_values.attend(queries, mask)
         else:
             out = mx.fast.scaled_dot_product_attention(queries, *keys_values, scale=1.0, mask=mask)
-        if length > 1:
+        if x.ndim == 3:
             out = out.transpose(0, 2, 1, 3)
-        return self.o_proj(out.reshape(batch, length, -1))
+        return self.o_proj(out.reshape(*x.shape[:-1], -1))
 
     def _by_head(self, projected: mx.array, norm: Callable[[mx.array], mx.array]) -> mx.array:
         """`[B, L, heads * head_dim]` → `[B, heads, L, head_dim]`, every head normalised."""
-        batch, length, width = projected.shape
-        heads = width // self._head_dim
-        if length == 1:
-            # The same bytes in either order: decoding, thousands of short operations, is spared a hundred transposes.
-            return norm(projected.reshape(batch, heads, 1, self._head_dim))
-        return norm(projected.reshape(batch, length, heads, self._head_dim)).transpose(0, 2, 1, 3)
+        if projected.ndim == 2:
+            return norm(projected.reshape(len(projected), -1, 1, self._head_dim))
+        return norm(projected.reshape(*projected.shape[:2], -1, self._head_dim)).transpose(0, 2, 1, 3)
 
 
 class DecoderLayer(nn.Module):
@@ -213,10 +209,10 @@ class Decoder(nn.Module):
             return None
         config = self._config
         dim = config.hidden_size_per_layer_input
-        shape = (*embeddings.shape[:2], config.num_hidden_layers, dim)
+        shape = (*embeddings.shape[:-1], config.num_hidden_layers, dim)
         projected = (self.per_layer_model_projection(embeddings) * config.hidden_size**-0.5).reshape(shape)
         combined = (self.per_layer_projection_norm(projected) + rows.reshape(shape) * dim**0.5) * 2**-0.5
-        return [part.squeeze(2) for part in mx.split(combined, config.num_hidden_layers, axis=2)]
+        return [part.squeeze(-2) for part in mx.split(combined, config.num_hidden_layers, axis=-2)]
 
     def __call__(
         self,
@@ -238,10 +234,11 @@ class Decoder(nn.Module):
                 (20 of E2B's 35), only the last position has to run.
 
         Returns:
-            Normalised hidden states `[B, L, hidden]`, or `[B, 1, hidden]`.
+            Normalised hidden states `[B, L, hidden]`, with `last_only` `[B, 1, hidden]`.
         """
         config = self._config
-        x, offset, length = embeddings, cache[0].offset, embeddings.shape[1]
+        x, offset = embeddings, cache[0].offset
+        length = x.shape[1] if x.ndim == 3 else 1
         masks = self._masks(length, cache, image_blocks)
         latest: dict[str, KeysValues] = {}  # by kind of layer; KV-shared layers read what the last of their kind left
         for i, layer in enumerate(self.layers):

@@ -93,12 +93,12 @@ class DecodeStep:
             if (capacity, ring_is_full) not in masks:
                 masks[capacity, ring_is_full] = None if ring_is_full else mx.arange(capacity) <= offset
             cache.append(_SlotCache(kind, tuple(layer_buffers), offset, masks[capacity, ring_is_full]))
-        ids = model.placeholders_as_pad(ids)
+        ids = model.placeholders_as_pad(ids[:, 0])  # from here on nothing has a length
         embeddings = decoder.embed(ids)
         if rows is None:
             rows = decoder.per_layer_rows(ids)
         hidden = decoder(embeddings, decoder.per_layer_inputs(rows, embeddings), cache)
-        return decoder.logits(hidden), [layer_cache.buffers for layer_cache in cache]
+        return decoder.logits(hidden)[:, None], [layer_cache.buffers for layer_cache in cache]
 
 
 # What of a layer's cache shapes the graph: its window (None: full attention), whether its ring is full and so needs no
