@@ -1,17 +1,17 @@
 """What each quantization recipe costs in quality, and what each of its exceptions buys.
 
-    python bench/recipes.py                              # random checkpoints: E2B's depth, and a mixture of experts
-    python bench/recipes.py --model demo --text FILE     # a trained one, on text
+    python bench/recipes.py
 
-Every recipe is converted with `convert` and its logits are compared with the unquantized checkpoint's, both computed in
-float32, so that what is measured is the weights: mean KL divergence in nats, and how often the likeliest token is the
-same. Variants change one rule of a recipe. On random weights only the order of the numbers means something: there are
-no outliers, and nothing is said.
+Measured on the built-in model, which has learnt something, and on random checkpoints, which have E2B's depth and a
+mixture of experts. Every recipe is converted with `convert` and its logits are compared with the unquantized
+checkpoint's, both computed in float32, so that what is measured is the weights: mean KL divergence in nats, and how
+often the likeliest token is the same. Variants change one rule of a recipe. On random weights only the order of the
+numbers means something: there are no outliers, and nothing is said. The built-in model reads its own answers;
+`python -m tools.demo_model.quantized` measures what the recipes do to the words it hears.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import tempfile
 from collections.abc import Iterator
@@ -22,13 +22,22 @@ import mlx.core as mx
 import numpy as np
 from random_checkpoint import e2b_like, write_random_checkpoint
 
+import gemma4_mlx as g4
 from gemma4_mlx.checkpoint import load_model, read_config, resolve
 from gemma4_mlx.checkpoint.convert import convert, plan
 from gemma4_mlx.checkpoint.recipes import AFFINE_4, AFFINE_8, KEPT, RECIPES, Recipe, Rule
 from gemma4_mlx.model import Gemma4
-from gemma4_mlx.processing import Processor
 
 PROMPTS, PROMPT_TOKENS = 2, 64
+
+QUESTIONS = (
+    "Which sizes of Gemma 4 are there?",
+    "Does my data leave this Mac?",
+    "How do I transcribe a recording?",
+    "How do I attach a picture?",
+    "What is quantization?",
+    "Who are you?",
+)
 
 _LAYERS = "language_model.layers.*"
 TABLE, EMBEDDINGS = "language_model.embed_tokens_per_layer", "language_model.embed_tokens"
@@ -91,7 +100,7 @@ def write_sensible(folder: Path, raw_config: dict[str, Any]) -> None:
 def recipes() -> Iterator[Recipe]:
     yield from RECIPES.values()
     for name, (base, modules, packing) in VARIANTS.items():
-        rules = (*(Rule(module, packing) for module in modules), *RECIPES[base].rules)
+        rules = (*(Rule(module, packing, keep_indivisible=True) for module in modules), *RECIPES[base].rules)
         yield dataclasses.replace(RECIPES[base], name=name, rules=rules)
 
 
@@ -124,24 +133,26 @@ def measure(name: str, source: Path, prompts: list[list[int]]) -> None:
         print(f"  {recipe.name:34}{bits:12.2f}{divergence:11.5f}{same:12.1%}", flush=True)
 
 
+def built_in() -> tuple[Path, list[list[int]]]:
+    """The built-in model's folder, and questions with the answers it gives, as ids."""
+    folder = resolve("demo")
+    model, processor = g4.load(folder, dtype="float32")
+    prompts = []
+    for question in QUESTIONS:
+        answer = g4.generate(model, processor, question, temperature=0, max_tokens=100)
+        prompts.append([*np.array(processor(question).input_ids)[0].tolist(), *answer.tokens])
+    return folder, prompts
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", help="a checkpoint to measure instead of random ones")
-    parser.add_argument("--text", type=Path, help="what --model reads")
-    arguments = parser.parse_args()
-    if arguments.model:
-        folder = resolve(arguments.model)
-        tokenizer = Processor.from_folder(folder, read_config(folder)).tokenizer
-        ids = tokenizer.encode(arguments.text.read_text(encoding="utf-8"))
-        prompts = [[2, *ids[i : i + PROMPT_TOKENS]] for i in range(0, len(ids) - 1, PROMPT_TOKENS)][:PROMPTS]
-        measure(arguments.model, folder, prompts)
-        return
+    folder, prompts = built_in()
+    measure("the built-in model", folder, prompts)
     rng = np.random.default_rng(0)
     for name, raw_config in {"E2B's depth": e2b_like(256, 512, 4096), "mixture of experts": moe_like()}.items():
-        with tempfile.TemporaryDirectory() as folder:
-            write_sensible(Path(folder), raw_config)
-            prompts = rng.integers(10, raw_config["vocab_size"], (PROMPTS, PROMPT_TOKENS)).tolist()
-            measure(name, Path(folder), prompts)
+        with tempfile.TemporaryDirectory() as scratch:
+            write_sensible(Path(scratch), raw_config)
+            random_ids = rng.integers(10, raw_config["vocab_size"], (PROMPTS, PROMPT_TOKENS)).tolist()
+            measure(name, Path(scratch), random_ids)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         HubError,
         InputError,
     )
-    from .generation import generate, generate_tokens, stream_generate
+    from .generation import ConversationCache, generate, generate_tokens, stream_generate
     from .loading import load
     from .model import Gemma4, ModelInputs
     from .processing import Processor
@@ -38,6 +38,7 @@ _HOME_OF = {
     "ModelInputs": "model",
     "Processor": "processing",
     "convert": "checkpoint.convert",
+    "ConversationCache": "generation",
     "generate": "generation",
     "generate_tokens": "generation",
     "stream_generate": "generation",
@@ -50,6 +51,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "ContextLengthError",
+    "ConversationCache",
     "Gemma4",
     "Gemma4Error",
     "HubError",

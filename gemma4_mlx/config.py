@@ -19,6 +19,9 @@ FULL = "full_attention"
 
 LayerType = Literal["sliding_attention", "full_attention"]
 
+#: What `model_type` in a config.json can say; the second is a decoder alone.
+MODEL_TYPES = ("gemma4", "gemma4_text")
+
 # Keys of which a checkpoint may hold only the value this code implements; anything else would run and be wrong.
 _FIXED_TEXT = {"hidden_activation": "gelu_pytorch_tanh", "attention_bias": False, "tie_word_embeddings": True}
 _FIXED_VISION = {"hidden_activation": "gelu_pytorch_tanh"}
@@ -301,7 +304,7 @@ class Config:
             ConfigError: the config is of another model, or holds a value no Gemma 4 can have; the key is named.
         """
         model_type = raw.get("model_type")
-        if model_type not in ("gemma4", "gemma4_text"):
+        if model_type not in MODEL_TYPES:
             raise ConfigError(f"config.json: model_type is {model_type!r}, not 'gemma4': choose a Gemma 4 checkpoint")
         if model_type == "gemma4_text":
             raw = {**raw, "text_config": raw}

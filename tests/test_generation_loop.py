@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import linecache
+import os
+import shutil
 import signal
-import sys
 import time
 from contextlib import suppress
 from itertools import islice
@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 import torch
 
+import gemma4_mlx as g4
 from checkpoints import VARIANTS
+from ctrl_c import CtrlC
 from gemma4_mlx.errors import ContextLengthError
 from gemma4_mlx.generation import generate_tokens
 from gemma4_mlx.generation import loop as loop_module
@@ -161,37 +163,6 @@ def assert_cache_continues(model, cache, prompt, tokens, uninterrupted):
     assert rest == uninterrupted[len(tokens) + 1 : len(tokens) + 4]
 
 
-class CtrlC:
-    """SIGINT to this process just before the n-th line of the package's own code.
-
-    One line is left out: `yield token`. Between the line before it and the hand-over Python does not look for signals,
-    so no Ctrl-C can fall there, only a tracer could.
-    """
-
-    def __init__(self, at: int, only_in: tuple[str, ...]) -> None:
-        self.at = at
-        self.lines = 0
-        self.only_in = only_in
-
-    def __enter__(self):
-        self.before = sys.gettrace()
-        sys.settrace(self._on_call)
-        return self
-
-    def __exit__(self, *_):
-        sys.settrace(self.before)
-
-    def _on_call(self, frame, event, arg):
-        return self._on_line if frame.f_code.co_filename.endswith(self.only_in) else None
-
-    def _on_line(self, frame, event, arg):
-        if event == "line" and linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip() != "yield token":
-            self.lines += 1
-            if self.lines == self.at:
-                signal.raise_signal(signal.SIGINT)
-        return self._on_line
-
-
 # Everywhere in the loop itself and in what guards the cache; here and there in the model.
 LOOP_AND_GUARD = ("generation/loop.py", "generation/sampling.py", "contextlib.py")
 EVERYWHERE = (*LOOP_AND_GUARD, "model/cache.py", "model/decoder.py", "model/gemma4.py", "model/layers.py")
@@ -247,21 +218,38 @@ def test_ctrl_c_at_any_time_leaves_a_cache_that_continues_exactly(model):
 def test_an_error_in_the_middle_leaves_a_cache_that_continues_exactly(model, monkeypatch):
     prompt = prompt_of(40)
     uninterrupted = list(generate_tokens(model, prompt, max_tokens=10))
-    step, calls = DecodeStep.__call__, []
+    step, calls = DecodeStep.ahead, []
 
     def failing(self, ids, cache):
-        logits = step(self, ids, cache)  # the cache holds the token by now
+        result = step(self, ids, cache)  # the cache holds the token by now
         calls.append(ids)
         if len(calls) == 3:
             raise MemoryError
-        return logits
+        return result
 
     cache, tokens = model.make_cache(), []
     with monkeypatch.context() as patch:
-        patch.setattr(DecodeStep, "__call__", failing)
+        patch.setattr(DecodeStep, "ahead", failing)
         with pytest.raises(MemoryError):
             tokens.extend(generate_tokens(model, prompt, max_tokens=10, cache=cache))
     assert len(tokens) == 2
+    assert_cache_continues(model, cache, prompt, tokens, uninterrupted)
+
+
+def test_a_table_that_changes_in_the_middle_leaves_a_cache_that_continues_exactly(tmp_path):
+    folder = shutil.copytree(lively("e2b").folder, tmp_path / "changing")
+    model, _ = g4.load(folder, per_layer="disk", dtype="float32")
+    prompt = prompt_of(40)
+    uninterrupted = list(generate_tokens(model, prompt, max_tokens=10))
+    cache, tokens = model.make_cache(), []
+    [weights] = folder.glob("*.safetensors")
+    stat = weights.stat()
+    going_on = generate_tokens(model, prompt, max_tokens=10, cache=cache)
+    tokens.extend(islice(going_on, 3))
+    os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns + 10**9))
+    with pytest.raises(g4.Gemma4Error, match="was changed while in use"):
+        tokens.extend(going_on)
+    os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert_cache_continues(model, cache, prompt, tokens, uninterrupted)
 
 

@@ -8,6 +8,7 @@ file that is removed can still be read until the model goes.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import mlx.core as mx
 import numpy as np
@@ -44,18 +45,26 @@ class _RowFile:
         stat = os.fstat(self._descriptor)
         return stat.st_size, stat.st_mtime_ns
 
-    def _offset(self, row: int) -> int:
-        return self._header.offset + row * self._row_bytes
+    def blank(self, count: int) -> tuple[mx.array, np.ndarray]:
+        """Room for `count` rows, and the same memory as a NumPy array, for `read` to write into.
 
-    def __call__(self, rows: np.ndarray) -> mx.array:
+        MLX documents that what is written through a NumPy view is seen by the array ("Conversion to NumPy").
+        """
+        room = mx.array(np.zeros((count, self._columns), self._numpy))
+        memory = np.array(room, copy=False)
+        return (room if room.dtype == self._mlx else room.view(self._mlx)), memory
+
+    def read(self, rows: np.ndarray, memory: np.ndarray) -> None:
+        """Read `rows` int `[n]` into `memory` `[n, columns]`.
+
+        Raises:
+            CheckpointError: the file is not what it was.
+        """
         if self._current_version() != self._version:
             raise CheckpointError(f"{self._header.file} was changed while in use: load the model again")
-        pieces = [os.pread(self._descriptor, self._row_bytes, self._offset(row)) for row in rows.tolist()]
-        if any(len(piece) != self._row_bytes for piece in pieces):
-            raise CheckpointError(f"{self._header.file} became shorter while in use: download it again")
-        buffer = np.frombuffer(b"".join(pieces), dtype=self._numpy).reshape(len(rows), self._columns)
-        array = mx.array(buffer)
-        return array if array.dtype == self._mlx else array.view(self._mlx)
+        for row, place in zip(rows.tolist(), memory, strict=True):
+            if os.preadv(self._descriptor, [place], self._header.offset + row * self._row_bytes) != self._row_bytes:
+                raise CheckpointError(f"{self._header.file} became shorter while in use: download it again")
 
 
 class PerLayerTable:
@@ -86,11 +95,28 @@ class PerLayerTable:
         """Int `[B, L]` → `[B, L, layers * per_layer_dim]`, to the bit what the table in memory gives."""
         # Repeated ids (a prompt's commas, a batch) are read once.
         rows, place = np.unique(np.array(ids), return_inverse=True)
-        found = self._weight(rows)
-        if self._scales is not None:
+        found, read = self.rows_to_come(len(rows))
+        read(rows)
+        return found[mx.array(place.reshape(ids.shape))]
+
+    def rows_to_come(self, count: int) -> tuple[mx.array, Callable[[np.ndarray], None]]:
+        """Rows that a graph can be built with before anybody knows which ones they are.
+
+        Returns:
+            `[count, layers * per_layer_dim]`, and what must be called with their ids, int `[count]`, before the rows
+            or anything made of them is evaluated.
+        """
+        rooms = [(file, *file.blank(count)) for file in (self._weight, self._scales, self._biases) if file is not None]
+        found, *scales_and_biases = [room for _, room, _ in rooms]
+        if scales_and_biases:
             assert self._packing is not None
-            scales, biases = self._scales(rows), self._biases(rows) if self._biases else None
-            if biases is not None:
-                scales, biases = scales.astype(self._dtype), biases.astype(self._dtype)
+            scales, biases = scales_and_biases[0], None
+            if self._biases is not None:
+                scales, biases = scales.astype(self._dtype), scales_and_biases[1].astype(self._dtype)
             found = dequantize_rows(found, scales, biases, self._packing)
-        return found.astype(self._dtype)[mx.array(place.reshape(ids.shape))]
+
+        def read(rows: np.ndarray) -> None:
+            for file, _, memory in rooms:
+                file.read(rows, memory)
+
+        return found.astype(self._dtype), read

@@ -5,12 +5,14 @@ It knows no file, no picture and no terminal.
 
 from .answers import Generation, GenerationStream, Stats, generate, stream_generate
 from .channels import Chunk
+from .conversation_cache import ConversationCache
 from .loop import generate_tokens
 from .prompt_cache import load_prompt_cache, save_prompt_cache
 from .tool_calls import ToolCall
 
 __all__ = [
     "Chunk",
+    "ConversationCache",
     "Generation",
     "GenerationStream",
     "Stats",

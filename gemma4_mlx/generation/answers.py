@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import mlx.core as mx
 
-from ..model import Gemma4, ModelInputs
+from ..model import Gemma4
 from .channels import MARKERS, ChannelParser, Chunk
+from .conversation_cache import ConversationCache
 from .detokenizer import Detokenizer
 from .loop import generate_tokens
 from .loop_guard import LoopGuard
@@ -39,8 +40,9 @@ class Stats:
     """How long it took and how much it was.
 
     Attributes:
-        prompt_tokens: tokens read, soft tokens included.
-        prompt_tps: prompt tokens per second, up to the first new token.
+        prompt_tokens: of the whole prompt, soft tokens included.
+        cached_tokens: how many of them a `ConversationCache` held already; only the others were read.
+        prompt_tps: prompt tokens read per second, up to the first new token.
         ttft_s: seconds from the call to the first new token, pictures and sound made ready included.
         generation_tokens: new tokens.
         generation_tps: new tokens per second, counted from the first one to the last; 0 for fewer than two.
@@ -48,6 +50,7 @@ class Stats:
     """
 
     prompt_tokens: int
+    cached_tokens: int
     prompt_tps: float
     ttft_s: float
     generation_tokens: int
@@ -91,6 +94,8 @@ def generate(
     tools: Sequence[Any] | None = None,
     schema: Mapping[str, Any] | str | None = None,
     stop: str | Sequence[str] | None = None,
+    image_tokens: int = 280,
+    cache: ConversationCache | None = None,
 ) -> Generation:
     """Answer `messages`.
 
@@ -107,6 +112,8 @@ def generate(
             parses and validates. Not together with `thinking`, `tools` or `stop`.
         stop: one or more strings that end the answer; they are not part of it, and not looked for in thoughts and
             tool calls.
+        image_tokens: the most soft tokens a picture may take: 70, 140, 280, 560 or 1120.
+        cache: what it holds of these messages' beginning, from earlier turns of a conversation, is not read again.
 
     Raises:
         ValueError: an argument out of its range.
@@ -125,6 +132,8 @@ def generate(
         tools=tools,
         schema=schema,
         stop=stop,
+        image_tokens=image_tokens,
+        cache=cache,
     )
     for _ in stream:
         pass
@@ -145,6 +154,8 @@ def stream_generate(
     tools: Sequence[Any] | None = None,
     schema: Mapping[str, Any] | str | None = None,
     stop: str | Sequence[str] | None = None,
+    image_tokens: int = 280,
+    cache: ConversationCache | None = None,
 ) -> GenerationStream:
     """Like `generate`, but the answer comes in chunks while it is being written.
 
@@ -153,7 +164,7 @@ def stream_generate(
     """
     called = time.perf_counter()
     stop_strings = StopStrings([stop] if isinstance(stop, str) else stop or ())
-    inputs = processor(messages, thinking=thinking, tools=tools)
+    inputs = processor(messages, thinking=thinking, tools=tools, image_tokens=image_tokens)
     stop_ids = end_of_turn_ids(processor)
     constraint = None
     if schema is not None:
@@ -166,10 +177,14 @@ def stream_generate(
         max_tokens=max_tokens,
         seed=seed,
         stop_ids=stop_ids,
+        cache=cache,
         constraint=constraint,
         **sampling_settings(processor.generation_config, temperature, top_p, top_k),
     )
-    return GenerationStream(processor, inputs, tokens, stop_ids, stop_strings, time.perf_counter() - called)
+    prompt_tokens = inputs.input_ids.shape[1]
+    return GenerationStream(
+        processor, prompt_tokens, tokens, cache, stop_ids, stop_strings, time.perf_counter() - called
+    )
 
 
 def sampling_settings(
@@ -201,8 +216,9 @@ class GenerationStream(Iterator[Chunk]):
     def __init__(
         self,
         processor: Processor,
-        inputs: ModelInputs,
+        prompt_tokens: int,
         tokens: Generator[int, None, None],
+        cache: ConversationCache | None,
         stop_ids: frozenset[int],
         stop_strings: StopStrings,
         preparation_s: float,
@@ -214,7 +230,9 @@ class GenerationStream(Iterator[Chunk]):
         self._parser = ChannelParser()
         self._loop_guard = LoopGuard()
         self._preparation_s = preparation_s
-        self._prompt_tokens = inputs.input_ids.shape[1]
+        self._prompt_tokens = prompt_tokens
+        self._cached_tokens = 0
+        self._cache = cache
         self._tokens: list[int] = []
         self._written: list[Chunk] = []
         self._started = self._first = self._last = 0.0
@@ -244,7 +262,8 @@ class GenerationStream(Iterator[Chunk]):
         count = len(self._tokens)
         return Stats(
             prompt_tokens=self._prompt_tokens,
-            prompt_tps=self._prompt_tokens / prompt_s if prompt_s > 0 else 0.0,
+            cached_tokens=self._cached_tokens,
+            prompt_tps=(self._prompt_tokens - self._cached_tokens) / prompt_s if prompt_s > 0 else 0.0,
             ttft_s=self._preparation_s + prompt_s,
             generation_tokens=count,
             generation_tps=(count - 1) / generation_s if generation_s > 0 else 0.0,
@@ -270,6 +289,7 @@ class GenerationStream(Iterator[Chunk]):
             self._last = time.perf_counter()
             if len(self._tokens) == 1:
                 self._first = self._last
+                self._cached_tokens = self._cache.reused if self._cache is not None else 0
             if token in self._stop_ids:
                 self._finish_reason = "stop"
                 return

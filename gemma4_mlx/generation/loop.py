@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
+from functools import partial
 from typing import cast
 
 import mlx.core as mx
@@ -13,6 +14,8 @@ from ..errors import ContextLengthError
 from ..model import Gemma4, ModelInputs
 from ..model.cache import KVCache, restoring
 from ..model.inputs import check_ids, split_inputs
+from .conversation_cache import ConversationCache
+from .reading import Reading
 from .sampling import Sampler, make_sampler
 from .schema import SchemaConstraint
 
@@ -21,6 +24,8 @@ PREFILL_TOKENS = 512
 _STEPS_BETWEEN_CLEARS = 256
 
 Prompt = ModelInputs | mx.array | np.ndarray | Sequence[int]
+# → what is to be read, and into what; called when the first token is asked for
+_Begin = Callable[[], tuple[ModelInputs, Reading]]
 
 
 def generate_tokens(
@@ -32,7 +37,7 @@ def generate_tokens(
     top_k: int | None = None,
     seed: int | None = None,
     stop_ids: Collection[int] = (),
-    cache: Sequence[KVCache] | None = None,
+    cache: Sequence[KVCache] | ConversationCache | None = None,
     constraint: SchemaConstraint | None = None,
 ) -> Generator[int, None, None]:
     """Read a prompt, then produce token ids one by one.
@@ -60,12 +65,14 @@ def generate_tokens(
         top_k: number of most likely tokens to draw from; None or 0: all.
         seed: makes drawing repeatable; None: different every time. MLX's global random state is left alone.
         stop_ids: token ids that end the generation.
-        cache: from `model.make_cache()`; tokens it already holds come before the prompt. None: a fresh one.
+        cache: from `model.make_cache()`; tokens it already holds come before the prompt. Or a `ConversationCache`: the
+            prompt is then the whole conversation, and of it is read what the cache does not hold. None: a fresh one.
         constraint: says at every step which tokens may come; None: all.
 
     Raises:
         ValueError: an empty prompt, ids of another shape or outside the vocabulary, max_tokens below 1, a sampling
-            setting out of its range or of another type. At the call, not at the first token.
+            setting out of its range or of another type, a `ConversationCache` of another model. At the call, not at the
+            first token.
         ContextLengthError: the prompt is longer than the context. At the call as well.
     """
     if not _is_int(max_tokens) or max_tokens < 1:
@@ -74,20 +81,29 @@ def generate_tokens(
         raise ValueError(f"seed must be a whole number or None, not {seed!r}")
     inputs = _as_inputs(inputs_or_ids, model.config.text.vocab_size)
     sampler = make_sampler(temperature, top_p, top_k)
-    if cache is None:
-        cache = model.make_cache()
+    if isinstance(cache, ConversationCache):
+        if cache.model is not model:
+            raise ValueError("the cache belongs to another model: make a ConversationCache for this one")
+        past, begin = 0, cast(_Begin, partial(cache.begin, inputs))
+    else:
+        cache = model.make_cache() if cache is None else cache
+        past, begin = cache[0].offset, partial(_begin, inputs, cache)
     context = model.config.text.max_position_embeddings
     length = inputs.input_ids.shape[1]
-    room = context - cache[0].offset - length
+    room = context - past - length
     if room < 0:
-        before = f" after the {cache[0].offset} already read" if cache[0].offset else ""
+        before = f" after the {past} already read" if past else ""
         raise ContextLengthError(
             f"the prompt has {length} tokens{before}, but the context holds {context}: shorten it, or start afresh"
         )
     limit, ends = min(max_tokens, room), frozenset(stop_ids)
     if constraint is not None:
-        return _run_constrained(model, inputs, cache, sampler, seed, limit, ends, constraint)
-    return _run(model, inputs, cache, sampler, seed, limit, ends)
+        return _run_constrained(model, begin, sampler, seed, limit, ends, constraint)
+    return _run(model, begin, sampler, seed, limit, ends)
+
+
+def _begin(inputs: ModelInputs, cache: Sequence[KVCache]) -> tuple[ModelInputs, Reading]:
+    return inputs, Reading(cache)
 
 
 def _is_int(value: object) -> bool:
@@ -111,27 +127,34 @@ def _as_inputs(inputs_or_ids: Prompt, vocab_size: int) -> ModelInputs:
 
 def _run(
     model: Gemma4,
-    inputs: ModelInputs,
-    cache: Sequence[KVCache],
+    begin: _Begin,
     sampler: Sampler,
     seed: int | None,
     limit: int,
     stop_ids: frozenset[int],
 ) -> Generator[int, None, None]:
-    logits = _prefill(model, inputs, cache)
+    reading, logits = _prefill(model, begin)
+    cache = reading.cache
     if limit == 0:
         return
     key = _first_key(seed)
     current, key = sampler(logits[:, -1], key)
     mx.async_eval(current)
     for step in range(1, limit + 1):
-        held = cache[0].offset
+        held = reading.held()
         try:
             if step < limit:
-                # Built and queued before the current token is known: the device never waits for Python.
-                following, key = sampler(model.step(current[None], cache)[:, -1], key)
-                mx.async_eval(following)
+                # Built before the current token is known, and queued too unless rows of a table on disk are missing:
+                # the device never waits for Python.
+                logits, read_rows = model.step_ahead(current[None], cache)
+                following, key = sampler(logits[:, -1], key)
+                if read_rows is None:
+                    mx.async_eval(following)
             token = cast(int, current.item())
+            if step < limit and read_rows is not None:
+                read_rows(np.array([token]))
+                mx.async_eval(following)
+            reading.token_added(token)
         except BaseException:
             # The cache must not know a token that the caller never got. A `with` statement would leave a moment, at
             # its exit, in which Ctrl-C could fall between this protection and the `yield`; this has none.
@@ -148,8 +171,7 @@ def _run(
 
 def _run_constrained(
     model: Gemma4,
-    inputs: ModelInputs,
-    cache: Sequence[KVCache],
+    begin: _Begin,
     sampler: Sampler,
     seed: int | None,
     limit: int,
@@ -157,11 +179,12 @@ def _run_constrained(
     constraint: SchemaConstraint,
 ) -> Generator[int, None, None]:
     """Like `_run`, one step at a time: what may come next is known only when the token before it is."""
-    logits = _prefill(model, inputs, cache)
+    reading, logits = _prefill(model, begin)
+    cache = reading.cache
     key = _first_key(seed)
     token: int | None = None
     for _ in range(limit):
-        held = cache[0].offset
+        held = reading.held()
         try:
             if token is not None:
                 logits = model.step(mx.array([[token]]), cache)
@@ -170,6 +193,7 @@ def _run_constrained(
             drawn, key = sampler(mx.where(allowed, logits[:, -1], -mx.inf), key)
             token = int(np.array(drawn)[0])
             constraint.accept(token)
+            reading.token_added(token)
         except BaseException:
             for layer_cache in cache:
                 layer_cache.forget_step(held)
@@ -183,14 +207,18 @@ def _first_key(seed: int | None) -> mx.array:
     return mx.random.key(secrets.randbits(64) if seed is None else seed % 2**64)
 
 
-def _prefill(model: Gemma4, inputs: ModelInputs, cache: Sequence[KVCache]) -> mx.array:
-    """Read the prompt into the cache piece by piece; the last position's logits `[1, 1, vocab]`, not yet evaluated."""
-    pieces = split_inputs(inputs, model.config, PREFILL_TOKENS)
+def _prefill(model: Gemma4, begin: _Begin) -> tuple[Reading, mx.array]:
+    """Read the prompt into its cache piece by piece; the last position's logits `[1, 1, vocab]`, not yet evaluated."""
+    inputs, reading = begin()
+    cache = reading.cache
+    pieces = split_inputs(inputs, model.config, reading.piece_length(inputs.input_ids.shape[1], PREFILL_TOKENS))
     for index, piece in enumerate(pieces):
+        reading.before_piece()
         with restoring(cache):
             logits = model(piece, cache=cache, last_only=True)
         if index < len(pieces) - 1:
             # Only the cache: logits of a piece within the prompt are never computed.
             mx.eval([layer_cache.state for layer_cache in cache])
             mx.clear_cache()
-    return logits
+    reading.prompt_read()
+    return reading, logits

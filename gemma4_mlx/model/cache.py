@@ -230,6 +230,23 @@ class SlidingCache(_Cache):
         split = self.window - first_slot
         return mx.concatenate([ordered[..., split:, :], ordered[..., :split, :]], axis=2)
 
+    def tokens(self, start: int, end: int) -> tuple[mx.array, ...]:
+        """Copies of the keys and values at positions `start` to `end` of the last `window - 1`, oldest first."""
+        slots = mx.arange(start, end) % self.window
+        # A slice would share the ring's memory, and MLX could no longer update the ring in place.
+        return tuple(mx.take(buffer, slots, axis=2) for buffer in self.buffers)
+
+    @classmethod
+    def of_tokens(cls, window: int, offset: int, ordered: tuple[mx.array, ...]) -> SlidingCache:
+        """The cache that holds `offset` tokens, from the last `min(offset, window - 1)` of them, oldest first."""
+        ring = cls(window)
+        ring.offset = offset
+        if offset >= window:
+            # The token that is leaving the window: nobody sees it, and the next one takes its slot.
+            ordered = tuple(mx.pad(array, [(0, 0), (0, 0), (1, 0), (0, 0)]) for array in ordered)
+        ring.buffers = tuple(ring.as_ring(array) for array in ordered)
+        return ring
+
     def make_room(self) -> None:
         """Let the buffers have a slot for one more token, and one of few sizes. The cache must not be empty."""
         wanted = min(self.window, -(-(self.offset + 1) // _STEP) * _STEP)

@@ -17,7 +17,7 @@ from .cache import KVCache
 from .decoder import Decoder, DecoderLayer
 from .inputs import ModelInputs, audio_positions, check_ids, image_blocks, vision_positions
 from .layers import SoftTokenProjection
-from .step import DecodeStep
+from .step import DecodeStep, ReadRows
 from .vision import VisionTower
 
 
@@ -101,9 +101,16 @@ class Gemma4(nn.Module):
 
         The cache holds at least one token. Returns float32 `[B, 1, vocab]`.
         """
+        return self._step()(ids, cache)
+
+    def step_ahead(self, ids: mx.array, cache: Sequence[KVCache]) -> tuple[mx.array, ReadRows | None]:
+        """`step` for ids that are still being computed; see `DecodeStep.ahead` for what else has to be done."""
+        return self._step().ahead(ids, cache)
+
+    def _step(self) -> DecodeStep:
         if self._decode_step is None:
             self._decode_step = DecodeStep(self)
-        return self._decode_step(ids, cache)
+        return self._decode_step
 
     def encode_images(self, inputs: ModelInputs) -> list[mx.array]:
         """Soft tokens of each picture and video frame: `[rows * columns / 9, hidden]`, in order of appearance."""

@@ -6,6 +6,7 @@ The processor makes these, the model reads them; neither needs to know the other
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import mlx.core as mx
 import numpy as np
@@ -66,6 +67,28 @@ def image_blocks(ids: np.ndarray, config: Config) -> np.ndarray:
     return np.where(is_image, np.cumsum(starts) - 1, -1)
 
 
+def soft_token_runs(ids: np.ndarray, config: Config) -> list[tuple[int, int]]:
+    """Start and end of each run of placeholders in `ids` `[L]`, in order: one per picture, video frame and clip."""
+    kinds = np.zeros(len(ids), np.int8)
+    kinds[vision_positions(ids, config)] = 1
+    kinds[audio_positions(ids, config)] = 2
+    changes = np.flatnonzero(np.diff(kinds, prepend=0, append=0)).tolist()
+    return [(start, end) for start, end in pairwise(changes) if kinds[start]]
+
+
+def rest_of_inputs(inputs: ModelInputs, config: Config, start: int) -> ModelInputs:
+    """The prompt from position `start` on, which lies within no picture and no clip."""
+    images, clips = _feature_counts(np.array(inputs.input_ids)[0, :start], config)
+    return ModelInputs(inputs.input_ids[:, start:], inputs.images[images:], inputs.log_mels[clips:])
+
+
+def _feature_counts(ids: np.ndarray, config: Config) -> tuple[int, int]:
+    """How many pictures and video frames, and how many clips, have their places in `ids` `[L]`."""
+    runs = soft_token_runs(ids, config)
+    clips = sum(int(ids[start] == config.audio_token_id) for start, _ in runs)
+    return len(runs) - clips, clips
+
+
 def split_inputs(inputs: ModelInputs, config: Config, max_tokens: int) -> list[ModelInputs]:
     """Cut a prompt into consecutive pieces to be read one after another into the same cache.
 
@@ -92,8 +115,7 @@ def split_inputs(inputs: ModelInputs, config: Config, max_tokens: int) -> list[M
         back = next((p for p in range(end, start, -1) if allowed[p]), None)
         end = back or next(p for p in range(end, len(ids) + 1) if allowed[p])
         piece = ids[start:end]
-        n_images = int(image_blocks(piece, config).max(initial=-1)) + 1
-        n_clips = int(np.count_nonzero(np.diff(piece == config.audio_token_id, prepend=False, append=False)) // 2)
+        n_images, n_clips = _feature_counts(piece, config)
         pieces.append(
             ModelInputs(
                 input_ids=inputs.input_ids[:, start:end],

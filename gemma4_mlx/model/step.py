@@ -10,16 +10,21 @@ With `MLX_DISABLE_COMPILE=1` in the environment MLX runs the same function uncom
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 
 from .cache import KeysValues, KVCache, Mask, SlidingCache, as_keys_values, packed_or_plain
 
 if TYPE_CHECKING:
     from .gemma4 import Gemma4
+
+
+# Called with ids int `[B]`: reads their rows of a table on disk into a graph that waits for them.
+ReadRows = Callable[[np.ndarray], None]
 
 
 class _SlotCache:
@@ -64,9 +69,22 @@ class DecodeStep:
         Returns:
             float32 `[B, 1, vocab]`.
         """
-        rows = None
+        logits, read_rows = self.ahead(ids, cache)
+        if read_rows is not None:
+            read_rows(np.array(ids)[:, 0])
+        return logits
+
+    def ahead(self, ids: mx.array, cache: Sequence[KVCache]) -> tuple[mx.array, ReadRows | None]:
+        """Build the step for ids that are still being computed.
+
+        Returns:
+            The logits of a call, and, where the per-layer table is on disk, what must be called with the ids, int
+            `[B]`, before the logits or the cache are evaluated (None elsewhere). So only the lookup itself waits for
+            the ids; the graph, which takes ten times as long, does not.
+        """
+        rows, read_rows = None, None
         if not self._table_in_memory:
-            rows = self._model.language_model.per_layer_rows(self._model.placeholders_as_pad(ids))
+            rows, read_rows = self._rows_to_come(len(ids))
         for layer_cache in cache:
             layer_cache.make_room()
         buffers = [layer_cache.buffers for layer_cache in cache]
@@ -75,7 +93,16 @@ class DecodeStep:
         for layer_cache, new in zip(cache, buffers, strict=True):
             layer_cache.buffers = tuple(new)
             layer_cache.offset += 1
-        return logits
+        return logits, read_rows
+
+    def _rows_to_come(self, count: int) -> tuple[mx.array | None, ReadRows | None]:
+        """Rows of a table on disk, and what reads them; neither for sizes without per-layer embeddings."""
+        table = getattr(self._model.language_model, "embed_tokens_per_layer", None)
+        if table is None:
+            return None, None
+        rows, read = table.rows_to_come(count)
+        config = self._model.config
+        return rows, lambda ids: read(np.where(np.isin(ids, config.placeholder_ids), config.pad_token_id, ids))
 
     def _trace(
         self,
