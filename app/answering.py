@@ -1,16 +1,18 @@
-"""One answer on its way to a person: words to stdout as they come, thoughts dim on stderr, and why it ended early."""
+"""One answer on its way from the model to a person, and why it ended early."""
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from .answer_screen import AnswerScreen
+from .attachments import IMAGE_TOKENS
 from .conversation import Message
-from .terminal import note, write
+from .terminal import note
 
 if TYPE_CHECKING:
-    from gemma4_mlx.generation import Generation
+    from gemma4_mlx.generation import Chunk, ConversationCache, Generation
     from gemma4_mlx.model import Gemma4
     from gemma4_mlx.processing import Processor
 
@@ -24,61 +26,62 @@ class Sampling:
     seed: int | None = None
 
 
-class StreamedAnswer:
-    """Shows an answer while it is generated and remembers what was shown, also when it is interrupted."""
+@dataclass(frozen=True)
+class Request:
+    """What the model is to answer, and how.
 
-    def __init__(self, show_thoughts: bool) -> None:
-        self.text = ""
-        self._show_thoughts = show_thoughts
-        self._thinking_aloud = False
+    Attributes:
+        messages: all of the conversation.
+        tools: JSON descriptions of functions it may call.
+        schema: a JSON schema that the answer follows.
+        image_tokens: the most soft tokens a picture may take.
+    """
 
-    def stream(
-        self,
-        model: Gemma4,
-        processor: Processor,
-        messages: list[Message],
-        thinking: bool,
-        sampling: Sampling,
-        schema: str | None = None,
-    ) -> Generation:
-        """Generate and show the answer to `messages`; it ends with a line break on stdout.
+    messages: list[Message]
+    sampling: Sampling
+    thinking: bool = False
+    tools: Sequence[Any] | None = None
+    schema: str | None = None
+    image_tokens: int = IMAGE_TOKENS
 
-        Raises:
-            InputError: something in `messages` cannot be given to this model.
-        """
-        import gemma4_mlx as g4
 
-        try:
-            chunks = g4.stream_generate(
-                model, processor, messages, thinking=thinking, schema=schema, **asdict(sampling)
-            )
-            for chunk in chunks:
-                if chunk.kind == "answer":
-                    self._answer(chunk.text)
-                elif chunk.kind == "thought" and self._show_thoughts:
-                    self._think(chunk.text)
-        finally:
-            self._end()
-        return chunks.result()
+def generate(
+    model: Gemma4,
+    processor: Processor,
+    request: Request,
+    hand_out: Callable[[Chunk], None],
+    cache: ConversationCache | None = None,
+) -> Generation:
+    """Answer a request; every chunk is handed out as it comes.
 
-    def _answer(self, text: str) -> None:
-        self._end_thought()
-        self.text += text
-        write(sys.stdout, text)
+    Raises:
+        InputError: something in the messages cannot be given to this model; `ContextLengthError` if it is too much.
+        ValueError: the options do not go together.
+    """
+    import gemma4_mlx as g4
 
-    def _think(self, text: str) -> None:
-        self._thinking_aloud = True
-        write(sys.stderr, text, dim=True)
+    chunks = g4.stream_generate(
+        model,
+        processor,
+        request.messages,
+        thinking=request.thinking,
+        tools=request.tools,
+        schema=request.schema,
+        image_tokens=request.image_tokens,
+        cache=cache,
+        **asdict(request.sampling),
+    )
+    for chunk in chunks:
+        hand_out(chunk)
+    return chunks.result()
 
-    def _end_thought(self) -> None:
-        if self._thinking_aloud:
-            write(sys.stderr, "\n")
-        self._thinking_aloud = False
 
-    def _end(self) -> None:
-        self._end_thought()
-        if self.text and not self.text.endswith("\n"):
-            write(sys.stdout, "\n")
+def show(chunk: Chunk, screen: AnswerScreen) -> None:
+    """Put a chunk on the screen. A tool call is shown by whoever runs it."""
+    if chunk.kind == "answer":
+        screen.answer(chunk.text)
+    elif chunk.kind == "thought":
+        screen.thought(chunk.text)
 
 
 def say_why_it_ended(answer: Generation, max_tokens: int) -> None:
@@ -90,5 +93,5 @@ def say_why_it_ended(answer: Generation, max_tokens: int) -> None:
             note(f"note: cut after {max_tokens} tokens; --max-tokens allows more")
         case "loop":
             note("note: stopped because the answer repeated itself; ask in other words, or with another --temperature")
-        case _ if not answer.text.strip():
+        case "stop" if not answer.text.strip():
             note("note: the model gave no answer")

@@ -6,7 +6,7 @@ import json
 import os
 import stat
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,15 +14,15 @@ import typer
 
 from gemma4_mlx.errors import InputError
 
-from .answering import Sampling, StreamedAnswer, say_why_it_ended
-from .attachments import open_attachment
+from .answer_screen import AnswerScreen
+from .answering import Request, Sampling, generate, say_why_it_ended, show
+from .attachments import IMAGE_TOKENS, open_attachment
 from .conversation import Conversation, Message
 from .model_choice import open_model
+from .tool_rounds import Permission, answer_in_rounds
 
 if TYPE_CHECKING:
     from gemma4_mlx.generation import Generation
-    from gemma4_mlx.model import Gemma4
-    from gemma4_mlx.processing import Processor
 
 
 def ask(
@@ -36,45 +36,55 @@ def ask(
     sampling: Sampling,
     as_json: bool,
     schema: Path | None = None,
+    image_tokens: int = IMAGE_TOKENS,
+    tools_file: Path | None = None,
+    run_tools: bool = False,
 ) -> None:
     """Answer `prompt`, with piped stdin appended to it, about the given pictures and sounds.
 
-    With `schema`, the file of a JSON schema, the answer is JSON that follows it.
+    Args:
+        schema: the file of a JSON schema: the answer is JSON that follows it.
+        image_tokens: the most soft tokens a picture may take.
+        tools_file: a Python file with functions that the model may call.
+        run_tools: run them without asking.
 
     Raises:
         Gemma4Error: a file cannot be read, or the model cannot be loaded or given this prompt.
         typer.BadParameter: there is nothing to ask.
     """
     attachments = [
-        *(open_attachment(image, "image") for image in images),
+        *(open_attachment(image, "image", image_tokens=image_tokens) for image in images),
         *(open_attachment(sound, "audio") for sound in audio),
     ]
     schema_text = None if schema is None else _schema_text(schema)
+    tools = None
+    if tools_file is not None:
+        from .tools_file import load_tools
+
+        tools = load_tools(tools_file)
     question = "\n\n".join(text for text in (prompt, piped_text()) if text)
     if not question and not attachments:
         raise typer.BadParameter("say what to ask, or pipe it in", param_hint="PROMPT")
-    conversation = Conversation(system=system, thinking=thinking, waiting=attachments)
+    conversation = Conversation(system=system)
+    conversation.begin(question, attachments)
+    descriptions = None if tools is None else tools.descriptions
+    request = Request(conversation.messages(), sampling, thinking, descriptions, schema_text, image_tokens)
     model, processor = open_model(model_name, hearing=bool(audio))
-    messages = conversation.messages_with(question)
+
+    def write(replies: list[Message]) -> Generation:
+        asked = replace(request, messages=[*request.messages, *replies])
+        if as_json:
+            return generate(model, processor, asked, lambda chunk: None)
+        with AnswerScreen(show_thoughts=thinking) as screen:
+            return generate(model, processor, asked, lambda chunk: show(chunk, screen))
+
+    answer = answer_in_rounds(write, tools, Permission(run_tools), lambda replies: None)
     if as_json:
-        answer = _answer_as_json(model, processor, messages, thinking, sampling, schema_text)
-    else:
-        screen = StreamedAnswer(show_thoughts=thinking)
-        answer = screen.stream(model, processor, messages, thinking, sampling, schema_text)
+        _print_json(answer)
     say_why_it_ended(answer, sampling.max_tokens)
 
 
-def _answer_as_json(
-    model: Gemma4,
-    processor: Processor,
-    messages: list[Message],
-    thinking: bool,
-    sampling: Sampling,
-    schema: str | None,
-) -> Generation:
-    import gemma4_mlx as g4
-
-    answer = g4.generate(model, processor, messages, thinking=thinking, schema=schema, **asdict(sampling))
+def _print_json(answer: Generation) -> None:
     fields = {
         "text": answer.text,
         "thought": answer.thought,
@@ -83,7 +93,6 @@ def _answer_as_json(
         "stats": asdict(answer.stats),
     }
     sys.stdout.write(json.dumps(fields, ensure_ascii=False) + "\n")
-    return answer
 
 
 def _schema_text(schema: Path) -> str:

@@ -1,111 +1,321 @@
-"""Pictures and sounds a person names by path: found in what they typed, and read at once.
+"""Pictures, sounds, videos and texts that go with a message: found in what is typed, read at once, and checked.
 
-Read at once because a file dragged from a screenshot's thumbnail is gone a second later. Decoding them is not done
-here.
+Read at once because a file dragged from a screenshot's thumbnail is gone a second later, and checked at once because
+nobody wants to hear of a damaged picture after the question is typed.
 """
 
 from __future__ import annotations
 
-import re
-import shlex
-from dataclasses import dataclass
+import io
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-Kind = Literal["image", "audio"]
+from gemma4_mlx.errors import InputError
 
-IMAGE_TOKENS = 280  # soft tokens of a picture, as the processor has it when nobody says
+from .dropped import dropped_files, files_within, names_only_paths
 
-KINDS: dict[str, Kind] = dict.fromkeys((".png", ".jpg", ".jpeg", ".webp", ".heic", ".heif", ".gif", ".bmp"), "image")
-KINDS |= dict.fromkeys((".tif", ".tiff"), "image")
-KINDS |= dict.fromkeys((".wav", ".flac", ".mp3", ".m4a", ".ogg", ".opus", ".aac", ".aiff", ".aif", ".caf"), "audio")
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
-# A word as a shell reads it: plain characters, backslash escapes and quoted stretches, up to a space.
-WORD = re.compile(r"""(?:[^\s'"\\]|\\.|'[^']*'|"(?:\\.|[^"\\])*")+""")
+Kind = Literal["image", "audio", "video", "text"]
+
+IMAGE_TOKENS = 280
+"""Soft tokens of a picture, as the processor has it when nobody says."""
+
+LARGEST = {"image": 100 << 20, "audio": 256 << 20, "video": 512 << 20, "text": 1 << 20}
+"""Bytes of a file. Cameras stay far below; a text of 1 MiB is more than any Gemma 4 reads at once."""
+
+SUFFIXES: dict[str, Kind] = dict.fromkeys((".png", ".jpg", ".jpeg", ".webp", ".heic", ".heif", ".gif", ".bmp"), "image")
+SUFFIXES |= dict.fromkeys((".tif", ".tiff", ".avif"), "image")
+SUFFIXES |= dict.fromkeys((".wav", ".flac", ".mp3", ".m4a", ".ogg", ".opus", ".aac", ".aiff", ".aif", ".caf"), "audio")
+SUFFIXES |= dict.fromkeys((".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi"), "video")
+SUFFIXES |= dict.fromkeys((".txt", ".md", ".csv", ".tsv", ".json", ".jsonl", ".yaml", ".yml", ".toml", ".xml"), "text")
+SUFFIXES |= dict.fromkeys((".html", ".css", ".py", ".js", ".ts", ".c", ".h", ".cpp", ".rs", ".go", ".java"), "text")
+SUFFIXES |= dict.fromkeys((".swift", ".rb", ".sh", ".sql", ".tex", ".log", ".ini", ".srt", ".vtt"), "text")
+
+_NOUNS = {"image": "picture", "audio": "sound", "video": "video", "text": "text"}
 
 
 @dataclass(frozen=True)
 class Attachment:
-    """A picture or a sound, opened.
+    """A file that goes with a message, opened.
 
     Attributes:
         name: the file's name.
         description: its size, for people.
-        content: a Pillow image, or float32 samples `[n]` at 16 kHz.
+        content: a Pillow image; float32 samples `[n]` at 16 kHz; a video's bytes; or a text.
+        data: the file's bytes as they were read.
+        path: where it was read from, if that was a file.
+        soft_tokens_of_frames: of a video, what its frames take in the prompt.
     """
 
     kind: Kind
     name: str
     description: str
-    content: object
+    content: Any = field(compare=False, repr=False)
+    data: bytes = field(default=b"", repr=False)
+    path: Path | None = None
+    soft_tokens_of_frames: int = 0
 
     def part(self) -> dict[str, object]:
-        """The message part that carries it."""
+        """The message part that carries it. A text goes in as text, beneath its name."""
+        if self.kind == "text":
+            fence = "```"
+            while fence in self.content:
+                fence += "`"
+            language = Path(self.name).suffix.removeprefix(".")
+            return {"type": "text", "text": f"{self.name}:\n{fence}{language}\n{self.content.rstrip()}\n{fence}\n"}
         return {"type": self.kind, self.kind: self.content}
 
+    def soft_tokens(self, image_tokens: int = IMAGE_TOKENS) -> int | None:
+        """How many tokens it takes of the prompt; None for a text, which only a tokenizer can tell.
 
-def open_attachment(source: str, kind: Kind) -> Attachment:
-    """Open a picture or a sound.
+        Args:
+            image_tokens: the most soft tokens a picture may take.
+        """
+        match self.kind:
+            case "image":
+                from gemma4_mlx.processing.images import token_grid
+
+                try:
+                    rows, columns = token_grid(self.content.height, self.content.width, image_tokens)
+                except InputError:  # too narrow for so few tokens: said when it is sent
+                    return 0
+                return rows * columns
+            case "audio":
+                from gemma4_mlx.log_mel import soft_token_count
+
+                return soft_token_count(len(self.content))
+            case "video":
+                return self.soft_tokens_of_frames
+        return None
+
+
+def open_attachment(
+    source: str | Path | bytes, kind: Kind | None = None, name: str | None = None, image_tokens: int = IMAGE_TOKENS
+) -> Attachment:
+    """Read a file and make sure that the model can be given it.
 
     Args:
-        source: a path or a URL.
+        source: a path, a URL, or the bytes of a file.
+        kind: what it is; None to go by its suffix, or by what is in it.
+        name: what to call it. Default: the file's own name.
+        image_tokens: the soft tokens a picture must be fit for.
 
     Raises:
-        InputError: there is no such file, or it is not a picture or a sound the model can be given.
+        InputError: there is no such file, it is too large, or it is nothing the model can be given.
     """
-    name = source.rstrip("/").rpartition("/")[2]
-    if kind == "image":
-        from gemma4_mlx.processing.images import load_image, token_grid
-        from gemma4_mlx.processing.sources import source_name
+    from gemma4_mlx.processing.sources import Source, resolve_source, source_name
 
-        picture = load_image(source)
-        token_grid(picture.height, picture.width, IMAGE_TOKENS, source_name(source, "picture"))  # refused by its name
-        return Attachment(kind, name, f"{picture.width}×{picture.height}", picture)
+    if kind is None:
+        kind = _kind(source, name)
+    noun = _NOUNS[kind]
+    file = resolve_source(source, noun)
+    path = file.content if isinstance(file.content, Path) else None
+    if kind == "audio" and path is not None:
+        _refuse_long_sound(path, file.name)
+    data = _read(file, kind)
+    shown = name or (source_name(source, noun) if isinstance(source, bytes) else _last_part(str(source)))
+    called = name or file.name  # in errors
+    try:
+        if kind == "image":
+            return _picture(data, shown, called, path, image_tokens)
+        if kind == "audio":
+            return _sound(data, shown, path)
+        if kind == "video":
+            return _video(data, shown, called, path)
+    except InputError as error:
+        # What is given as bytes has no name of its own.
+        raise InputError(str(error).replace(source_name(data, noun), called)) from error
+    return _text(Source(called, data), shown, path)
+
+
+def recorded(samples: npt.NDArray[np.float32], name: str) -> Attachment:
+    """A sound that was heard and is no file yet: float32 `[n]` at 16 kHz, kept as 16-bit WAV."""
+    import wave
+
+    import numpy as np
+
     from gemma4_mlx.log_mel import SAMPLE_RATE
-    from gemma4_mlx.processing.audio import load_audio
 
-    samples = load_audio(source)
-    return Attachment(kind, name, f"{len(samples) / SAMPLE_RATE:.1f} s", samples)
+    stream = io.BytesIO()
+    with wave.open(stream, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE)
+        file.writeframes((samples.clip(-1, 1) * 32767).round().astype("<i2").tobytes())
+    return Attachment("audio", name, _seconds(len(samples) / SAMPLE_RATE), np.asarray(samples), data=stream.getvalue())
 
 
-def attachments_in(line: str) -> tuple[str, list[Attachment]]:
-    """Split a typed line into its words and the pictures and sounds it names.
+def pieces(text: str, image_tokens: int = IMAGE_TOKENS, sentence: bool = True) -> list[str | Attachment]:
+    """What a person typed or dropped, taken apart into words and the files it names, in order.
 
-    The whole line may be one path, or words of it may be; only files that exist and whose suffix tells what they are
-    count. The rest of the line is left as it was typed.
+    All of it may be dropped files. In a sentence only files count whose suffix tells what they are; a text only with
+    its folder, because `README.md` may be no more than a word. The rest stays as it was typed.
+
+    Args:
+        sentence: look for files in the middle of words, too.
 
     Raises:
-        InputError: such a file cannot be opened.
+        InputError: such a file cannot be used, or the text is nothing but the path of a file that is not there.
     """
-    if kind := _kind_of_file(line):
-        return "", [open_attachment(unquoted(line), kind)]
-    found: list[Attachment] = []
-    rest: list[str] = []
+    files = dropped_files(text)
+    # A name without a folder must have a suffix that tells what it is: every folder is full of names that are words.
+    if files is not None and ("/" in text or all(path.is_file() and _suffix_kind(path) for path in files)):
+        return [open_attachment(path, image_tokens=image_tokens) for path in files]
+    if names_only_paths(text):
+        raise InputError(f"{text.strip()} does not exist: check the path (to say it, begin with a space)")
+    found: list[str | Attachment] = []
     end = 0
-    for word in WORD.finditer(line):
-        if kind := _kind_of_file(word[0]):
-            found.append(open_attachment(unquoted(word[0]), kind))
-            rest.append(line[end : word.start()].rstrip())
-            end = word.end()
-    rest.append(line[end:])
-    return "".join(rest).strip() if found else line, found
+    for start, stop, path in files_within(text, _is_meant) if sentence else ():
+        found += [text[end:start], open_attachment(path, image_tokens=image_tokens)]
+        end = stop
+    return [*found, text[end:]]
+
+
+def attachments_in(line: str, image_tokens: int = IMAGE_TOKENS) -> tuple[str, list[Attachment]]:
+    """Split a typed line into its words and the files it names. Arguments and errors are those of `pieces`."""
+    found = pieces(line, image_tokens)
+    words = [
+        piece.rstrip() if number < len(found) - 1 else piece
+        for number, piece in enumerate(found)
+        if isinstance(piece, str)
+    ]
+    attachments = [piece for piece in found if isinstance(piece, Attachment)]
+    return "".join(words).strip() if attachments else line, attachments
 
 
 def unquoted(text: str) -> str:
     """A path as it was meant: without the quotes and backslashes a terminal puts in when a file is dropped on it."""
-    text = text.strip()
-    if Path(text).expanduser().exists():
-        return text
-    try:
-        return " ".join(shlex.split(text))
-    except ValueError:  # a quote that never closes: part of the name
-        return text
+    files = dropped_files(text)
+    return str(files[0]) if files is not None and len(files) == 1 else text.strip()
 
 
-def _kind_of_file(text: str) -> Kind | None:
-    """What the file at this path is, if there is one and its suffix tells."""
+def _is_meant(path: Path, word: str) -> bool:
+    kind = _suffix_kind(path)
+    return kind is not None and (kind != "text" or "/" in word)
+
+
+def _suffix_kind(path: Path) -> Kind | None:
+    return SUFFIXES.get(path.suffix.lower())
+
+
+def _kind(source: str | Path | bytes, name: str | None) -> Kind:
+    """What a file is, by its suffix or else by what is in it."""
+    if not isinstance(source, bytes):
+        if kind := _suffix_kind(Path(name or source)):
+            return kind
+        from gemma4_mlx.processing.sources import resolve_source
+
+        with resolve_source(source, "file").open() as stream:
+            head = stream.read(LARGEST["text"])
+    else:
+        if kind := _suffix_kind(Path(name or "")):
+            return kind
+        head = source
+    if b"\0" not in head[:4096] and _is_text(head):
+        return "text"
+    from PIL import Image, UnidentifiedImageError
+
     try:
-        path = Path(unquoted(text)).expanduser()
-        return KINDS.get(path.suffix.lower()) if path.is_file() else None
-    except (OSError, ValueError, RuntimeError):  # too long for a name, a NUL in it, "~nobody"
-        return None
+        Image.open(io.BytesIO(head)).close()
+        return "image"
+    except (UnidentifiedImageError, OSError, ValueError):
+        what = name or (source if not isinstance(source, bytes) else "this")
+        raise InputError(
+            f"{what} is neither a picture, a sound, a video nor a text: give a file that is one of them"
+        ) from None
+
+
+def _is_text(head: bytes) -> bool:
+    import codecs
+
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _read(file: Any, kind: Kind) -> bytes:
+    limit = LARGEST[kind]
+    refusal = f"{file.name} is larger than the {limit >> 20} MB a {_NOUNS[kind]} may have: "
+    refusal += {"image": "make it smaller", "text": "give a part of it"}.get(kind, "cut it or save it smaller")
+    if isinstance(file.content, Path) and file.content.stat().st_size > limit:
+        raise InputError(refusal)
+    with file.open() as stream:
+        data: bytes = stream.read(limit + 1)
+    if len(data) > limit:
+        raise InputError(refusal)
+    return data
+
+
+def _refuse_long_sound(path: Path, name: str) -> None:
+    """By what the file says of its length, so that an hour is not read and decoded only to be refused."""
+    from gemma4_mlx.processing.audio import CLIP_SECONDS, audio_duration
+
+    seconds = audio_duration(path)
+    if seconds is not None and seconds > CLIP_SECONDS + 1:
+        minutes, second = divmod(round(seconds), 60)
+        raise InputError(
+            f"{name} is {minutes}:{second:02} long, and the model takes up to {CLIP_SECONDS} s in a message: "
+            f"`gemma4-mlx transcribe` writes down sound of any length"
+        )
+
+
+def _picture(data: bytes, name: str, called: str, path: Path | None, image_tokens: int) -> Attachment:
+    from gemma4_mlx.processing.images import load_image, token_grid
+
+    picture = load_image(data)
+    token_grid(picture.height, picture.width, image_tokens, called)
+    return Attachment("image", name, f"{picture.width}×{picture.height}", picture, data, path)
+
+
+def _sound(data: bytes, name: str, path: Path | None) -> Attachment:
+    from gemma4_mlx.log_mel import SAMPLE_RATE
+    from gemma4_mlx.processing.audio import load_audio
+
+    samples = load_audio(data)
+    return Attachment("audio", name, _seconds(len(samples) / SAMPLE_RATE), samples, data, path)
+
+
+def _video(data: bytes, name: str, called: str, path: Path | None) -> Attachment:
+    """Its frames are counted and the first one is decoded; the others when the model looks at them."""
+    from gemma4_mlx.processing.containers import open_container
+    from gemma4_mlx.processing.images import token_grid
+    from gemma4_mlx.processing.sources import Source
+    from gemma4_mlx.processing.video import FRAMES, TOKENS_PER_FRAME
+
+    with open_container(Source(called, data), "video") as container:
+        if not container.streams.video:
+            raise InputError(f"{called} has no video in it: give a file with a video track")
+        stream = container.streams.video[0]
+        frame = next(container.decode(stream), None)
+        if frame is None:
+            raise InputError(f"{called} has no frame that can be decoded: export or record it again")
+        size = (frame.width, frame.height) if frame.rotation % 180 == 0 else (frame.height, frame.width)
+        container.seek(0)
+        frames = sum(1 for packet in container.demux(stream) if packet.size and not packet.is_discard)
+        seconds = frames / float(stream.average_rate or 24)
+    rows, columns = token_grid(size[1], size[0], TOKENS_PER_FRAME, called)
+    soft_tokens = min(frames, FRAMES) * rows * columns
+    return Attachment("video", name, f"{size[0]}×{size[1]} {_seconds(seconds)}", data, data, path, soft_tokens)
+
+
+def _text(file: Any, name: str, path: Path | None) -> Attachment:
+    try:
+        text = file.content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError(f"{file.name} is not UTF-8 text: save it as UTF-8") from None
+    lines = len(text.splitlines())
+    return Attachment("text", name, "1 line" if lines == 1 else f"{lines} lines", text, file.content, path)
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.1f} s"
+
+
+def _last_part(source: str) -> str:
+    return source.rstrip("/").rpartition("/")[2]

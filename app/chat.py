@@ -1,140 +1,407 @@
-"""`gemma4-mlx chat`: the loop of typing and answering, and its slash commands."""
+"""`gemma4-mlx chat`: the loop of typing and answering. What its slash commands do is in `commands`."""
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gemma4_mlx.errors import Gemma4Error, InputError
+from gemma4_mlx.errors import ContextLengthError, Gemma4Error, InputError
 
-from . import attachments
-from .answering import Sampling, StreamedAnswer, say_why_it_ended
-from .attachments import Attachment
-from .conversation import Conversation
-from .endings import one_line
-from .line_input import typed_lines
-from .model_choice import open_model
-from .terminal import note, write
+from . import commands
+from .answering import Request, Sampling, say_why_it_ended
+from .attachments import IMAGE_TOKENS, Attachment
+from .chat_figures import size
+from .context import oldest_to_drop
+from .conversation import Conversation, Exchange, Message
+from .endings import INTERRUPTED, one_line
+from .kept_answer import KeptAnswer
+from .line_input import InputLine, Typed, edits_lines
+from .model_choice import choose, fetch_model
+from .model_thread import ModelThread, ThreadedModel
+from .sessions import Session, SessionStore
+from .terminal import Progress, note, write
+from .tool_rounds import Permission, answer_in_rounds
 
 if TYPE_CHECKING:
-    from gemma4_mlx.model import Gemma4
-    from gemma4_mlx.processing import Processor
+    from gemma4_mlx.generation import Generation
 
-HELP = """\
-/image FILE      attach a picture to your next message
-/audio FILE      attach a sound (up to 30 s) to your next message
-/think on|off    let the model think before it answers
-/system TEXT     instructions for the model; without TEXT: none
-/clear           forget the conversation
-/help            this list
-/quit            leave (so does Ctrl-D)
-A file's path, typed or dropped here, attaches it too.
-Ctrl-C stops an answer and keeps what was written of it."""
-COMMANDS = {line.partition(" ")[0] for line in HELP.splitlines() if line.startswith("/")}
+    from .fetching import Fetch
+    from .listening import Heard
+    from .tools_file import Tools
 
 
-def chat(*, model_name: str | None, system: str | None, thinking: bool, sampling: Sampling) -> None:
+@dataclass(frozen=True)
+class ChatOptions:
+    """How a chat begins.
+
+    Attributes:
+        system, thinking: of a new conversation; one that is gone on with keeps its own.
+        resume: go on with an earlier chat: "" with the last one, else with that of this name.
+        image_tokens: the most soft tokens a picture may take.
+        tools: a Python file with functions for the model.
+        run_tools: run them without asking.
+    """
+
+    sampling: Sampling
+    system: str | None = None
+    thinking: bool = False
+    resume: str | None = None
+    image_tokens: int = IMAGE_TOKENS
+    tools: Path | None = None
+    run_tools: bool = False
+
+
+def chat(model_name: str | None, options: ChatOptions) -> None:
     """Read lines and answer them until stdin ends, /quit, or Ctrl-C at an empty prompt.
 
     Raises:
-        Gemma4Error: the model cannot be loaded. Errors in a message are reported and the conversation goes on.
-        KeyboardInterrupt: Ctrl-C at an empty prompt.
+        Gemma4Error: there is no such model, session or file of tools, or the model cannot be loaded. Errors in a
+            message are reported and the conversation goes on.
+        KeyboardInterrupt: Ctrl-C at an empty prompt, or twice in an answer.
     """
-    model, processor = open_model(model_name)
-    session = ChatSession(model, processor, Conversation(system=system, thinking=thinking), sampling)
-    note("/help lists the commands, Ctrl-D leaves.")
-    for line in typed_lines():
-        try:
-            if not session.handle(line):
-                return
-        except (Gemma4Error, ValueError) as error:
-            note(f"error: {one_line(error)}")
+    tools = None
+    if options.tools is not None:
+        from .tools_file import load_tools
+
+        tools = load_tools(options.tools)
+    store = SessionStore(note)
+    session, replay = (store.new(), None) if options.resume is None else store.open(options.resume or None)
+    chosen = choose(model_name or (replay.model if replay else None), offer_demo=True)
+    name, folder = fetch_model(chosen.name)
+    conversation = replay.conversation if replay else Conversation(options.system, options.thinking)
+    thread = ModelThread()
+    line = InputLine(commands.COMMANDS, lambda: talk.footer(), image_tokens=lambda: talk.image_tokens)
+    talk = Chat(ThreadedModel(thread, name, folder), conversation, session, store, options, tools, chosen.background)
+    try:
+        talk.greet(resumed=replay is not None)
+        while not talk.over:
+            talk.read_and_handle(line)
+    except EOFError:
+        pass
+    finally:
+        talk.close()
 
 
-class ChatSession:
-    """A conversation with a loaded model, one typed line at a time."""
+class Chat:
+    """A conversation with a model, one typed line at a time.
 
-    def __init__(self, model: Gemma4, processor: Processor, conversation: Conversation, sampling: Sampling) -> None:
+    Attributes:
+        model: answers; perhaps still being loaded.
+        conversation: what has been said.
+        session: where it is kept.
+        store: all sessions.
+        sampling, image_tokens: how answers are drawn, and how closely pictures are looked at.
+        show_thoughts: whether what the model thinks is shown.
+        waiting: attachments for the next message.
+        prefilled: what stands in the next line already.
+        heard: what was said last into the microphone.
+        answers: of this run, the last one last.
+        over: the chat has ended.
+        edits_lines: whether a person edits lines in a terminal, rather than a pipe sending them.
+    """
+
+    def __init__(
+        self,
+        model: ThreadedModel,
+        conversation: Conversation,
+        session: Session,
+        store: SessionStore,
+        options: ChatOptions,
+        tools: Tools | None = None,
+        fetching: Fetch | None = None,
+    ) -> None:
         self.model = model
-        self.processor = processor
         self.conversation = conversation
-        self.sampling = sampling
+        self.session = session
+        self.store = store
+        self.sampling = options.sampling
+        self.image_tokens = options.image_tokens
+        self.show_thoughts = True
+        self.waiting: list[Attachment] = []
+        self.prefilled = ""
+        self.heard: Heard | None = None
+        self.answers: list[Generation] = []
+        self.over = False
+        self.edits_lines = edits_lines()
+        self._tools = tools
+        self._may_run = Permission(options.run_tools)
+        self._fetching = fetching
+        self._answered_again = 0
 
-    def handle(self, line: str) -> bool:
-        """Do what one line asks for.
+    # The loop
 
-        Returns:
-            Whether the conversation goes on.
+    def greet(self, resumed: bool) -> None:
+        """What stands above the first prompt. Without a terminal the model is loaded first: nobody waits for a key."""
+        if not self.edits_lines:
+            self.model.wait()
+        if resumed:
+            self._tell_where_it_stands()
+        note("/help lists the commands, Ctrl-D leaves.")
+
+    def read_and_handle(self, line: InputLine) -> None:
+        """Read one line and do what it asks for; what cannot be done is reported.
 
         Raises:
-            Gemma4Error, ValueError: it cannot be done; the turns so far are as they were.
+            EOFError: stdin has ended.
+            KeyboardInterrupt: Ctrl-C at an empty prompt, or twice in an answer.
+            Exception: the model cannot be loaded.
         """
-        command, _, argument = line.partition(" ")
-        if command in COMMANDS:
-            return self._command(command, argument.strip())
-        words, found = attachments.attachments_in(line)
-        if words.startswith("/") and not found:
-            raise InputError(f"no command and no file {command}: /help lists commands; to say it, begin with a space")
-        for attachment in found:
-            self._attach(attachment)
-        if words.strip():
-            self._answer(words.strip())
-        return True
-
-    def _command(self, command: str, argument: str) -> bool:
-        match command, argument:
-            case "/help", _:
-                note(HELP)
-            case "/quit", _:
-                return False
-            case "/clear", _:
-                self.conversation.clear()
-                note("forgotten")
-            case "/think", "on" | "off":
-                self.conversation.thinking = argument == "on"
-                note(f"thinking {argument}")
-            case "/think", _:
-                raise InputError("/think on or /think off")
-            case "/system", _:
-                self.conversation.system = argument or None
-                note("instructions set" if argument else "no instructions")
-            case "/image", _:
-                self._attach(attachments.open_attachment(attachments.unquoted(argument), "image"))
-            case "/audio", _:
-                self._attach(attachments.open_attachment(attachments.unquoted(argument), "audio"))
-        return True
-
-    def _attach(self, attachment: Attachment) -> None:
-        self.conversation.waiting.append(attachment)
-        note(f"attached: {attachment.name} ({attachment.description})")
-
-    def _answer(self, text: str) -> None:
-        screen = StreamedAnswer(show_thoughts=self.conversation.thinking)
+        if self._fetching is not None and self._fetching.finished:
+            note(self._fetching.state())
+            self._fetching = None
         try:
-            answer = screen.stream(
-                self.model,
-                self.processor,
-                self.conversation.messages_with(text),
-                self.conversation.thinking,
-                self.sampling,
+            if self.edits_lines:
+                waiting, self.waiting = self.waiting, []
+                prefilled, self.prefilled = self.prefilled, ""
+                typed = line.read(prefilled, waiting)
+            else:
+                typed = line.read()
+        except (Gemma4Error, ValueError, OSError) as error:
+            note(f"error: {one_line(error)}")
+            return
+        try:
+            self.handle(typed)
+        except KeyboardInterrupt:
+            if self.model.thread.busy:  # pressed again while the first one took effect
+                raise
+            note("stopped")
+        except (Gemma4Error, ValueError, OSError) as error:
+            if error is self.model.failure:
+                raise
+            note(f"error: {one_line(error)}")
+
+    def handle(self, typed: Typed) -> None:
+        """Do what one line asks for.
+
+        Raises:
+            Gemma4Error, ValueError, OSError: it cannot be done; the conversation is as it was.
+            KeyboardInterrupt: Ctrl-C, other than in an answer.
+        """
+        self.waiting += typed.attachments
+        if commands.run(self, typed.text):
+            return
+        if typed.text.startswith("/") and not self.waiting:
+            command = typed.text.partition(" ")[0]
+            raise InputError(f"no command and no file {command}: /help lists commands; to say it, begin with a space")
+        if typed.text.strip():
+            self.say(typed.text.strip())
+        elif self.waiting and not self.edits_lines:
+            self.attach([])  # a line of nothing but files: they wait for words
+        elif self.waiting:
+            self.say("")
+
+    def footer(self) -> str:
+        """What stands beneath the line: the most important first."""
+        self.model.begin()  # the line is on the screen, keys are taken: now loading may take its share of the machine
+        if self.model.failure is not None:
+            return f"{self.model.name} cannot be loaded: {one_line(self.model.failure)}"
+        parts = [self.model.name if self.model.loaded else f"{self.model.name} is being loaded"]
+        if self._fetching is not None:
+            parts.append(self._fetching.state())
+        if self.answers:
+            stats = self.answers[-1].stats
+            used = stats.prompt_tokens + stats.generation_tokens
+            parts.append(f"{used:,} of {self.model.context:,} tokens")
+            parts.append(f"{stats.generation_tps:.0f} tok/s")
+            parts.append(size(stats.peak_memory_bytes))
+        return " · ".join(parts)
+
+    def close(self) -> None:
+        """Leave everything in order. Ctrl-C meanwhile leaves at once."""
+        self.session.close()
+        if self._fetching is not None:
+            self._fetching.stop()
+        try:
+            self.model.thread.close()
+        except KeyboardInterrupt:
+            # MLX would crash in the ordinary way out, with its thread still at work.
+            sys.stdout.flush()
+            os._exit(INTERRUPTED)
+
+    # Talking
+
+    def attach(self, attachments: Sequence[Attachment]) -> None:
+        """Keep files for the next message."""
+        self.waiting += attachments
+        if not self.edits_lines:  # there they stand in the line
+            for attachment in self.waiting:
+                note(f"attached: {attachment.name} ({attachment.description})")
+
+    def say(self, text: str) -> None:
+        """Send a message, with what waits, and show the answer."""
+        attachments, self.waiting = self.waiting, []
+        exchange = self.conversation.begin(text, attachments)
+        self.session.user(exchange, self.conversation, self.model.name)
+        self._answered_again = 0
+        self._answer(exchange, before=[])
+
+    def answer_again(self) -> None:
+        """Answer the last message anew. Raises InputError if there is none."""
+        exchange = self._last_exchange()
+        before, exchange.replies = exchange.replies, []
+        self.session.again(exchange)
+        self._answered_again += 1
+        self._answer(exchange, before)
+
+    def request(self) -> Request:
+        """What the model is asked now."""
+        sampling = self.sampling
+        if sampling.seed is not None:  # the same seed would draw the same answer again
+            sampling = replace(sampling, seed=sampling.seed + self._answered_again)
+        return Request(
+            self.conversation.messages(),
+            sampling,
+            thinking=self.conversation.thinking,
+            tools=None if self._tools is None else self._tools.descriptions,
+            image_tokens=self.image_tokens,
+        )
+
+    def _answer(self, exchange: Exchange, before: list[Message]) -> None:
+        """Have the last exchange answered. If nothing comes of it, all is as before: a new message is taken back."""
+        answer = KeptAnswer(self.model, self.session, exchange, self.show_thoughts)
+        try:
+            self._make_room()
+            request = self.request()
+            generation = answer_in_rounds(
+                lambda replies: answer.write(request, replies), self._tools, self._may_run, answer.keep
             )
         except KeyboardInterrupt:
-            if sys.stderr.isatty() and (not screen.text or screen.text.endswith("\n")):
+            if sys.stderr.isatty() and (not answer.text or answer.text.endswith("\n")):
                 write(sys.stderr, "\n")  # the terminal has put ^C on this line
-            self._keep_partial(text, screen.text)
+            if answer.keep_what_there_is():
+                note("stopped; what was written stays in the conversation")
+            else:
+                self._take_back(exchange, before)
+                kept = "the answer before stays" if before else "your message was taken back"
+                note(f"stopped before the answer began; {kept}")
+            if self.model.thread.busy:  # pressed again, while the first one took effect
+                raise
             return
         except (Gemma4Error, ValueError) as error:
-            if not self.conversation.waiting:
+            if answer.keep_what_there_is() or error is self.model.failure:
                 raise
+            self._take_back(exchange, before)
+            if before:
+                raise
+            self.prefilled = exchange.text
             # Whatever was wrong with an attachment would be wrong with it again in the next message.
-            self.conversation.waiting = []
-            raise InputError(f"{one_line(error)} (not sent, and what was attached is dropped)") from error
-        self.conversation.answered(text, answer.text)
-        say_why_it_ended(answer, self.sampling.max_tokens)
+            lost = ", and what was attached is dropped" if exchange.attachments else ""
+            raise InputError(f"{one_line(error)} (not sent{lost})") from error
+        self.answers.append(generation)
+        say_why_it_ended(generation, self.sampling.max_tokens)
 
-    def _keep_partial(self, text: str, partial: str) -> None:
-        if partial.strip():
-            self.conversation.answered(text, partial)
-            note("stopped; what was written stays in the conversation")
+    def _make_room(self) -> None:
+        """Forget what must go for the last message to be answered, if the person agrees."""
+        with Progress(f"{self.model.name} is being loaded") as progress:
+            if not self.model.loaded:
+                progress.show("a moment")
+            self.model.wait()
+        request = self.request()
+        oldest = self.model.thread.run(
+            lambda: oldest_to_drop(self.model()[1], request, self.conversation, self.sampling.max_tokens)
+        )
+        if not oldest:
+            return
+        count = len(oldest)
+        if not self.edits_lines or not agrees(f"the context is full: forget the oldest {messages(count)}?"):
+            raise ContextLengthError(f"the context is full: /forget {count} makes room, /clear begins anew")
+        self.forget(oldest)
+
+    def _take_back(self, exchange: Exchange, before: list[Message]) -> None:
+        if before:
+            exchange.replies = before
+            self.session.replied(exchange)
         else:
-            note("stopped before the answer began; your message was taken back")
+            self.forget([exchange])
+
+    # What commands do
+
+    def take_back_last(self) -> Exchange:
+        """Forget the last message and its answer. Raises InputError if there is none."""
+        exchange = self._last_exchange()
+        self.forget([exchange])
+        return exchange
+
+    def forget(self, exchanges: list[Exchange]) -> None:
+        """Go on as if these had never been."""
+        self.conversation.drop(exchanges)
+        self.session.forgotten(exchanges)
+
+    def clear(self) -> None:
+        """Begin another conversation, with the same instructions; this one stays on disk."""
+        self.waiting = []
+        self._go_on(self.store.new(), Conversation(self.conversation.system, self.conversation.thinking))
+
+    def begin_from(self, conversation: Conversation) -> None:
+        """Go on with a conversation from elsewhere, as a new session."""
+        self._go_on(self.store.new(), conversation)
+        self.session.whole(conversation, self.model.name)
+        self._drop_what_it_cannot_take()
+        self._tell_where_it_stands()
+
+    def go_on_with(self, name: str | None) -> None:
+        """Go on with another session; None: the last one. Raises InputError and OSError as `SessionStore.open`."""
+        if name == self.session.name and self.session.begun:
+            raise InputError(f"this is {name}")
+        session, replay = self.store.open(name)
+        self._go_on(session, replay.conversation)
+        self._drop_what_it_cannot_take()
+        self._tell_where_it_stands()
+
+    def change_model(self, name: str) -> None:
+        """Go on with another model. If it cannot be loaded, the one there is stays.
+
+        Raises:
+            Gemma4Error: there is none of that name, or it cannot be loaded.
+        """
+        name, folder = fetch_model(name)
+        model = ThreadedModel(self.model.thread, name, folder)
+        model.wait()
+        self.model = model
+        self.answers = []
+        self._drop_what_it_cannot_take()
+        self.settings_changed()
+
+    def settings_changed(self) -> None:
+        """Instructions, thinking or the model are others now."""
+        self.session.settings(self.conversation, self.model.name)
+
+    def _last_exchange(self) -> Exchange:
+        if not self.conversation.exchanges:
+            raise InputError("nothing has been said yet")
+        return self.conversation.exchanges[-1]
+
+    def _go_on(self, session: Session, conversation: Conversation) -> None:
+        self.session.close()
+        self.session, self.conversation = session, conversation
+
+    def _drop_what_it_cannot_take(self) -> None:
+        self.model.wait()
+        dropped = []
+        for exchange in self.conversation.exchanges:
+            dropped += [a.name for a in exchange.attachments if not self.model.takes(a.kind)]
+            exchange.attachments = [a for a in exchange.attachments if self.model.takes(a.kind)]
+        if dropped:
+            note(f"note: {self.model.name} cannot be given {', '.join(dropped)}: it goes on without")
+
+    def _tell_where_it_stands(self) -> None:
+        exchanges = self.conversation.exchanges
+        note(f"going on with {self.session.name}: {messages(len(exchanges))}")
+        if exchanges and not exchanges[-1].replies:
+            note("the last one was not answered: /regen answers it, /edit changes it")
+
+
+def messages(count: int) -> str:
+    """So many of what a person says."""
+    return "1 message" if count == 1 else f"{count} messages"
+
+
+def agrees(question: str) -> bool:
+    """Whether the person at the terminal says yes, or just Enter."""
+    sys.stderr.write(f"{question} Y/n: ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("", "y", "yes")

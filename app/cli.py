@@ -8,11 +8,17 @@ from __future__ import annotations
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .completion import complete_model
 from .endings import exit_codes
+from .models_commands import models
+
+if TYPE_CHECKING:
+    from .answering import Sampling
+    from .settings import Settings
 
 cli = typer.Typer(
     name="gemma4-mlx",
@@ -23,7 +29,8 @@ cli = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-MAX_TOKENS = 2048
+
+cli.add_typer(models, name="models")
 
 
 class TranscriptFormat(StrEnum):
@@ -86,11 +93,17 @@ Model = Annotated[
         "-m",
         metavar="NAME",
         show_default=False,
+        autocompletion=complete_model,
         help="e2b, e4b, 26b, 31b, a Hugging Face id, a folder, or demo (small, built in). Otherwise GEMMA4_MLX_MODEL, "
         "then `model` in the config file, then the largest size that fits this machine.",
     ),
 ]
-MaxTokens = Annotated[int, typer.Option("--max-tokens", min=1, metavar="N", help="Longest answer, in tokens.")]
+MaxTokens = Annotated[
+    int | None,
+    typer.Option(
+        "--max-tokens", min=1, metavar="N", show_default=False, help="Longest answer, in tokens. Default: 2048."
+    ),
+]
 Temperature = Annotated[
     float | None,
     typer.Option(
@@ -100,6 +113,25 @@ Temperature = Annotated[
 Think = Annotated[bool, typer.Option("--think", help="Let the model think first; its thoughts go to stderr.")]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, metavar="N", help="Draw the same answer again.")]
 System = Annotated[str | None, typer.Option("--system", metavar="TEXT", help="Instructions for the model.")]
+ThinkOrNot = Annotated[
+    bool | None,
+    typer.Option(
+        "--think/--no-think", show_default=False, help="Let the model think first; its thoughts go to stderr."
+    ),
+]
+ImageTokens = Annotated[
+    int | None,
+    typer.Option(
+        "--image-tokens",
+        metavar="N",
+        show_default=False,
+        help="Tokens a picture may take: 70, 140, 280, 560 or 1120, more to read small print. Default: 280.",
+    ),
+]
+ToolsFile = Annotated[
+    Path | None, typer.Option("--tools", metavar="FILE", help="A Python file with functions that the model may call.")
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Run the functions of --tools without asking.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show Python's traceback when something fails.")]
 
 
@@ -118,6 +150,33 @@ def options(
     ] = False,
 ) -> None:
     """Hold the options that come before a command."""
+
+
+def _sampling(settings: Settings, max_tokens: int | None, temperature: float | None, seed: int | None) -> Sampling:
+    from .answering import Sampling
+
+    return Sampling(
+        settings.max_tokens if max_tokens is None else max_tokens,
+        settings.temperature if temperature is None else temperature,
+        seed,
+    )
+
+
+def _image_tokens(option: int | None) -> int:
+    from .attachments import IMAGE_TOKENS
+
+    if option is None:
+        return IMAGE_TOKENS
+    from gemma4_mlx.processing.images import IMAGE_TOKENS as BUDGETS
+
+    if option not in BUDGETS:
+        raise typer.BadParameter(f"one of {', '.join(map(str, BUDGETS))}", param_hint="--image-tokens")
+    return option
+
+
+def _text(option: str | None, setting: str | None) -> str | None:
+    """What an option says, else the config file; an empty option takes back what the file says."""
+    return setting if option is None else option or None
 
 
 @cli.command()
@@ -140,8 +199,11 @@ def ask(
             help="A JSON schema: the answer is JSON that follows it.",
         ),
     ] = None,
+    image_tokens: ImageTokens = None,
+    tools: ToolsFile = None,
+    yes: Yes = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the answer.")] = False,
-    max_tokens: MaxTokens = MAX_TOKENS,
+    max_tokens: MaxTokens = None,
     temperature: Temperature = None,
     think: Think = False,
     seed: Seed = None,
@@ -151,8 +213,8 @@ def ask(
 ) -> None:
     """Ask once: the answer goes to stdout. Piped text is appended to the question."""
     with exit_codes(debug):
-        from .answering import Sampling
         from .ask import ask as answer
+        from .settings import config_file, read_settings
 
         answer(
             prompt,
@@ -161,17 +223,28 @@ def ask(
             model_name=model,
             system=system,
             thinking=think,
-            sampling=Sampling(max_tokens, temperature, seed),
+            sampling=_sampling(read_settings(config_file()), max_tokens, temperature, seed),
             as_json=as_json,
             schema=schema,
+            image_tokens=_image_tokens(image_tokens),
+            tools_file=tools,
+            run_tools=yes,
         )
 
 
 @cli.command()
 def chat(
-    max_tokens: MaxTokens = MAX_TOKENS,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", show_default=False, help="With --resume: which chat. Default: the last one."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", "-r", help="Go on with an earlier chat.")] = False,
+    image_tokens: ImageTokens = None,
+    tools: ToolsFile = None,
+    yes: Yes = False,
+    max_tokens: MaxTokens = None,
     temperature: Temperature = None,
-    think: Think = False,
+    think: ThinkOrNot = None,
     seed: Seed = None,
     system: System = None,
     model: Model = None,
@@ -179,10 +252,23 @@ def chat(
 ) -> None:
     """Talk with the model, also about pictures and sounds: type or drop a file's path. /help lists the commands."""
     with exit_codes(debug):
-        from .answering import Sampling
+        if name is not None and not resume:
+            raise typer.BadParameter("a chat is gone on with by --resume NAME", param_hint=name)
+        from .chat import ChatOptions
         from .chat import chat as talk
+        from .settings import config_file, read_settings
 
-        talk(model_name=model, system=system, thinking=think, sampling=Sampling(max_tokens, temperature, seed))
+        settings = read_settings(config_file())
+        options = ChatOptions(
+            sampling=_sampling(settings, max_tokens, temperature, seed),
+            system=_text(system, settings.chat.system),
+            thinking=settings.chat.thinking if think is None else think,
+            resume=(name or "") if resume else None,
+            image_tokens=_image_tokens(image_tokens),
+            tools=tools,
+            run_tools=yes,
+        )
+        talk(model, options)
 
 
 @cli.command()
@@ -215,17 +301,38 @@ def transcribe(
     ] = None,
     list_microphones: Annotated[bool, typer.Option("--list", help="List the microphones, as `devices` does.")] = False,
     partials: Annotated[
-        bool, typer.Option("--partials/--no-partials", help="Show what is being said before it has been said.")
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--partials/--no-partials",
+            show_default=False,
+            help="Show what is being said before it has been said. Default: yes, but not of a pipe.",
+        ),
+    ] = None,
     vad_threshold: Annotated[
         float, typer.Option("--vad-threshold", min=0.05, max=0.95, metavar="P", help="How surely it must be speech.")
     ] = 0.5,
     silence: Annotated[
-        float, typer.Option("--silence", min=0.1, max=10, metavar="S", help="Seconds that end an utterance.")
-    ] = 0.7,
+        float | None,
+        typer.Option(
+            "--silence",
+            min=0.1,
+            max=10,
+            metavar="S",
+            show_default=False,
+            help="Seconds that end an utterance. Default: 0.7, in files 2.",
+        ),
+    ] = None,
     max_utterance: Annotated[
-        float, typer.Option("--max-utterance", min=1, max=28, metavar="S", help="Longest utterance in seconds.")
-    ] = 20.0,
+        float | None,
+        typer.Option(
+            "--max-utterance",
+            min=1,
+            max=28,
+            metavar="S",
+            show_default=False,
+            help="Longest utterance in seconds. Default: 20, in files 28.",
+        ),
+    ] = None,
     save_audio: Annotated[
         Path | None,
         typer.Option("--save-audio", metavar="FILE", dir_okay=False, help="Keep the live sound as a .wav file."),
@@ -234,7 +341,10 @@ def transcribe(
         float | None, typer.Option("--duration", min=0.1, metavar="S", help="Stop listening after so many seconds.")
     ] = None,
     simulate: Annotated[bool, typer.Option("--simulate", help="Play a file as if it were spoken now.")] = False,
-    speed: Annotated[float, typer.Option("--speed", min=0.1, metavar="N", help="Play it N times as fast.")] = 1.0,
+    speed: Annotated[
+        float | None,
+        typer.Option("--speed", min=0.1, metavar="N", show_default=False, help="Play it N times as fast."),
+    ] = None,
     rate: Annotated[
         int | None,
         typer.Option("--rate", min=1000, metavar="HZ", help="The pipe is raw 16-bit mono at this rate, not a WAV."),
@@ -253,24 +363,38 @@ def transcribe(
             raise typer.BadParameter(
                 "what is to be transcribed? Give mic, files, or - for a pipe", param_hint="mic|FILE"
             )
-        live = simulate or files[0] in ("mic", "-")
-        if live and (len(files) > 1 or output_dir is not None):
+        named = files[0] if len(files) == 1 else None
+        live = simulate or not {"mic", "-"}.isdisjoint(files)
+        if live and (named is None or output_dir is not None):
             raise typer.BadParameter("live sound comes alone, and goes to stdout or to --output", param_hint=files[0])
-        if not live and (output is not None or save_audio is not None or duration is not None or device is not None):
-            raise typer.BadParameter("--output, --save-audio, --duration and --device are for live sound: mic or -")
+        if simulate and named in ("mic", "-"):
+            raise typer.BadParameter("only a file can be played", param_hint="--simulate")
+        if not live and (output is not None or save_audio is not None or duration is not None):
+            raise typer.BadParameter("--output, --save-audio and --duration are for live sound: mic or -")
+        for option, given, wanted, what in (
+            ("--device", device is not None, named == "mic", "mic"),
+            ("--rate", rate is not None, named == "-", "a pipe: -"),
+            ("--speed", speed is not None, simulate, "--simulate"),
+        ):
+            if given and not wanted:
+                raise typer.BadParameter(f"this is for {what}", param_hint=option)
         if save_audio is not None and save_audio.suffix.lower() != ".wav":
             raise typer.BadParameter("only .wav files are written", param_hint="--save-audio")
-        if not live:
-            from .transcribe import transcribe_files
+        from .settings import config_file, read_settings
 
-            transcribe_files(
-                files,
-                language=language,
-                translate_to=translate_to,
-                format=format.value,
-                output_dir=output_dir,
-                model_name=model,
+        spoken = read_settings(config_file()).transcribe
+        language, translate_to = _text(language, spoken.language), _text(translate_to, spoken.translate_to)
+        if not live:
+            from .transcribe import FileOptions, transcribe_files
+
+            recordings = FileOptions(
+                language,
+                translate_to,
+                threshold=vad_threshold,
+                silence=2.0 if silence is None else silence,
+                max_utterance=28.0 if max_utterance is None else max_utterance,
             )
+            transcribe_files(files, recordings, format=format.value, output_dir=output_dir, model_name=model)
             return
         from .live import LiveOptions, transcribe_microphone, transcribe_pipe
         from .live import simulate as play
@@ -279,21 +403,21 @@ def transcribe(
             language=language,
             translate_to=translate_to,
             # Nobody watches a pipe that is read as fast as it comes.
-            partials=partials and files != ["-"],
+            partials=named != "-" if partials is None else partials,
             threshold=vad_threshold,
-            silence=silence,
-            max_utterance=max_utterance,
+            silence=0.7 if silence is None else silence,
+            max_utterance=20.0 if max_utterance is None else max_utterance,
             format=format.value,
             output=output,
             save_audio=save_audio,
             duration=duration,
         )
-        if files == ["mic"]:
-            transcribe_microphone(device, options, model)
-        elif files == ["-"]:
+        if named == "mic":
+            transcribe_microphone(_text(device, spoken.device), options, model)
+        elif named == "-":
             transcribe_pipe(rate, options, model)
         else:
-            play(files[0], speed, options, model)
+            play(files[0], speed or 1.0, options, model)
 
 
 @cli.command()
@@ -303,6 +427,18 @@ def devices(debug: Debug = False) -> None:
         from .live import list_devices
 
         list_devices()
+
+
+@cli.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of lines.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Look at everything this program needs on this machine, and say what to do where something is missing."""
+    with exit_codes(debug):
+        from .doctor import doctor as examine
+
+        examine(as_json)
 
 
 @cli.command()

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from .demo_picture import TwoShapes, draw_two_shapes, random_things
 from .demo_screen import Answer, DemoScreen, Part, screen_for_stdout
 from .endings import one_line
-from .model_choice import largest_that_fits, physical_memory
+from .model_choice import largest_that_fits
+from .sizes import physical_memory
 from .terminal import note
 
 if TYPE_CHECKING:

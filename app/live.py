@@ -5,6 +5,7 @@ One thread listens to Ctrl-C, moves sound into the model and shows what comes ou
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import wave
@@ -88,6 +89,8 @@ def transcribe_pipe(rate: float | None, options: LiveOptions, model_name: str | 
     """Write down the sound on stdin: a WAV, or raw 16-bit mono at `rate`. Raises as `transcribe_microphone`."""
     from gemma4_mlx.processing.audio import stream_pipe
 
+    if sys.stdin is None:  # closed by whoever started this
+        raise InputError("standard input is closed: send the sound through a pipe, as in `… | gemma4-mlx transcribe -`")
     blocks = stream_pipe(sys.stdin.buffer, "standard input", rate, _BLOCK_SECONDS)
     _transcribe(lambda: PlayedSound(blocks, None), "listening to standard input", "-", options, model_name)
 
@@ -100,8 +103,11 @@ def _transcribe(
 
     # What is wrong with the options is worth knowing before gigabytes are loaded.
     speech_prompt(options.language, options.translate_to)
+    for path in (options.output, options.save_audio):
+        if path is not None:
+            _check_writable(path)
     with ExitStack() as stack:
-        outputs = _Outputs(stack, name, options)
+        interrupts = stack.enter_context(_interrupts())
         sound = open_sound()
         stack.enter_context(sound)
         model, processor = open_model(model_name, hearing=True)
@@ -118,11 +124,14 @@ def _transcribe(
                 backlog=sound.backlog,
             )
         )
+        outputs = _Outputs(stack, name, options)
         screen = stack.enter_context(_screen(title)) if outputs.leave_the_screen_free else None
+        interrupts.shown = screen is not None
         if screen is None:
             note(f"{title} (Ctrl-C to finish)")
-        interrupts = stack.enter_context(_interrupts())
         broken = _listen(sound, live, outputs, screen, interrupts, options.duration)
+        if not outputs.said and screen is None:
+            note("note: no speech was heard")
     if broken is not None:
         note(f"error: {one_line(broken)}")
         raise SystemExit(FAILED)
@@ -135,9 +144,8 @@ def _listen(
     screen: LiveScreen | None,
     interrupts: Interrupts,
     duration: float | None,
-) -> InputError | None:
+) -> Exception | None:
     """Until the sound ends, or somebody ends it. Returns what it broke off with, once all before that is written."""
-    broken: InputError | None = None
     warned: set[str] = set()
 
     def take(samples: FloatArray) -> None:
@@ -147,6 +155,12 @@ def _listen(
         show(live.feed(samples))
         if screen is not None:
             screen.sound(samples, live.seconds, live.speaking, sound.warnings())
+            return
+        for warning in sound.warnings():
+            # Numbers in it may grow; it is said once.
+            if (kind := "".join(c for c in warning if not c.isdigit())) not in warned:
+                warned.add(kind)
+                note(f"note: {warning}")
 
     def show(events: list[Event]) -> None:
         for event in events:
@@ -154,38 +168,61 @@ def _listen(
             if screen is not None:
                 screen.event(event)
 
+    def is_over() -> bool:
+        if interrupts.count and screen is not None:
+            screen.finishing()
+        return bool(interrupts.count) or (duration is not None and live.seconds >= duration)
+
     try:
-        while not interrupts.count and (duration is None or live.seconds < duration):
-            try:
-                samples = sound.read(_WAIT)
-            except InputError as error:
-                broken = error
-                break
-            if samples is None:
-                break
-            take(samples)
-            if screen is None:
-                for warning in sound.warnings():
-                    # Numbers in it may grow; it is said once.
-                    if (kind := "".join(c for c in warning if not c.isdigit())) not in warned:
-                        warned.add(kind)
-                        note(f"note: {warning}")
-        if broken is None:
-            take(sound.stop())  # what was said before Ctrl-C
+        broken = hear(sound, take, is_over)
         show(live.finish())
     finally:
         outputs.close(live.seconds)
     return broken
 
 
+def hear(sound: LiveSound, take: Callable[[FloatArray], None], is_over: Callable[[], bool]) -> Exception | None:
+    """Give sound to `take` as it comes, until it ends or `is_over`; what had come by then is taken, too.
+
+    Returns:
+        What it broke off with, if it did.
+    """
+    while not is_over():
+        try:
+            samples = sound.read(_WAIT)
+        except (InputError, OSError) as error:
+            return error
+        if samples is None:
+            return None
+        take(samples)
+    take(sound.stop())
+    return None
+
+
+def _check_writable(path: Path) -> None:
+    """Raise the OSError that writing to `path` would; what is there stays as it is."""
+    if path.exists() and not path.is_file():
+        return  # /dev/stdout, a named pipe: opening one to see whether it opens would already be using it
+    is_new = not path.exists()
+    path.open("ab").close()
+    if is_new:
+        path.unlink()
+
+
 class _Outputs:
-    """Everything that is written: a transcript, to stdout or a file, and the sound."""
+    """Everything that is written: a transcript, to stdout or a file, and the sound.
+
+    Attributes:
+        leave_the_screen_free: stdout is a terminal and nothing is written there, so that it can be drawn on.
+        said: something was.
+    """
 
     def __init__(self, stack: ExitStack, name: str, options: LiveOptions) -> None:
         """Open them, in `stack`; an OSError names the one that cannot be written."""
         self.leave_the_screen_free = shows_lines(sys.stdout) and (
             options.output is not None or options.format == "text"
         )
+        self.said = False
         stream: TextIO | None = None if self.leave_the_screen_free else sys.stdout
         if options.output is not None:
             stream = stack.enter_context(options.output.open("w", encoding="utf-8", errors="replace"))
@@ -204,6 +241,7 @@ class _Outputs:
             self._wave.setframerate(SAMPLE_RATE)
 
     def event(self, event: Event) -> None:
+        self.said = self.said or (event.kind == "final" and bool(event.text))
         if self._transcript is not None:
             self._transcript.event(event)
 
@@ -218,15 +256,24 @@ class _Outputs:
 
 
 class Interrupts:
-    """How often Ctrl-C was pressed (or the process asked to end): once is a wish, twice an order."""
+    """How often Ctrl-C was pressed (or the process asked to end): once is a wish, twice an order.
+
+    Attributes:
+        count: how often.
+        shown: a screen says what it led to; else a line on stderr does.
+    """
 
     def __init__(self) -> None:
         self.count = 0
+        self.shown = False
 
     def __call__(self, _signal: int, _frame: FrameType | None) -> None:
         self.count += 1
         if self.count > 1:
             raise KeyboardInterrupt
+        if not self.shown:
+            # Not through `sys.stderr`: the signal may have come in the middle of a write to it.
+            os.write(2, b"finishing (Ctrl-C again leaves at once)\n")
 
 
 @contextmanager

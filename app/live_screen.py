@@ -18,14 +18,39 @@ from rich.table import Table
 from rich.text import Text
 
 from .terminal import printable
+from .transcripts import clock
 
 if TYPE_CHECKING:
     from gemma4_mlx.speech import Event
 
 _REDRAW_SECONDS = 0.1
-_METER_CELLS = 12
+METER_CELLS = 12
 _METER_FLOOR = -60.0  # dB of full scale: a quiet room
-_METER_FALL = 30.0  # dB a second, so that a syllable can be seen
+_METER_FALL = 30.0  # dB a second
+_METER_LOUD = -3.0
+
+
+class Meter:
+    """How loud it is, falling slowly enough for a syllable to be seen."""
+
+    def __init__(self) -> None:
+        self._level = _METER_FLOOR
+
+    def hear(self, samples: npt.NDArray[np.float32]) -> None:
+        """The latest samples, float32 `[n]` at 16 kHz."""
+        fallen = self._level - _METER_FALL * len(samples) / 16_000
+        peak = float(np.abs(samples).max(initial=0.0))
+        self._level = max(20 * np.log10(max(peak, 1e-6)), fallen, _METER_FLOOR)
+
+    @property
+    def lit(self) -> int:
+        """Of METER_CELLS."""
+        return min(METER_CELLS, round((1 - self._level / _METER_FLOOR) * METER_CELLS))
+
+    @property
+    def is_too_loud(self) -> bool:
+        """So near full scale that it is cut off."""
+        return self._level >= _METER_LOUD
 
 
 class LiveScreen:
@@ -43,8 +68,9 @@ class LiveScreen:
         self._partial: Event | None = None
         self._speaking = False
         self._seconds = 0.0
-        self._level = _METER_FLOOR
+        self._meter = Meter()
         self._warning = ""
+        self._finishing = False
         self._drawn_at = -1.0
         self._live = Live(console=console, auto_refresh=False, transient=True)
         self._title = title
@@ -72,14 +98,17 @@ class LiveScreen:
 
     def sound(self, samples: npt.NDArray[np.float32], seconds: float, speaking: bool, warnings: list[str]) -> None:
         """Show that there is sound: the latest samples, seconds in all, whether it is speech, what may be wrong."""
-        fallen = self._level - _METER_FALL * len(samples) / 16_000
-        peak = float(np.abs(samples).max(initial=0.0))
-        self._level = max(20 * np.log10(max(peak, 1e-6)), fallen, _METER_FLOOR)
+        self._meter.hear(samples)
         self._seconds, self._speaking, self._warning = seconds, speaking, warnings[0] if warnings else ""
         if not speaking:
             self._partial = None
         if self._clock() - self._drawn_at >= _REDRAW_SECONDS:
             self._draw()
+
+    def finishing(self) -> None:
+        """Nobody listens any longer; what was heard is still being written down."""
+        self._finishing = True
+        self._draw()
 
     def _draw(self) -> None:
         self._drawn_at = self._clock()
@@ -101,15 +130,19 @@ class LiveScreen:
         return list(text.wrap(self._console, self._console.width))
 
     def _status(self) -> Text:
-        lit = round((1 - self._level / _METER_FLOOR) * _METER_CELLS)
+        if self._finishing:
+            status = Text("finishing · Ctrl-C again leaves at once", style="dim")
+            status.truncate(self._console.width)
+            return status
+        lit = self._meter.lit
         state = ("● speaking", "bold green") if self._speaking else ("○ listening", "dim")
         status = Text.assemble(
             state,
             "  ",
-            ("▮" * lit, "green" if self._level < -3 else "red"),
-            ("▯" * (_METER_CELLS - lit), "dim"),
+            ("▮" * lit, "red" if self._meter.is_too_loud else "green"),
+            ("▯" * (METER_CELLS - lit), "dim"),
             "  ",
-            (_clock(self._seconds), "dim"),
+            (clock(self._seconds), "dim"),
         )
         status.truncate(self._console.width)
         return status
@@ -122,7 +155,7 @@ def _final(event: Event) -> Table:
     text = Text(printable(event.text))
     if event.doubtful:
         text.append(" (?)", style="yellow")
-    row.add_row(Text(_clock(event.start), style="dim"), text)
+    row.add_row(Text(clock(event.start), style="dim"), text)
     if event.translation:
         row.add_row("", Text(printable(event.translation), style="cyan italic"))
     return row
@@ -130,9 +163,3 @@ def _final(event: Event) -> Table:
 
 def _partial(event: Event) -> Text:
     return Text.assemble(printable(event.certain), (printable(event.text[len(event.certain) :]), "dim"))
-
-
-def _clock(seconds: float) -> str:
-    minutes, second = divmod(int(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"

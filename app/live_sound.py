@@ -12,8 +12,6 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from gemma4_mlx.errors import InputError
-
 FloatArray = npt.NDArray[np.float32]
 
 SAMPLE_RATE = 16_000
@@ -32,7 +30,7 @@ class LiveSound(Protocol):
         """What has come since the last call, float32 `[n]` at 16 kHz, after at most `timeout` seconds; None: the end.
 
         Raises:
-            InputError: it broke; all that came before has been read.
+            InputError, OSError: it broke; all that came before has been read.
         """
 
     def stop(self) -> FloatArray:
@@ -51,7 +49,7 @@ class PlayedSound:
     They are decoded in a thread of their own: a pipe may keep a reader waiting for ever, and Ctrl-C must not wait.
 
     Args:
-        blocks: float32 `[n]` at 16 kHz, short ones; may raise InputError.
+        blocks: float32 `[n]` at 16 kHz, short ones; what they raise, `read` raises.
         speed: seconds of sound per second; None: as fast as it comes.
         clock: seconds, monotonic.
     """
@@ -61,8 +59,8 @@ class PlayedSound:
     ) -> None:
         self._speed = speed
         self._clock = clock
-        self._queue: queue.Queue[FloatArray | InputError | None] = queue.Queue(_QUEUED_BLOCKS)
-        self._next: FloatArray | InputError | None = np.zeros(0, np.float32)
+        self._queue: queue.Queue[FloatArray | Exception | None] = queue.Queue(_QUEUED_BLOCKS)
+        self._next: FloatArray | Exception | None = np.zeros(0, np.float32)
         self._played = 0
         self._started: float | None = None
         self._stopped = threading.Event()
@@ -83,7 +81,7 @@ class PlayedSound:
             self._started = self._clock()
         blocks: list[FloatArray] = []
         while not blocks or self._is_due():
-            if isinstance(self._next, InputError) or self._next is None:
+            if isinstance(self._next, Exception) or self._next is None:
                 break
             if not self._is_due():
                 if self._clock() >= deadline:
@@ -102,7 +100,7 @@ class PlayedSound:
                 break
         if blocks:
             return np.concatenate(blocks)
-        if isinstance(self._next, InputError):
+        if isinstance(self._next, Exception):
             raise self._next
         return self._next if self._next is None else np.zeros(0, np.float32)
 
@@ -127,16 +125,16 @@ class PlayedSound:
         return end <= (self._clock() - self._started) * self._speed
 
     def _decode(self, blocks: Iterable[FloatArray]) -> None:
-        last: InputError | None = None
+        last: Exception | None = None
         try:
             for block in blocks:
                 if not self._put(block):
                     return
-        except InputError as error:
+        except Exception as error:  # whoever reads must not wait for ever for what broke here
             last = error
         self._put(last)
 
-    def _put(self, item: FloatArray | InputError | None) -> bool:
+    def _put(self, item: FloatArray | Exception | None) -> bool:
         while not self._stopped.is_set():
             try:
                 self._queue.put(item, timeout=0.1)

@@ -6,12 +6,14 @@ else happens in the thread that reads.
 
 from __future__ import annotations
 
+import atexit
 import queue
 import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from threading import Thread
 from types import TracebackType
 from typing import Any
 
@@ -28,6 +30,8 @@ _MOST_CHANNELS = 2
 _ZEROS_SECONDS = 1.0
 # A stream that calls back no more is a device that was pulled out, also where PortAudio does not notice.
 _SILENT_SECONDS = 3.0
+# A stream that is well calls back many times in so long.
+_END_SECONDS = 0.5
 # Headsets that switch to telephone quality when opened deliver another rate than they state, by far more than this.
 _RATE_TOLERANCE = 0.05
 _RATE_SECONDS = 5.0
@@ -113,6 +117,7 @@ class Capture:
         self._last_at = clock()
         self._zeros = 0
         self.overflows = 0
+        self.closed = False
 
     def put(self, frames: FloatArray, overflowed: bool) -> None:
         """From the callback: float32 `[n, channels]`, which are copied."""
@@ -140,6 +145,14 @@ class Capture:
         self._zeros = self._zeros + len(mono) if not len(sounding) else len(mono) - 1 - int(sounding[-1])
         mono = np.nan_to_num(mono, nan=0.0, posinf=1.0, neginf=-1.0)
         return mono if self._resampler is None else self._resampler.resample_chunk(mono)
+
+    def rest(self) -> FloatArray:
+        """What `take` would give, and what is still in the filter: nothing comes after it."""
+        samples = self.take(0)
+        resampler, self._resampler = self._resampler, None
+        if resampler is None:
+            return samples
+        return np.concatenate([samples, resampler.resample_chunk(np.zeros(0, np.float32), last=True)])
 
     def backlog(self) -> float:
         """Seconds of sound that wait to be taken."""
@@ -182,9 +195,7 @@ class Microphone:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # `abort`, not `stop`: a device that is gone never finishes.
-        self._stream.abort(ignore_errors=True)
-        self._stream.close(ignore_errors=True)
+        self.stop()
 
     def read(self, timeout: float) -> FloatArray:
         """What has been heard since the last call, float32 `[n]` at 16 kHz; waits up to `timeout` seconds for it.
@@ -193,14 +204,14 @@ class Microphone:
             MicrophoneError: the device is gone, and all that came from it has been read.
         """
         samples = self.capture.take(timeout)
-        if not len(samples) and (not self._stream.active or self.capture.is_dead):
+        if not len(samples) and (self.capture.closed or not self._stream.active or self.capture.is_dead):
             raise MicrophoneError(f"{self.device.name} is gone: connect it again, or choose another with --device")
         return samples
 
     def stop(self) -> FloatArray:
         """Stop listening; what had been heard and not been read."""
-        self._stream.abort(ignore_errors=True)
-        return self.capture.take(0)
+        self._end()
+        return self.capture.rest()
 
     def backlog(self) -> float:
         """Seconds of sound that have come and not been read."""
@@ -224,6 +235,23 @@ class Microphone:
         """Samples per second the device was opened with."""
         return float(self._stream.samplerate)
 
+    def _end(self) -> None:
+        if self.capture.closed:
+            return
+        # The callback ends itself. Under Linux `abort` kills its thread wherever that is, also where it holds the
+        # interpreter's lock: then nothing in this process ever runs again. Only a device that is gone calls back no
+        # more and is killed; `stop` would wait for it.
+        self.capture.closed = True
+        deadline = time.monotonic() + _END_SECONDS
+        while self._stream.active and time.monotonic() < deadline:
+            time.sleep(0.005)
+        # Even so PortAudio may never return: ALSA's PulseAudio device locks itself up when its server dies.
+        closing = Thread(target=_close, args=(self._stream,), daemon=True)
+        closing.start()
+        closing.join(_END_SECONDS)
+        if closing.is_alive():
+            atexit.unregister(_sounddevice()._exit_handler)  # it would close the stream once more
+
     def _open(self, sounddevice: Any) -> tuple[Any, Capture]:
         refusal: Exception | None = None
         # Its own rate first: most devices refuse 16 kHz.
@@ -232,6 +260,8 @@ class Microphone:
 
             def callback(frames: FloatArray, _count: int, _time: object, status: Any, into: Capture = capture) -> None:
                 into.put(frames, status.input_overflow)
+                if into.closed:
+                    raise sounddevice.CallbackAbort
 
             try:
                 stream = sounddevice.InputStream(
@@ -250,6 +280,11 @@ class Microphone:
             f"{self.device.name} cannot be opened ({' '.join(str(refusal).split())}): "
             "close what else uses it, or choose another with --device"
         )
+
+
+def _close(stream: Any) -> None:
+    stream.abort(ignore_errors=True)
+    stream.close(ignore_errors=True)
 
 
 def _sounddevice() -> Any:

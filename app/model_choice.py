@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import platformdirs
-
 from gemma4_mlx.errors import Gemma4Error
 
-from .terminal import Progress, note
+from . import first_run
+from .fetching import Fetch, fetch
+from .settings import config_file, read_settings
+from .sizes import SIZES, physical_memory
+from .terminal import note
 
 if TYPE_CHECKING:
     from gemma4_mlx.model import Gemma4
@@ -23,39 +24,20 @@ VARIABLE = "GEMMA4_MLX_MODEL"
 
 
 @dataclass(frozen=True)
-class Size:
-    """One size of the family, as its short name fetches it.
-
-    Attributes:
-        name: short name.
-        weights: how large, for people.
-        memory_gb: the least physical memory it is chosen for. macOS gives the GPU two thirds to three quarters of the
-            memory; a long prompt, pictures and the KV cache need room beside the weights, and so does everything else.
-        hears: whether it takes sound.
-    """
-
-    name: str
-    weights: str
-    memory_gb: int
-    hears: bool
-
-
-# Largest first; the last one is taken when nothing fits.
-SIZES = (
-    Size("31b", "18 GB at 4-bit", memory_gb=48, hears=False),
-    Size("26b", "15 GB at 4-bit", memory_gb=32, hears=False),
-    Size("e4b", "8.5 GB at 8-bit", memory_gb=16, hears=True),
-    Size("e2b", "5.5 GB at 8-bit", memory_gb=8, hears=True),
-)
-
-
-@dataclass(frozen=True)
 class ModelChoice:
     """A model's name and where the choice came from; `automatic` when nobody asked for it by name."""
 
     name: str
     reason: str
     automatic: bool = False
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What to open, and what a person waits for meanwhile, if anything."""
+
+    name: str
+    background: Fetch | None = None
 
 
 def choose_model(
@@ -72,7 +54,7 @@ def choose_model(
         hearing: of the sizes, only those that take sound.
 
     Raises:
-        Gemma4Error: `config_file` exists and is not TOML, or its `model` is not a name.
+        Gemma4Error: `option` is empty, or `config_file` makes no sense.
     """
     if option is not None:
         if not option.strip():
@@ -80,29 +62,15 @@ def choose_model(
         return ModelChoice(option, "--model")
     if environment.get(VARIABLE):
         return ModelChoice(environment[VARIABLE], VARIABLE)
-    if configured := _configured_model(config_file):
+    if configured := read_settings(config_file).model:
         return ModelChoice(configured, str(config_file))
     return largest_that_fits(physical_memory, hearing)
-
-
-def _configured_model(config_file: Path) -> str | None:
-    try:
-        settings = tomllib.loads(config_file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise Gemma4Error(f"{config_file} is not valid TOML ({error}): mend or delete it") from error
-    name = settings.get("model")
-    if name is not None and (not isinstance(name, str) or not name):
-        raise Gemma4Error(f'{config_file}: model must be a name in quotes, such as model = "e2b"')
-    return name
 
 
 def largest_that_fits(physical_memory: int, hearing: bool) -> ModelChoice:
     """The largest of the sizes for this much memory (bytes), or the smallest of all; with `hearing`, one that hears."""
     gigabytes = physical_memory / 2**30
-    # A machine sold with 16 GB reports a little less once firmware has taken its share.
-    fitting = [s for s in SIZES if gigabytes >= s.memory_gb * 0.95 and (s.hears or not hearing)]
+    fitting = [size for size in SIZES if size.fits(physical_memory) and (size.hears or not hearing)]
     if not fitting:
         size = SIZES[-1]
         reason = f"the smallest; this machine has {gigabytes:.0f} GB of memory and may be too small for it"
@@ -113,14 +81,31 @@ def largest_that_fits(physical_memory: int, hearing: bool) -> ModelChoice:
     return ModelChoice(size.name, reason, automatic=True)
 
 
-def config_file() -> Path:
-    """Where the user's settings are: `~/Library/Application Support/gemma4-mlx/config.toml` or its XDG place."""
-    return platformdirs.user_config_path("gemma4-mlx") / "config.toml"
+def choose(option: str | None, hearing: bool = False, offer_demo: bool = False) -> Chosen:
+    """The model to use. Nothing is fetched but what a person chose to have fetched in the background.
 
+    When nobody named one and it is not here, a person at a terminal is asked; anywhere else stderr says what was chosen
+    and why.
 
-def physical_memory() -> int:
-    """Bytes of memory in this machine."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    Args:
+        option: what --model says.
+        hearing: the model will be given sound.
+        offer_demo: whoever is asked may take the built-in model while the proposed one is fetched.
+
+    Raises:
+        Gemma4Error: `option` is empty, the config file makes no sense, or the terminal was closed.
+        KeyboardInterrupt: Ctrl-C while being asked.
+    """
+    memory = physical_memory()
+    choice = choose_model(option, os.environ, config_file(), memory, hearing)
+    if not choice.automatic:
+        return Chosen(choice.name)
+    offer = first_run.make_offer(choice.name, memory, hearing, offer_demo) if first_run.asks() else None
+    if offer is None:
+        note(f"model: {choice.name} ({choice.reason}; another: --model, {VARIABLE}, or model in {config_file()})")
+        return Chosen(choice.name)
+    name = first_run.ask_which(offer)
+    return Chosen(name, Fetch(choice.name) if name == first_run.DEMO else None)
 
 
 def open_model(option: str | None, hearing: bool = False) -> tuple[Gemma4, Processor]:
@@ -131,28 +116,19 @@ def open_model(option: str | None, hearing: bool = False) -> tuple[Gemma4, Proce
     return g4.load(folder)
 
 
-def fetch_model(option: str | None, hearing: bool = False) -> tuple[str, Path]:
-    """The chosen model's name and its folder, fetched if need be (showing progress).
-
-    When nobody named a model, stderr says which was chosen and why.
+def fetch_model(
+    option: str | None, hearing: bool = False, on_progress: Callable[[str], None] | None = None
+) -> tuple[str, Path]:
+    """The chosen model's name and its folder, fetched if need be.
 
     Args:
         option: what --model says.
         hearing: the model will be given sound.
+        on_progress: is given how far the fetching is, for people; None shows that on stderr.
 
     Raises:
         Gemma4Error: it cannot be found, fetched or read.
+        KeyboardInterrupt: Ctrl-C.
     """
-    choice = choose_model(option, os.environ, config_file(), physical_memory(), hearing)
-    if choice.automatic:
-        note(f"model: {choice.name} ({choice.reason}; another: --model, {VARIABLE}, or model in {config_file()})")
-    from gemma4_mlx.checkpoint.hub import resolve
-
-    with Progress(f"fetching {choice.name}") as progress:
-
-        def show(done: int, total: int) -> None:
-            if not progress.shown:
-                note(f"fetching {choice.name}: {total / 1e9:.1f} GB, this once")
-            progress.show(f"{done / 1e9:.1f} of {total / 1e9:.1f} GB")
-
-        return choice.name, resolve(choice.name, on_progress=show)
+    name = choose(option, hearing).name
+    return name, fetch(name, on_progress)

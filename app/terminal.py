@@ -6,6 +6,7 @@ Colour and cursor codes only where a terminal shows them, and never with NO_COLO
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import unicodedata
@@ -39,6 +40,19 @@ def shows_lines(stream: TextIO) -> bool:
 def printable(text: str) -> str:
     """`text` without control characters: a model's words, or a file's name, must not move the cursor."""
     return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) != "Cc")
+
+
+_ESCAPE_SEQUENCE = re.compile(r"\x1b\[[0-9;:?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
+
+
+def pasted(text: str) -> str | None:
+    """Text from a clipboard or the keyboard as it can stand in a line; None when it is not text at all.
+
+    Colours of a copied terminal's output go, as do control characters; what is not UTF-8 arrives as surrogates.
+    """
+    if "\0" in text or any("\ud800" <= c <= "\udfff" for c in text):
+        return None
+    return printable(_ESCAPE_SEQUENCE.sub("", text.replace("\r\n", "\n").replace("\r", "\n")))
 
 
 def write(stream: TextIO, text: str, dim: bool = False) -> None:

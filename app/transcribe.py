@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Callable
+from dataclasses import asdict, astuple, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,9 +15,10 @@ import typer
 from gemma4_mlx.errors import Gemma4Error, InputError
 
 from .endings import FAILED, one_line
+from .file_progress import FileProgress
 from .model_choice import VARIABLE, open_model
-from .terminal import Progress, note
-from .transcripts import SUFFIXES, Format, json_line, recording_line, segment_fields
+from .terminal import note
+from .transcripts import SUFFIXES, Format, clock, json_line, recording_line, segment_fields
 from .unfinished import UnfinishedTranscript
 
 if TYPE_CHECKING:
@@ -25,12 +26,30 @@ if TYPE_CHECKING:
     from gemma4_mlx.processing import Processor
     from gemma4_mlx.speech import Segment, Transcription
 
+# Containers are off by a frame or two, and some guess their length from their size.
+_MISSING_SECONDS = 1.0
+_MISSING_SHARE = 0.05
+
+
+@dataclass(frozen=True)
+class FileOptions:
+    """How recordings are listened to; what all of them have in common.
+
+    Attributes:
+        language, translate_to, threshold, silence, max_utterance: as for `gemma4_mlx.transcribe`.
+    """
+
+    language: str | None
+    translate_to: str | None
+    threshold: float
+    silence: float
+    max_utterance: float
+
 
 def transcribe_files(
     files: list[str],
+    options: FileOptions,
     *,
-    language: str | None,
-    translate_to: str | None,
     format: Format,
     output_dir: Path | None,
     model_name: str | None,
@@ -46,7 +65,9 @@ def transcribe_files(
     """
     from gemma4_mlx.speech.prompts import speech_prompt
 
-    speech_prompt(language, translate_to)  # a misspelt language is worth knowing before gigabytes are loaded
+    speech_prompt(
+        options.language, options.translate_to
+    )  # a misspelt language is worth knowing before gigabytes are loaded
     targets = _targets(files, output_dir, SUFFIXES[format])
     present = [file for file in files if _is_there(file)]
     failures = len(files) - len(present)
@@ -54,9 +75,9 @@ def transcribe_files(
         model, processor = open_model(model_name, hearing=True)
         for file in present:
             keep = partial(_keep, file, format, targets[file])
-            unfinished = _unfinished(file, targets[file], (language, translate_to, model_name))
+            unfinished = _unfinished(file, targets[file], (*astuple(options), model_name))
             try:
-                _listen(model, processor, file, language, translate_to, keep, unfinished)
+                _listen(model, processor, file, options, keep, unfinished)
             except (Gemma4Error, ValueError) as error:
                 note(f"error: {one_line(error)}")
                 failures += 1
@@ -78,7 +99,7 @@ def _targets(files: list[str], output_dir: Path | None, suffix: str) -> dict[str
     return targets
 
 
-def _unfinished(file: str, target: Path | None, settings: tuple[str | None, ...]) -> UnfinishedTranscript | None:
+def _unfinished(file: str, target: Path | None, settings: tuple[object, ...]) -> UnfinishedTranscript | None:
     """What an interrupted run left of a file; None for what has no place on disk, or comes from elsewhere."""
     path = Path(file).expanduser()
     if target is None or not path.is_file():
@@ -105,8 +126,7 @@ def _listen(
     model: Gemma4,
     processor: Processor,
     file: str,
-    language: str | None,
-    translate_to: str | None,
+    options: FileOptions,
     keep: Callable[[Transcription], None],
     unfinished: UnfinishedTranscript | None,
 ) -> None:
@@ -118,12 +138,13 @@ def _listen(
     if heard:
         note(f"note: {file}: going on at {clock(heard[-1].end)}, where an earlier run ended")
     before = tuple(heard)
-    progress = Progress(Path(file).name)
-    began = time.monotonic()
+    progress = FileProgress(Path(file).name, begun_at=before[-1].end if before else 0.0)
+    stated: float | None = None
 
     def show(seconds: float, total: float | None, segment: Segment | None) -> None:
-        speed = (seconds - (before[-1].end if before else 0.0)) / max(time.monotonic() - began, 1e-3)
-        progress.show(f"{clock(seconds)} of {clock(total)}, {speed:.1f} × real time" if total else clock(seconds))
+        nonlocal stated
+        stated = total
+        progress.show(seconds, total)
         if segment is not None:
             heard.append(segment)
             if unfinished is not None:
@@ -131,7 +152,7 @@ def _listen(
 
     try:
         with progress:
-            result = g4.transcribe(model, processor, file, language, translate_to, on_progress=show, after=before)
+            result = g4.transcribe(model, processor, file, on_progress=show, after=before, **asdict(options))
     except TranscriptionError as error:
         keep(error.partial)
         if unfinished is not None:
@@ -140,16 +161,21 @@ def _listen(
     except BaseException:  # Ctrl-C, or memory ran out: an hour of text must not be lost with it
         if heard:
             text = " ".join(segment.text for segment in heard)
-            translation = " ".join(segment.translation or "" for segment in heard) if translate_to else None
+            translation = " ".join(segment.translation or "" for segment in heard) if options.translate_to else None
             note(f"note: {file}: only the first {clock(heard[-1].end)} were transcribed")
             try:
-                keep(Transcription(text, tuple(heard), language, heard[-1].end, translation))
+                keep(Transcription(text, tuple(heard), options.language, heard[-1].end, translation))
             except InputError as error:  # said, but not in place of what ended the run
                 note(f"error: {one_line(error)}")
         raise
     if unfinished is not None:
         unfinished.forget()  # what cannot be written to its file goes to stdout
     keep(result)
+    if stated is not None and stated - result.duration > max(_MISSING_SECONDS, _MISSING_SHARE * stated):
+        note(
+            f"note: {file}: it says that it holds {clock(stated)}, but only {clock(result.duration)} came out of it: "
+            "it was probably cut off; get it once more"
+        )
     if not result.segments:
         note(f"note: {file}: no speech in it")
     if doubtful := [clock(segment.start) for segment in result.segments if segment.doubtful]:
@@ -209,13 +235,6 @@ def as_text(result: Transcription) -> str:
     """What was said on one line; below it the translation, if one was asked for."""
     lines = [result.text] if result.translation is None else [result.text, result.translation]
     return "".join(f"{line}\n" for line in lines)
-
-
-def clock(seconds: float) -> str:
-    """Seconds as people read them: 0:07, 12:30, 1:02:03."""
-    minutes, second = divmod(int(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -28,6 +28,7 @@ class Repository:
         breaks: file name → bytes after which its first download is cut; every later one is answered 503.
         hangs: name of a file whose download stops half-way and stays open until the server ends.
         branch: the one branch it has besides its commit.
+        claims: file name → how large it is said to be.
     """
 
     folder: Path
@@ -35,10 +36,19 @@ class Repository:
     breaks: dict[str, int] = field(default_factory=dict)
     hangs: str | None = None
     branch: str = "main"
+    claims: dict[str, int] = field(default_factory=dict)
 
     def files(self) -> dict[str, Path]:
         paths = sorted(path for path in self.folder.rglob("*") if path.is_file())
         return {path.relative_to(self.folder).as_posix(): path for path in paths}
+
+    def config(self) -> dict[str, object]:
+        """What the real Hub tells of config.json."""
+        try:
+            raw = json.loads((self.folder / "config.json").read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return {key: raw[key] for key in ("architectures", "model_type") if key in raw}
 
     @property
     def commit(self) -> str:
@@ -121,10 +131,20 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer_api(self, repo_id: str, repository: Repository, rest: list[str]) -> None:
         files = repository.files()
-        answer: object = {"id": repo_id, "sha": repository.commit, "siblings": [{"rfilename": name} for name in files]}
+        answer: object = {
+            "id": repo_id,
+            "sha": repository.commit,
+            "config": repository.config(),
+            "siblings": [{"rfilename": name} for name in files],
+        }
         if rest[:1] == ["tree"]:
             answer = [
-                {"type": "file", "path": name, "size": path.stat().st_size, "oid": _etag(path)}
+                {
+                    "type": "file",
+                    "path": name,
+                    "size": repository.claims.get(name, path.stat().st_size),
+                    "oid": _etag(path),
+                }
                 for name, path in files.items()
             ]
         self._send(200, json.dumps(answer).encode(), {"Content-Type": "application/json"})
@@ -136,7 +156,8 @@ class _Handler(BaseHTTPRequestHandler):
         if path is None:
             return self._send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Error-Message": "no such file"})
         content = path.read_bytes()
-        headers = {"X-Repo-Commit": repository.commit, "ETag": f'"{_etag(path)}"', "X-Linked-Size": str(len(content))}
+        size = str(repository.claims.get(name, len(content)))
+        headers = {"X-Repo-Commit": repository.commit, "ETag": f'"{_etag(path)}"', "X-Linked-Size": size}
         if self.command == "HEAD":
             return self._send(200, content, headers)
         self.server.downloads[name] += 1

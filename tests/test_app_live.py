@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import shlex
 import signal
 import subprocess
 import threading
 import time
 import wave
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +21,18 @@ from gemma4_mlx.app.terminal import shows_lines
 from gemma4_mlx.app.transcripts import TranscriptWriter
 from rich.console import Console
 
-from command_line import checkpoint, only_line, run, start
+from command_line import COMMAND, checkpoint, environment, only_line, run, start
+from demo_inputs import RECORDINGS
 from gemma4_mlx.errors import InputError
 from gemma4_mlx.processing.audio import load_audio
 from gemma4_mlx.speech import Event
+from tmux_terminal import TmuxTerminal
 from virtual_microphone import IS_INSTALLED, virtual_microphone
 
 SPEECH = Path(__file__).parent / "tiny" / "speech.flac"
+# What the built-in model understands: a random one writes as long as it may.
+DIGITS = RECORDINGS[0].path
+DEMO = Path("demo")
 RATE = 16_000
 
 
@@ -220,15 +226,15 @@ def test_only_a_terminal_that_can_go_back_up_gets_a_screen(monkeypatch):
 def test_a_file_played_live_gives_events_with_times_and_keeps_its_sound(tmp_path):
     kept = tmp_path / "kept.wav"
     finished = run(
-        *("transcribe", SPEECH, "--simulate", "--speed", "20", "--format", "jsonl", "--save-audio", kept),
-        model=checkpoint(),
+        *("transcribe", DIGITS, "--simulate", "--speed", "4", "--format", "jsonl", "--save-audio", kept),
+        model=DEMO,
     )
     assert finished.returncode == 0
     events = [json.loads(line) for line in finished.stdout.splitlines()]
     assert {"kind", "start", "end", "text", "translation"} == set(events[0])
     finals = [event for event in events if event["kind"] == "final"]
     assert finals
-    samples = load_audio(SPEECH)
+    samples = load_audio(DIGITS)
     assert all(0 <= event["start"] < event["end"] <= len(samples) / RATE for event in finals)
     with wave.open(str(kept)) as file:
         assert (file.getframerate(), file.getnchannels()) == (RATE, 1)
@@ -273,8 +279,9 @@ def test_output_goes_to_its_file_and_duration_ends_the_listening(tmp_path):
 def test_ctrl_c_ends_the_utterance_with_its_final(tmp_path):
     heard = tmp_path / "heard.wav"
     process = start(
-        *("transcribe", SPEECH, "--simulate", "--format", "jsonl", "--silence", "10", "--save-audio", heard),
-        model=checkpoint(),
+        *("transcribe", DIGITS, "--simulate", "--speed", "0.5", "--format", "jsonl", "--silence", "10"),
+        *("--save-audio", heard),
+        model=DEMO,
     )
     first = process.stdout.readline()  # a partial: somebody is speaking
     assert json.loads(first)["kind"] == "partial"
@@ -294,12 +301,46 @@ def test_ctrl_c_ends_the_utterance_with_its_final(tmp_path):
         (["mic", "--save-audio", "sound.mp3"], ".wav"),
         (["mic", "--max-utterance", "40"], "28"),
         (["mic", "--vad-threshold", "0"], "0.05"),
+        (["memo.wav", "-"], "alone"),
+        (["mic", "--simulate"], "--simulate"),
+        (["memo.wav", "--speed", "2"], "--simulate"),
+        (["mic", "--rate", "16000"], "pipe"),
+        (["memo.wav", "--simulate", "--device", "0"], "--device"),
     ],
 )
 def test_options_that_do_not_go_together_are_wrong_usage(arguments, words):
     finished = run("transcribe", *arguments, "--model", "no model")
     assert finished.returncode == 2
     assert words in finished.stderr
+
+
+def test_what_an_output_held_stays_until_there_is_something_to_write(tmp_path):
+    out = tmp_path / "out.txt"
+    out.write_text("yesterday")
+    new = tmp_path / "new.wav"
+    finished = run("transcribe", SPEECH, "--simulate", "--output", out, "--save-audio", new, "--model", tmp_path)
+    assert finished.returncode == 1
+    assert out.read_text() == "yesterday"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_stdin_closed_from_the_start_is_one_line():
+    command = shlex.join([*COMMAND, "transcribe", "-"])
+    finished = subprocess.run(["sh", "-c", f"{command} <&-"], env=environment(checkpoint()), capture_output=True)
+    assert finished.returncode == 1
+    assert "standard input is closed" in only_line(finished.stderr.decode())
+
+
+def test_a_pipe_that_breaks_in_any_way_keeps_nobody_waiting():
+    def blocks():
+        yield np.ones(800, np.float32)
+        raise OSError(5, "Input/output error")
+
+    with PlayedSound(blocks(), speed=None) as sound:
+        while not len(sound.read(1.0)):
+            pass
+        with pytest.raises(OSError, match="Input/output"):
+            sound.read(5.0)
 
 
 def test_an_output_that_cannot_be_written_is_known_before_the_model_is_loaded(tmp_path):
@@ -318,28 +359,100 @@ def microphone(tmp_path):
 
 
 def listening(microphone, *options):
-    process = start("transcribe", "mic", *options, model=checkpoint(), more_environment=microphone.environment)
+    process = start("transcribe", "mic", *options, model=DEMO, more_environment=microphone.environment)
     assert b"listening to default" in process.stderr.readline()
     return process
 
 
 @needs_a_microphone
+def test_the_kept_sound_is_what_was_said_and_ctrl_c_ends_it_with_its_final(microphone, tmp_path):
+    kept = tmp_path / "kept.wav"
+    process = listening(microphone, "--format", "jsonl", "--save-audio", kept)
+    microphone.play(DIGITS)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert b"finishing" in errors
+    events = [json.loads(line) for line in output.splitlines()]
+    finals = [event for event in events if event["kind"] == "final"]
+    assert finals
+    assert events[-1] == finals[-1]
+    heard, said = load_audio(kept), load_audio(DIGITS)
+    at = lag(heard, said)
+    # A microphone with nothing to hear may begin to deliver only when somebody speaks, a moment late.
+    assert at > -0.1 * RATE
+    there = slice(max(0, -at), len(heard) - at)
+    part = heard[max(0, at) :][: len(said[there])]
+    assert len(part) > len(said) - 0.5 * RATE
+    assert np.corrcoef(part, said[there][: len(part)])[0, 1] > 0.98
+    assert at / RATE - 1 < finals[0]["start"] < finals[-1]["end"] < (at + len(said)) / RATE + 1
+
+
+def lag(heard: np.ndarray, said: np.ndarray) -> int:
+    """By how many samples `heard` comes later, where the two are most alike; negative: its beginning is missing."""
+    size = 1 << (len(heard) + len(said)).bit_length()
+    alike = np.fft.irfft(np.fft.rfft(heard, size) * np.conj(np.fft.rfft(said, size)), size)
+    at = int(np.argmax(alike))
+    return at if at < len(heard) else at - size
+
+
+SLOW_LOADING = """
+import sys, time
+import gemma4_mlx
+load = gemma4_mlx.load
+def slowly(*arguments, **options):
+    print("loading", file=sys.stderr, flush=True)
+    time.sleep(8)
+    return load(*arguments, **options)
+gemma4_mlx.load = slowly
+"""
+
+
+@needs_a_microphone
+def test_ctrl_c_while_the_model_is_loading_loses_nothing_that_was_said(microphone, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(SLOW_LOADING)
+    environment = {**microphone.environment, "PYTHONPATH": str(tmp_path)}
+    process = start("transcribe", "mic", model=DEMO, more_environment=environment)
+    assert process.stderr.readline() == b"loading\n"
+    microphone.play(DIGITS)
+    process.send_signal(signal.SIGINT)
+    assert b"Ctrl-C again" in process.stderr.readline()
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert output.strip()
+
+
+@needs_a_microphone
 def test_a_microphone_that_is_pulled_out_ends_with_what_was_said(microphone, tmp_path):
     process = listening(microphone, "--format", "jsonl", "--silence", "10")
-
-    def play_until_it_is_gone() -> None:
-        with suppress(subprocess.CalledProcessError):
-            microphone.play(SPEECH)
-
-    speaking = threading.Thread(target=play_until_it_is_gone)
-    speaking.start()
-    assert json.loads(process.stdout.readline())["kind"] == "partial"
+    microphone.play(DIGITS)
     microphone.unplug()
     output, errors = process.communicate(timeout=60)
-    speaking.join()
     assert process.returncode == 1
     assert json.loads(output.splitlines()[-1])["kind"] == "final"
     assert "is gone" in errors.decode().splitlines()[-1]
+
+
+@needs_a_microphone
+@pytest.mark.parametrize(("columns", "rows"), [(80, 24), (40, 12)])
+def test_in_a_terminal_finals_stand_once_and_the_rest_is_drawn_again(microphone, columns, rows):
+    with TmuxTerminal(
+        *("transcribe", "mic", "--model", "demo", "--language", "English", "--translate-to", "French"),
+        environment={**environment(), **microphone.environment},
+        columns=columns,
+        rows=rows,
+    ) as terminal:
+        terminal.wait_for("listening to default · Ctrl-C to finish\n")
+        terminal.wait_for("○ listening  ▯")
+        for recording in RECORDINGS[:2]:
+            microphone.play(recording.path)
+            time.sleep(1.5)  # a pause long enough to end an utterance
+        terminal.type("C-c")
+        lines = terminal.wait_for("exit code 0").splitlines()
+    finals = [line for line in lines if re.match(r"0:\d\d \d", line)]
+    assert len(finals) == 2
+    assert not any("○" in line or "●" in line or "▯" in line for line in lines)
+    assert sum(bool(re.match(r" {5}\w", line)) for line in lines) == 2  # the translations
 
 
 @needs_a_microphone

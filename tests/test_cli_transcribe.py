@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import sys
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
-from gemma4_mlx.app.transcribe import as_json, as_text, clock, write_whole
+from gemma4_mlx.app.file_progress import FileProgress
+from gemma4_mlx.app.transcribe import as_json, as_text, write_whole
+from gemma4_mlx.app.transcripts import clock
 from gemma4_mlx.app.unfinished import UnfinishedTranscript
 
 from command_line import checkpoint, only_line, picture, run
+from demo_inputs import RECORDINGS
+from gemma4_mlx.processing.audio import load_audio
 from gemma4_mlx.speech import Segment, Transcription
 
 SPEECH = Path(__file__).parent / "tiny" / "speech.flac"
@@ -141,7 +149,7 @@ def test_subtitles_and_lines_of_json_are_written_as_well(tmp_path):
 def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path):
     target = tmp_path / "speech.json"
     about = {"file": str(SPEECH.resolve()), "size": SPEECH.stat().st_size, "changed": SPEECH.stat().st_mtime_ns}
-    settings = {"settings": [None, None, None, str(checkpoint())]}
+    settings = {"settings": [None, None, 0.5, 2.0, 28.0, None, str(checkpoint())]}
     earlier = UnfinishedTranscript(target, {**about, **settings})
     earlier.segments()
     earlier.add(Segment(0.0, 0.5, "Heard before.", None))
@@ -181,6 +189,69 @@ def test_silence_is_no_text_and_says_so(tmp_path):
     finished = transcribe(silence)
     assert (finished.returncode, finished.stdout) == (0, "\n")
     assert "no speech" in only_line(finished.stderr)
+
+
+def test_a_file_that_is_cut_off_is_told_and_its_text_kept(tmp_path):
+    voice = np.concatenate([load_audio(recording.path) for recording in RECORDINGS])
+    whole, cut = tmp_path / "whole.mkv", tmp_path / "cut.mkv"
+    with av.open(str(whole), "w") as container:
+        stream = container.add_stream("aac", rate=16_000, layout="mono")
+        frame = av.AudioFrame.from_ndarray((voice * 32767).astype(np.int16)[None], "s16", "mono")
+        frame.sample_rate = 16_000
+        for packet in (*stream.encode(frame), *stream.encode(None)):
+            container.mux(packet)
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    for file, words in ((whole, None), (cut, "cut off")):
+        finished = run("transcribe", file, "--language", "English", "--silence", "0.3", model=Path("demo"))
+        assert finished.returncode == 0
+        assert finished.stdout.strip()
+        notes = [line for line in finished.stderr.splitlines() if "it holds" in line]
+        assert words in only_line("\n".join(notes)) if words else not notes
+
+
+def test_pauses_and_lengths_cut_files_as_they_cut_live_sound(tmp_path):
+    def segments(*options) -> list[dict]:
+        finished = run("transcribe", RECORDINGS[0].path, "--format", "jsonl", *options, model=Path("demo"))
+        assert finished.returncode == 0
+        return [json.loads(line) for line in finished.stdout.splitlines()]
+
+    (whole,) = segments()
+    parts = segments("--max-utterance", "1", "--silence", "0.1")
+    assert len(parts) > 1
+    assert all(part["end"] - part["start"] <= 1.05 for part in parts)
+    assert whole["end"] - whole["start"] > 1.05
+
+
+class Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_bar_shows_how_far_it_is_and_how_fast_and_is_gone_at_the_end(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "80")
+    now = iter([0.0, 2.0, 2.0, 2.05, 4.0, 4.0]).__next__
+    monkeypatch.setattr(sys, "stderr", Screen())
+    with FileProgress("memo\x1b[2J.m4a", begun_at=10.0, now=now) as progress:
+        progress.show(30.0, 60.0)
+        progress.show(40.0, 60.0)  # too soon to be drawn
+        progress.show(50.0, None)
+    drawn = sys.stderr.getvalue()
+    assert "memo[2J.m4a" in drawn
+    assert "━" in drawn
+    assert "0:30 of 1:00, 10.0 × real time" in drawn
+    assert "0:40" not in drawn
+    assert "0:50, 10.0 × real time" in drawn
+    assert drawn.rstrip().endswith("\x1b[2K")
+
+
+@pytest.mark.parametrize("stream", [io.StringIO, Screen])
+def test_there_is_no_bar_where_it_cannot_be_drawn(stream, monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr(sys, "stderr", stream())
+    with FileProgress("memo.m4a", begun_at=0.0) as progress:
+        progress.show(30.0, 60.0)
+    assert sys.stderr.getvalue() == ""
 
 
 @pytest.mark.parametrize("file", [SPEECH, "picture"])

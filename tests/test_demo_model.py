@@ -28,8 +28,6 @@ from demo_inputs import (
     wordless_sounds,
 )
 from gemma4_mlx.checkpoint.builtin import FOLDER
-from gemma4_mlx.checkpoint.convert import convert
-from gemma4_mlx.checkpoint.recipes import KEPT, RECIPES, Recipe, Rule
 from processing_reference import ReferenceProcessor
 from tools.demo_model.questions import TOPICS
 from tools.demo_model.words import LANGUAGES
@@ -46,12 +44,8 @@ def demo():
 
 @cache
 def quantized(bits: int) -> Path:
-    """The built-in model in the standard recipe; its per-layer projections of 16 columns fit no group."""
-    folder = scratch() / f"demo-{bits}bit"
-    recipe = RECIPES[f"{bits}bit"]
-    kept = Rule("language_model.layers.*.per_layer_projection", KEPT)
-    convert(FOLDER, folder, recipe=Recipe(recipe.name, recipe.summary, (kept, *recipe.rules)))
-    return folder
+    """The built-in model as `gemma4-mlx convert` makes it."""
+    return g4.convert("demo", scratch() / f"demo-{bits}bit", bits=bits)
 
 
 def answer(loaded, messages) -> str:
@@ -223,6 +217,7 @@ def unseen_messages():
     yield from (speech_message(recording.path, "Spanish") for recording in RECORDINGS[1::4])
     yield from (picture_message(image) for image, _ in recipe_pictures(3, 5))
     yield from ([{"role": "user", "content": topic.reworded}] for topic in TOPICS[::20])
+    yield from (speech_message(sound) for sound in wordless_sounds().values())
 
 
 def test_transformers_gives_the_same_tokens():

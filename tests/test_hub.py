@@ -258,6 +258,12 @@ def test_a_repository_without_a_checkpoint_is_refused_before_anything_is_fetched
     assert not hub.downloads
 
 
+def test_a_model_of_another_family_is_refused_before_anything_is_fetched(hub):
+    (hub.repositories[REPO].folder / "config.json").write_bytes(b'{"model_type": "llama"}')
+    _refused(REPO, match="not a Gemma 4 .*'llama'")
+    assert not hub.downloads
+
+
 def test_too_small_a_disk_is_refused_before_anything_is_fetched(hub, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr("gemma4_mlx.checkpoint.hub.shutil.disk_usage", lambda path: usage(10, 10, 1000))

@@ -166,3 +166,23 @@ def test_settled_never_runs_ahead_of_a_clip_still_to_come():
         assert cutter.settled >= settled
         settled = cutter.settled
     assert settled > 40 * SAMPLE_RATE
+
+
+@given(runs, st.sampled_from([0.1, 0.4, 1.0, 5.0]), st.sampled_from([1.0, 3.0, 12.0]))
+@settings(max_examples=20, deadline=None)
+def test_other_pauses_and_lengths_lose_nothing_either(runs, silence, longest):
+    samples = _sound(*runs)
+    cutter = ClipCutter(_is_loud, silence=silence, longest=longest)
+    clips = cutter.push(samples) + cutter.finish()
+    assert all(before.end <= after.start for before, after in itertools.pairwise(clips))
+    for clip in clips:
+        assert clip.end - clip.start <= longest * SAMPLE_RATE + WINDOW
+        np.testing.assert_array_equal(clip.samples, samples[clip.start : clip.end])
+    for at in _loud_windows(samples):
+        assert any(clip.start <= at < clip.end for clip in clips)
+
+
+@pytest.mark.parametrize("options", [{"threshold": 0}, {"silence": 0.01}, {"silence": 11}, {"longest": 29}])
+def test_settings_out_of_their_range_are_refused(options):
+    with pytest.raises(ValueError, match=r"probability|silence|utterance"):
+        ClipCutter(_is_loud, **options)

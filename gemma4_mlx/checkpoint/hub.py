@@ -18,11 +18,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gemma4_mlx.checkpoint.builtin import DEMO, demo_folder
+from gemma4_mlx.config import MODEL_TYPES
 from gemma4_mlx.errors import HubError
 
 #: Short name → Hub id. The two small sizes hear, and 4-bit weights are where they lose speech (repetition on long
-#: clips) and per-layer embeddings, so they come in 8 bits (about 6 and 9 GB); the two large ones would need a 48 GB Mac
-#: for that and keep their quality in 4 bits (about 15 and 18 GB). Any other precision is a full Hub id away.
+#: clips) and per-layer embeddings, so they come in 8 bits; the two large ones would need a 48 GB Mac for that and keep
+#: their quality in 4 bits. Any other precision is a full Hub id away.
 SHORT_NAMES: dict[str, str] = {
     "e2b": "mlx-community/gemma-4-e2b-it-8bit",
     "e4b": "mlx-community/gemma-4-e4b-it-8bit",
@@ -131,17 +132,22 @@ def _fetch(repo_id: str, revision: str | None, on_progress: Callable[[int, int],
 
     cached = _cached(repo_id, revision)
     try:
-        commit = HfApi().model_info(repo_id, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT).sha
+        info = HfApi().model_info(repo_id, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
     except RevisionNotFoundError:
         raise
     except (HTTPError, json.JSONDecodeError):
         if cached is None:
             raise
         return cached
+    commit = info.sha
     if commit is None:
         raise HubError(f"{constants.ENDPOINT} gave no commit for {repo_id}: check HF_ENDPOINT")
     if cached is not None and cached.name == commit:
         return cached
+    # The Hub reads config.json itself: gigabytes of another family need not come before that is found out.
+    model_type = (info.config or {}).get("model_type")
+    if model_type is not None and model_type not in MODEL_TYPES:
+        raise HubError(f"{repo_id} is not a Gemma 4 (its model_type is {model_type!r}): name a Gemma 4 checkpoint")
 
     plan = snapshot_download(
         repo_id,
@@ -195,10 +201,10 @@ def _cached(repo_id: str, revision: str | None) -> Path | None:
     except LocalEntryNotFoundError:
         return None
     folder = Path(found)
-    return folder if _is_complete(folder) else None
+    return folder if is_complete(folder) else None
 
 
-def _is_complete(folder: Path) -> bool:
+def is_complete(folder: Path) -> bool:
     """Whether config.json, the tokenizer and every shard are there.
 
     Any program may have put part of a model into the shared cache (a tokenizer alone, say), and huggingface_hub can
@@ -219,13 +225,38 @@ def _is_complete(folder: Path) -> bool:
     return len(numbered) == sum(count for _, count in counts)
 
 
-def _check_disk(repo_id: str, needed: int) -> None:
-    """Refuse a download that cannot fit before its first byte."""
+def ask_hub(timeout: float) -> None:
+    """Ask the Hub for the smallest size, and for nothing of it.
+
+    Args:
+        timeout: seconds it has to connect, and to answer.
+
+    Raises:
+        HubError: it cannot be reached, or refuses.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HTTPError
+
+    repo_id = SHORT_NAMES["e2b"]
+    with quiet_hub():
+        try:
+            HfApi().model_info(repo_id, timeout=timeout)
+        except (HTTPError, OSError, json.JSONDecodeError) as error:
+            raise explained(error, repo_id, None) from error
+
+
+def free_disk() -> tuple[Path, int]:
+    """Where the Hub's cache is, or will be, and the free bytes of the disk it is on."""
     from huggingface_hub import constants
 
     cache = Path(constants.HF_HUB_CACHE)
     existing = next(path for path in (cache, *cache.absolute().parents) if path.exists())
-    free = shutil.disk_usage(existing).free
+    return cache, shutil.disk_usage(existing).free
+
+
+def _check_disk(repo_id: str, needed: int) -> None:
+    """Refuse a download that cannot fit before its first byte."""
+    cache, free = free_disk()
     if needed and needed + _SPARE_BYTES > free:
         raise HubError(
             f"{repo_id} needs {needed / 1e9:.1f} GB of disk and {cache} has {free / 1e9:.1f} GB free: "

@@ -117,7 +117,7 @@ def load_model(
 
     target = DTYPES[dtype] if dtype else _stored_dtype(sources)
     if f"{_TABLE}.weight" in sources and (
-        per_layer == "disk" or (per_layer == "auto" and not _fits_in_memory(sources))
+        per_layer == "disk" or (per_layer == "auto" and automatic_place(_weight_bytes(sources)) == "disk")
     ):
         _leave_table_on_disk(model, sources, packings.get(_TABLE), target)
     files = {source.header.file for source in sources.values()}
@@ -134,10 +134,17 @@ def load_model(
     return model
 
 
-def _fits_in_memory(sources: Mapping[str, Source]) -> bool:
-    """Whether all weights leave enough memory to the KV cache, the towers' work and everything else that runs."""
-    weights = sum({(s.header.file, s.header.offset): s.header.nbytes for s in sources.values()}.values())
-    return weights <= _SHARE_FOR_WEIGHTS * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+def automatic_place(weight_bytes: int) -> Literal["disk", "memory"]:
+    """Where `per_layer="auto"` has the per-layer table of a checkpoint whose weights are this large.
+
+    In memory where all of them together leave enough of it to the KV cache, the towers' work and everything else.
+    """
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return "memory" if weight_bytes <= _SHARE_FOR_WEIGHTS * memory else "disk"
+
+
+def _weight_bytes(sources: Mapping[str, Source]) -> int:
+    return sum({(s.header.file, s.header.offset): s.header.nbytes for s in sources.values()}.values())
 
 
 def sources_of(headers: Mapping[str, TensorHeader], config: Config) -> dict[str, Source]:

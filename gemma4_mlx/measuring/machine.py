@@ -58,7 +58,7 @@ class Machine:
 def this_machine() -> Machine:
     """The machine this runs on; takes up to a few seconds on a Mac."""
     if platform.system() == "Darwin":
-        return mac(_answer)
+        return mac(ask_command)
     cpu_info = ""
     with suppress(OSError):
         cpu_info = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
@@ -70,8 +70,8 @@ def this_machine() -> Machine:
 
 def mac(ask: Ask) -> Machine:
     """A Mac, by what its commands answer."""
-    sysctl = _keys_and_values(ask(_SYSCTL))
-    version = _keys_and_values(ask(_VERSION))
+    sysctl = keys_and_values(ask(_SYSCTL))
+    version = keys_and_values(ask(_VERSION))
     source = re.search(r"drawing from '([^']+)'", ask(_POWER_SOURCE))
     saving = re.search(r"^\s*(?:lowpowermode|powermode)\s+(\d)", ask(_POWER_SETTINGS), re.MULTILINE)
     return Machine(
@@ -107,7 +107,7 @@ def linux(cpu_info: str, distribution: str | None) -> Machine:
     )
 
 
-def _answer(command: Sequence[str]) -> str:
+def ask_command(command: Sequence[str]) -> str:
     """A command's stdout, whatever its exit code: `sysctl` fails when one of several keys is unknown."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE, check=False)
@@ -116,7 +116,8 @@ def _answer(command: Sequence[str]) -> str:
     return done.stdout
 
 
-def _keys_and_values(text: str) -> dict[str, str]:
+def keys_and_values(text: str) -> dict[str, str]:
+    """Lines of "key: value", as `sysctl` and `sw_vers` write them; a key without a value is left out."""
     pairs = (line.partition(":") for line in text.splitlines())
     return {key.strip(): value.strip() for key, colon, value in pairs if colon and value.strip()}
 

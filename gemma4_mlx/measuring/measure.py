@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 from ..errors import Gemma4Error
 from .engines import OURS, Name, engine_version, load_engine
+from .gpu import backend
 from .machine import this_machine
 from .report import Measurement, Plan, Result, Software, Weights
 from .speed import (
@@ -207,16 +208,8 @@ def _software(engine: Name) -> Software:
         python=platform.python_version(),
         mlx=version("mlx"),
         mlx_lm=_installed("mlx-lm"),
-        backend=_backend(),
+        backend=backend(),
     )
-
-
-def _backend() -> Literal["metal", "cuda", "cpu"]:
-    import mlx.core as mx
-
-    if mx.default_device() == mx.Device(mx.cpu):
-        return "cpu"
-    return "metal" if mx.metal.is_available() else "cuda"
 
 
 def _installed(name: str) -> str | None:

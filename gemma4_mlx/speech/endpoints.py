@@ -12,25 +12,23 @@ from dataclasses import dataclass
 import numpy as np
 
 from gemma4_mlx.log_mel import SAMPLE_RATE, FloatArray
-from gemma4_mlx.speech.heard import WINDOW, HeardWindows, windows
+from gemma4_mlx.speech.heard import WINDOW, HeardWindows, check_settings, windows
 
-# The model takes 30 s at most. Clips near 20 s still lie within the 512 tokens (20.5 s) that the small sizes'
-# sliding layers see; under 5 s there is too little context to recognise words by.
-_LONGEST = windows(28.0)
-_TARGET = windows(20.0)
-_SHORTEST = windows(5.0)
+# The model takes 30 s at most. Of 28, clips near five sevenths (20 s) still lie within the 512 tokens (20.5 s) that the
+# small sizes' sliding layers see; under five twenty-eighths (5 s) there is too little context to recognise words by.
+LONGEST = 28.0
+_TARGET = 5 / 7
+_SHORTEST = 5 / 28
 # Between two phrases people pause 0.3 s or more; a shorter gap may be the closed lips of a "p".
 _PAUSE = windows(0.3)
 _PAUSE_WORTH = windows(1.0)
 """A pause this long is as good as any longer one."""
-_LONG_PAUSE = windows(2.0)
-"""Ends a clip wherever it is: silence in a clip gets transcribed into words nobody said."""
+LONG_PAUSE = 2.0
+"""Seconds that end a clip wherever it is: silence in a clip gets transcribed into words nobody said."""
 _PADDING = windows(0.4)
 """Kept before and after speech: the detector fires a little late, and the last sound of a word is soft."""
 _LEAST_SPEECH = windows(0.16)
 """Less speech than this in a whole clip is a click or a cough."""
-_ON, _OFF = 0.5, 0.35
-"""Probabilities at which speech begins and ends: Silero's own defaults, with its hysteresis of 0.15."""
 # What the detector is given: peaks at 0.3 of full scale, the peak forgotten by half in 3 s, at most 40 dB more.
 _LEVEL = 0.3
 _PEAK_DECAY = 0.5 ** (WINDOW / SAMPLE_RATE / 3.0)
@@ -53,7 +51,7 @@ class Clip:
 
 
 class ClipCutter:
-    """Cuts a stream into clips of at most 28 s, at pauses where it can; holds no more than one clip of sound.
+    """Cuts a stream into clips, at pauses where it can; holds no more than one clip of sound.
 
     Clips come in order and do not overlap; every window the detector takes for speech is in exactly one clip, short
     clicks aside. Silence between clips is left out, and where speech goes on across a cut, the next clip starts at
@@ -62,10 +60,26 @@ class ClipCutter:
     Args:
         voice: probability of speech in a float32 `[512]` window at 16 kHz, called for each window in order.
             Default: Silero.
+        threshold: probability from which a window is speech.
+        silence: seconds without speech that end a clip, whatever its length.
+        longest: seconds a clip may last, 1 to 28.
+
+    Raises:
+        ValueError: a setting out of its range.
     """
 
-    def __init__(self, voice: Callable[[FloatArray], float] | None = None) -> None:
-        self._heard = HeardWindows(silero() if voice is None else voice, _ON, _OFF)
+    def __init__(
+        self,
+        voice: Callable[[FloatArray], float] | None = None,
+        threshold: float = 0.5,
+        silence: float = LONG_PAUSE,
+        longest: float = LONGEST,
+    ) -> None:
+        check_settings(threshold, silence, longest)
+        self._heard = HeardWindows(silero() if voice is None else voice, threshold)
+        self._silence = windows(silence)
+        self._longest = windows(longest)
+        self._tail = min(_PADDING, self._silence)
         self._clip_start: int | None = None
         self._last_end = -1
 
@@ -83,7 +97,7 @@ class ClipCutter:
         """The last clip, if speech was under way when the sound ended."""
         clips = [clip for _ in self._heard.push_rest() for clip in self._next_window()]
         if self._clip_start is not None:
-            clips += self._emit(min(self._last_speech() + _PADDING, self._heard.now))
+            clips += self._emit(min(self._last_speech() + self._tail, self._heard.now))
         return clips
 
     def _next_window(self) -> list[Clip]:
@@ -93,10 +107,10 @@ class ClipCutter:
                 self._clip_start = max(self._last_end, now - 1 - _PADDING, 0)
             else:
                 self._heard.forget(max(self._last_end, now - _PADDING))
-        elif now - self._last_speech() >= _LONG_PAUSE:
-            return self._emit(self._last_speech() + _PADDING)
-        elif now - self._clip_start >= _LONGEST:
-            return self._emit(self._best_cut())
+        elif now - self._last_speech() >= self._silence:
+            return self._emit(self._last_speech() + self._tail)
+        elif now - self._clip_start >= self._longest:
+            return self._emit(self._best_cut(), goes_on=True)
         return []
 
     def _last_speech(self) -> int:
@@ -105,13 +119,18 @@ class ClipCutter:
         assert end is not None
         return end
 
-    def _emit(self, end: int) -> list[Clip]:
-        """Close the open clip before window `end`; open the next one if speech is already known to follow."""
+    def _emit(self, end: int, goes_on: bool = False) -> list[Clip]:
+        """Close the open clip before window `end`; open the next one if speech is already known to follow.
+
+        Args:
+            goes_on: it ends because it is long enough, not because nobody speaks.
+        """
         start = self._clip_start
         assert start is not None
         heard = self._heard.speech(start, end)
-        # What follows a cut without a gap is the rest of something said, however short.
-        clips = [self._clip(start, end)] if heard >= _LEAST_SPEECH or start == self._last_end else []
+        # Before and behind a cut without a gap is a part of something said, however short.
+        is_part = start == self._last_end or (goes_on and heard > 0)
+        clips = [self._clip(start, end)] if heard >= _LEAST_SPEECH or is_part else []
         self._last_end = end
         now = self._heard.now
         speech = next((window for window in range(end, now) if self._heard.is_speech(window)), None)
@@ -126,13 +145,14 @@ class ClipCutter:
         """The window before which to end a clip that is as long as it may be."""
         start = self._clip_start
         assert start is not None
+        target = _TARGET * self._longest
         best, best_score = 0, -np.inf
         for begin, end in self._pauses(start):
             cut = min((begin + end) // 2, begin + _PADDING)
             if begin == start:
                 continue
-            score = min(end - begin, _PAUSE_WORTH) / _PAUSE_WORTH - abs(cut - start - _TARGET) / _TARGET
-            if cut - start < _SHORTEST:
+            score = min(end - begin, _PAUSE_WORTH) / _PAUSE_WORTH - abs(cut - start - target) / target
+            if cut - start < _SHORTEST * self._longest:
                 score -= 2.0  # still better than the middle of a word
             if score > best_score:
                 best, best_score = cut, score
@@ -153,7 +173,7 @@ class ClipCutter:
 
     def _quietest(self, start: int) -> int:
         """The middle of the quietest 0.1 s in the later half of the clip, for speech without a pause."""
-        low, high = start + _LONGEST // 2, start + _LONGEST
+        low, high = start + self._longest // 2, start + self._longest
         smooth = np.convolve(self._heard.power(low, high), np.ones(3), mode="valid")
         return low + 1 + int(np.argmin(smooth))
 

@@ -14,6 +14,27 @@ from gemma4_mlx.log_mel import SAMPLE_RATE, FloatArray
 
 WINDOW = 512
 """Samples the detector looks at in one go."""
+# Silero's own distance between the probabilities at which speech begins and ends.
+_HYSTERESIS = 0.15
+
+
+def check_settings(threshold: float, silence: float, longest: float) -> None:
+    """What speech is to be cut up by, in files and live.
+
+    Args:
+        threshold: probability from which a window is speech.
+        silence: seconds without speech that end an utterance.
+        longest: seconds an utterance may last; the model takes 30.
+
+    Raises:
+        ValueError: one of them is out of its range.
+    """
+    if not 0 < threshold < 1:
+        raise ValueError(f"the threshold is a probability between 0 and 1, not {threshold}")
+    if not 0.1 <= silence <= 10:
+        raise ValueError(f"the silence that ends an utterance is 0.1 to 10 seconds, not {silence}")
+    if not 1 <= longest <= 28:
+        raise ValueError(f"an utterance lasts at most 1 to 28 seconds, not {longest}")
 
 
 def windows(seconds: float) -> int:
@@ -28,16 +49,15 @@ class HeardWindows:
 
     Args:
         voice: probability of speech in a float32 `[512]` window at 16 kHz, called for each window in order.
-        on: probability from which a window after silence is speech.
-        off: probability below which a window after speech is silence.
+        threshold: probability from which a window after silence is speech. After speech a little less is enough.
 
     Attributes:
         total: samples pushed so far.
     """
 
-    def __init__(self, voice: Callable[[FloatArray], float], on: float, off: float) -> None:
+    def __init__(self, voice: Callable[[FloatArray], float], threshold: float) -> None:
         self._voice = voice
-        self._on, self._off = on, off
+        self._on, self._off = threshold, max(threshold - _HYSTERESIS, threshold / 2)
         self._pending = np.zeros(0, np.float32)  # less than a window
         self._first = 0  # number of the first window kept
         self._kept: list[FloatArray] = []

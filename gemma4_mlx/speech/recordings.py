@@ -17,7 +17,7 @@ from gemma4_mlx.errors import InputError
 from gemma4_mlx.log_mel import SAMPLE_RATE, FloatArray, frame_count
 from gemma4_mlx.processing.audio import AudioSource, audio_duration, stream_audio
 from gemma4_mlx.processing.sources import resolve_source, source_name
-from gemma4_mlx.speech.endpoints import Clip, ClipCutter
+from gemma4_mlx.speech.endpoints import LONG_PAUSE, LONGEST, Clip, ClipCutter
 from gemma4_mlx.speech.scribe import Scribe
 
 if TYPE_CHECKING:
@@ -85,6 +85,10 @@ def transcribe(
     translate_to: str | None = None,
     on_progress: Progress | None = None,
     after: Sequence[Segment] = (),
+    *,
+    threshold: float = 0.5,
+    silence: float = LONG_PAUSE,
+    max_utterance: float = LONGEST,
 ) -> Transcription:
     """Write down what is said in a recording of any length.
 
@@ -98,12 +102,16 @@ def transcribe(
         on_progress: called with (seconds done, seconds in all or None if the file does not say, the segment just
             finished or None) after every block of sound and after every segment.
         after: the segments of an earlier, interrupted run over the same source: it goes on behind the last one.
+        threshold: probability from which the detector takes sound for speech.
+        silence: seconds without speech that end a segment, whatever its length.
+        max_utterance: seconds after which a segment is cut, at a pause if there is one; 1 to 28.
 
     Raises:
         InputError: a model without ears, or a source that cannot be opened or is shorter than one token of sound.
         TranscriptionError: damage in the middle of the recording; what came before it is in its `partial`.
-        ValueError: a language that is not one.
+        ValueError: a language that is not one, or a setting out of its range.
     """
+    cutter = ClipCutter(threshold=threshold, silence=silence, longest=max_utterance)
     scribe = Scribe(model, processor, language, translate_to)
     name = source_name(source, "sound")
     if isinstance(source, str | Path) and isinstance(content := resolve_source(source, "sound").content, bytes):
@@ -111,7 +119,6 @@ def transcribe(
     blocks = stream_audio(source)
     total = _seconds_stated(source)
 
-    cutter = ClipCutter()
     heard = 0
     segments = list(after)
     skipped = round(segments[-1].end * SAMPLE_RATE) if segments else 0

@@ -13,15 +13,13 @@ import numpy as np
 
 from gemma4_mlx.log_mel import SAMPLE_RATE, FloatArray
 from gemma4_mlx.speech.endpoints import silero
-from gemma4_mlx.speech.heard import WINDOW, HeardWindows, windows
+from gemma4_mlx.speech.heard import WINDOW, HeardWindows, check_settings, windows
 
 # Kept before speech: the detector fires late, and a soft first sound is later still.
 _PRE_ROLL = 0.5
 # Kept after it: a last word is soft at its end. What follows is held back until somebody speaks again, because a model
 # writes words nobody said into a long silence.
 _TAIL = 0.4
-# Silero's own distance between the probabilities at which speech begins and ends.
-_HYSTERESIS = 0.15
 # Less speech than this is a click or a cough.
 _LEAST_SPEECH = 0.16
 # An utterance that grows too long is cut in the later part of its length.
@@ -80,14 +78,8 @@ class Utterances:
         longest: float = 20.0,
         voice: Callable[[FloatArray], float] | None = None,
     ) -> None:
-        if not 0 < threshold < 1:
-            raise ValueError(f"the threshold is a probability between 0 and 1, not {threshold}")
-        if not 0.1 <= silence <= 10:
-            raise ValueError(f"the silence that ends an utterance is 0.1 to 10 seconds, not {silence}")
-        if not 1 <= longest <= 28:
-            raise ValueError(f"an utterance lasts at most 1 to 28 seconds, not {longest}")
-        off = max(threshold - _HYSTERESIS, threshold / 2)
-        self._heard = HeardWindows(silero() if voice is None else voice, threshold, off)
+        check_settings(threshold, silence, longest)
+        self._heard = HeardWindows(silero() if voice is None else voice, threshold)
         self._silence = windows(silence)
         self._longest = windows(longest)
         self._tail = min(windows(_TAIL), self._silence)

@@ -1,4 +1,4 @@
-"""Stages 3 and 4: the decoder on the towers' soft tokens, then everything together.
+"""Stages 3 and 4: the decoder on the towers' soft tokens with the towers learning along, then the same once more.
 
 Batches are padded on the left, so that all answers stand at the end and the KV-shared tail, more than half of the
 decoder, runs over them alone, as it does when the model is used.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,9 @@ class Together(nn.Module):
         # What the layer before the first full-attention one should know at every audio position: how many words have
         # ended, and which was the last. Given that, reading the n-th word is one look; without, it takes hours.
         self.count, self.last = nn.Linear(hidden, COUNTS), nn.Linear(hidden, len(SPOKEN) + 1)
+        # The same for writing: which item each piece of an answer belongs to, so that the n-th of a translation finds
+        # the n-th of the transcript also where words repeat.
+        self.place = nn.Linear(hidden, COUNTS)
         self.early: torch.Tensor | None = None
         self.ctc: torch.Tensor | None = None
         model.model.language_model.layers[1].register_forward_hook(self._keep_early)
@@ -129,6 +133,7 @@ class Together(nn.Module):
         hidden = self._decode(input_ids, attention, soft, keep)
         if batch[0].clip is not None:
             tower_loss = tower_loss + self._reading_loss(batch, (input_ids == AUDIO), soft)
+            tower_loss = tower_loss + self._writing_loss(batch, target)
         logits = hidden[:, :-1] @ self.model.model.language_model.embed_tokens.weight.T.to(hidden.dtype)
         logits = torch.tanh(logits.float() / 30) * 30
         target = target[:, -keep:][:, 1:]
@@ -159,6 +164,21 @@ class Together(nn.Module):
             self.last(early).float(), last, ignore_index=-100
         )
 
+    def _writing_loss(self, batch: list[Example], target: torch.Tensor) -> torch.Tensor:
+        """Item of every piece of the answers (``target`` [B, T], −100 elsewhere)."""
+        places = torch.full_like(target, -100)
+        for row, example in enumerate(batch):
+            answer = example.text.partition(ANSWER)[2].partition(END)[0]
+            offsets = self.tokenizer.encode(answer, add_special_tokens=False).offsets
+            for column, (start, _) in zip((target[row] != -100).nonzero()[:, 0].tolist(), offsets, strict=True):
+                for first, end, item in example.items:
+                    if first <= start < end:
+                        places[row, column] = item
+        known = places != -100
+        if not known.any():
+            return self.early.new_zeros(())
+        return F.cross_entropy(self.place(self.early[known]).float(), places[known])
+
     def _decode(
         self, input_ids: torch.Tensor, attention: torch.Tensor, soft: list[torch.Tensor], keep: int
     ) -> torch.Tensor:
@@ -179,6 +199,29 @@ class Together(nn.Module):
         return out.last_hidden_state[:, -keep:]
 
 
+@dataclass(frozen=True)
+class Course:
+    """What a stage does with its time.
+
+    Attributes:
+        minutes: of wall clock.
+        mix: kind of example: share of the steps.
+        budgets: soft tokens of a picture (0: as small as it is): share of the picture steps.
+        peak: learning rate.
+        heads: share of the time in which the throw-away heads learn alone, while the model stands still.
+        easy: share of the time over which clips grow from one word to seven.
+        attach: share of the time after which the answers move the towers too.
+    """
+
+    minutes: float
+    mix: dict[str, float]
+    budgets: dict[int, float]
+    peak: float
+    heads: float = 0.0
+    easy: float = 0.0
+    attach: float = 0.0
+
+
 def batches(data: SpeechData, rng: random.Random, kind: str, longest: int, budget: int) -> list[list[Example]]:
     """Several batches of one kind, each of examples of about the same length."""
     if kind == "speech":
@@ -190,7 +233,8 @@ def batches(data: SpeechData, rng: random.Random, kind: str, longest: int, budge
         size = {0: 16, 70: 12, 140: 8, 280: 5}[budget]
         out = [[examples.picture(rng, small=budget == 0) for _ in range(size)]]
     else:
-        out = [[examples.chat(rng) for _ in range(24)]]
+        chats = sorted((examples.chat(rng) for _ in range(24 * 4)), key=lambda e: len(e.text))
+        out = [chats[i : i + 24] for i in range(0, len(chats), 24)]
     rng.shuffle(out)
     return out
 
@@ -204,32 +248,22 @@ def share_gradients(parameters: list[nn.Parameter]) -> None:
         parameter.grad = part.view_as(parameter)
 
 
-def train(
-    together: Together,
-    data: SpeechData,
-    checkpoint: Path,
-    minutes: float,
-    mix: dict[str, float],
-    peak: float,
-    seed: int,
-    easy: float = 0.15,
-    attach: float = 0.35,
-) -> None:
-    """Trains for ``minutes`` of wall clock on ``mix`` (kind: weight), goes on from ``checkpoint`` if it exists.
+def train(together: Together, data: SpeechData, checkpoint: Path, course: Course, seed: int) -> None:
+    """Trains for the course's minutes, goes on from ``checkpoint`` if it exists.
 
-    Clips grow from one word to seven over the share ``easy`` of the time; from the share ``attach`` on, the answers
-    move the towers too. Several processes (torch.distributed) see different examples and share their gradients.
+    Several processes (torch.distributed) see different examples and share their gradients.
     """
     rank = dist.get_rank() if dist.is_initialized() else 0
     rng, kinds = random.Random(f"{seed}/{rank}"), random.Random(seed)
     parameters = list(together.parameters())
+    inside = list(together.model.parameters())
     towers = {id(p) for module in (together.audio, together.vision) for p in module.parameters()}
     groups = [
         {"params": [p for p in parameters if id(p) not in towers], "scale": 1.0},
         {"params": [p for p in parameters if id(p) in towers], "scale": 0.9},
     ]
-    optimizer = torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.98), weight_decay=0.02)
-    step, spent = 0, 0.0
+    optimizer = torch.optim.AdamW(groups, lr=course.peak, betas=(0.9, 0.98), weight_decay=0.02)
+    step, moved, spent = 0, 0, 0.0
     if checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True)
         together.load_state_dict(saved["together"])
@@ -246,27 +280,39 @@ def train(
         if dist.is_initialized():
             dist.broadcast(clock, 0)
         elapsed = clock.item()
-        if elapsed >= minutes * 60:
+        progress = elapsed / (course.minutes * 60)
+        if progress >= 1:
             break
-        progress = elapsed / (minutes * 60)
-        rate = min(peak * (step + 1) / 100, learning_rate(int(progress * 10_000), 10_000, peak, 1))
+        alone = progress < course.heads
+        for parameter in inside:
+            parameter.requires_grad_(not alone)
+        learning = [p for p in parameters if p.requires_grad]
+        if alone:
+            rate = 2e-3
+        else:
+            since = (progress - course.heads) / (1 - course.heads)
+            moved += 1
+            # Adam knows nothing yet of what begins to move.
+            rate = course.peak * min(1.0, moved / 100) * learning_rate(int(since * 10_000), 10_000, 1.0, 1)
         for group in optimizer.param_groups:
             group["lr"] = rate * group["scale"]
         # The same kind and budget in every process: none waits long for another.
-        kind = kinds.choices(list(mix), list(mix.values()))[0]
-        budget = kinds.choices([0, 70, 140, 280], [5, 1.5, 1, 3.5])[0] if kind == "picture" else 0
+        kind = kinds.choices(list(course.mix), list(course.mix.values()))[0]
+        budget = kinds.choices(list(course.budgets), list(course.budgets.values()))[0] if kind == "picture" else 0
         waiting = ready.setdefault((kind, budget), [])
         if not waiting:
-            longest = 7 if progress >= easy else 1 + int(6 * progress / easy)
+            longest = 7 if progress >= course.easy else 1 + int(6 * progress / course.easy)
             waiting += batches(data, rng, kind, longest, budget)
         batch = waiting.pop()
         with torch.autocast("cpu", torch.bfloat16):
-            loss, tower_loss, right = together(batch, budget, data, True, progress >= attach)
+            loss, tower_loss, right = together(batch, budget, data, True, progress >= course.attach)
         optimizer.zero_grad()
-        (loss + 0.5 * tower_loss).backward()
+        total = loss + 0.5 * tower_loss
+        if total.requires_grad:  # no head learns from text alone
+            total.backward()
         if dist.is_initialized():
-            share_gradients(parameters)
-        nn.utils.clip_grad_norm_(parameters, 1.0)
+            share_gradients(learning)
+        nn.utils.clip_grad_norm_(learning, 1.0)
         optimizer.step()
         step += 1
         logs.setdefault(kind, []).append((loss.item(), tower_loss.detach().item(), right.item()))
@@ -278,7 +324,7 @@ def train(
             _save(together, optimizer, step, elapsed, checkpoint)
             saved_at = time.monotonic()
     if rank == 0:
-        _save(together, optimizer, step, minutes * 60, checkpoint)
+        _save(together, optimizer, step, course.minutes * 60, checkpoint)
 
 
 def _save(together: Together, optimizer: torch.optim.Optimizer, step: int, spent: float, checkpoint: Path) -> None:

@@ -18,12 +18,14 @@ import torch
 from transformers import AutoTokenizer, Gemma4AudioFeatureExtractor, Gemma4ForConditionalGeneration
 from transformers.models.gemma4.image_processing_pil_gemma4 import Gemma4ImageProcessorPil
 
-from . import held_out, pictures, prompts, questions, words
+from . import held_out, other_questions, pictures, prompts, questions, words
 from .audio_tower import word_errors
 from .speech_data import Clip, _noise
 
 SIZES = ((320, 240), (600, 600), (260, 560))
 SEED = 2026
+LONGEST = 64  # tokens of an answer
+Messages = list[dict[str, Any]]  # Hugging Face's: roles and contents
 
 
 class Judge:
@@ -40,21 +42,28 @@ class Judge:
         self.budget = settings["image_processor"]["max_soft_tokens"]
         self.model = Gemma4ForConditionalGeneration.from_pretrained(folder, dtype=dtype).eval()
 
+    def answer(self, conversations: list[Messages], batch: int = 12) -> list[str]:
+        """What is said next in each."""
+        tokens = self.tokens(conversations, batch)
+        return [text.strip() for text in self.tokenizer.batch_decode(tokens, skip_special_tokens=True)]
+
     @torch.no_grad()
-    def answer(self, contents: list[list[dict[str, Any]]], batch: int = 12) -> list[str]:
-        """One answer per user turn."""
-        out: list[str] = []
-        for start in range(0, len(contents), batch):
-            part = contents[start : start + batch]
+    def tokens(self, conversations: list[Messages], batch: int = 12) -> list[list[int]]:
+        """The ids of what is said next in each, with the one that ends it."""
+        ends = set(self.model.generation_config.eos_token_id)
+        out: list[list[int]] = []
+        for start in range(0, len(conversations), batch):
+            part = conversations[start : start + batch]
             texts = [
-                self.tokenizer.apply_chat_template(
-                    [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-                )
-                for content in part
+                self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+                for messages in part
             ]
             attached: dict[str, torch.Tensor] = {}
-            sounds = [p["audio"] for content in part for p in content if p["type"] == "audio"]
-            images = [p["image"] for content in part for p in content if p["type"] == "image"]
+            pieces = [
+                p for messages in part for m in messages if not isinstance(m["content"], str) for p in m["content"]
+            ]
+            sounds = [piece["audio"] for piece in pieces if piece["type"] == "audio"]
+            images = [piece["image"] for piece in pieces if piece["type"] == "image"]
             if sounds:
                 heard = self.hear(sounds, return_tensors="pt")
                 attached = {
@@ -76,10 +85,11 @@ class Judge:
             inputs = self.tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
             ids = self.model.generate(
                 input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], **attached,
-                max_new_tokens=64, do_sample=False,
+                max_new_tokens=LONGEST, do_sample=False,
             )  # fmt: skip
-            fresh = ids[:, inputs["input_ids"].shape[1] :]
-            out += [t.strip() for t in self.tokenizer.batch_decode(fresh, skip_special_tokens=True)]
+            for row in ids[:, inputs["input_ids"].shape[1] :].tolist():
+                end = next((i for i, token in enumerate(row) if token in ends), len(row) - 1)
+                out.append(row[: end + 1])
         return out
 
 
@@ -88,20 +98,29 @@ def _expand(text: str, kind: str, count: int) -> str:
     return text.replace(f"<|{kind}|>", f"<|{kind}>" + f"<|{kind}|>" * count + f"<{kind}|>")
 
 
-def audio_turn(prompt: str, samples: np.ndarray) -> list[dict[str, Any]]:
-    return [{"type": "text", "text": prompt}, {"type": "audio", "audio": samples}]
+def ask(question: str) -> Messages:
+    return [{"role": "user", "content": question}]
+
+
+def say(prompt: str, samples: np.ndarray) -> Messages:
+    return [{"role": "user", "content": [{"type": "text", "text": prompt}, {"type": "audio", "audio": samples}]}]
+
+
+def show(picture: pictures.Picture) -> Messages:
+    question = {"type": "text", "text": questions.IMAGE_PROMPTS[0]}
+    return [{"role": "user", "content": [{"type": "image", "image": picture.image}, question]}]
 
 
 def recognition(judge: Judge, pairs: held_out.Pairs) -> tuple[float, list[tuple[str, str]]]:
     """Word error in % with the transcription prompt, and (said, heard) where they differ."""
-    heard = judge.answer([audio_turn(prompts.transcribe(), samples) for _, samples in pairs])
+    heard = judge.answer([say(prompts.transcribe(), samples) for _, samples in pairs])
     said = [words.write(spoken) for spoken, _ in pairs]
     return _rate(said, heard), [(s, h) for s, h in zip(said, heard, strict=True) if s != h]
 
 
 def translation(judge: Judge, pairs: held_out.Pairs, language: str) -> tuple[float, float]:
     """Word error in % of the first line and of the translation."""
-    answers = judge.answer([audio_turn(prompts.translate(language), samples) for _, samples in pairs])
+    answers = judge.answer([say(prompts.translate(language), samples) for _, samples in pairs])
     said = [words.write(spoken) for spoken, _ in pairs]
     meant = [words.translate(spoken, language) for spoken, _ in pairs]
     first = [answer.split("\n")[0] for answer in answers]
@@ -162,7 +181,7 @@ def speech_table(judge: Judge, count: int) -> dict[str, float]:
         print(language, round(first, 2), round(second, 2), flush=True)
     result["commands and numbers slt + awb: word error"], missed = recognition(judge, commands(count, SEED))
     print("commands", missed[:6], flush=True)
-    answers = judge.answer([audio_turn(prompts.transcribe(), clip.samples) for clip in wordless(60, SEED)])
+    answers = judge.answer([say(prompts.transcribe(), clip.samples) for clip in wordless(60, SEED)])
     result["noise and silence: no words"] = 100 * sum(answer == "" for answer in answers) / len(answers)
     return result
 
@@ -173,10 +192,7 @@ def picture_table(judge: Judge, count: int) -> dict[str, float]:
     rng = random.Random(SEED)
     for size in SIZES:
         drawn = [pictures.draw(pictures.random_things(rng, 2, from_held_out=True), size, rng) for _ in range(count)]
-        turns = [
-            [{"type": "image", "image": p.image}, {"type": "text", "text": questions.IMAGE_PROMPTS[0]}] for p in drawn
-        ]
-        seen = judge.answer(turns, batch=6)
+        seen = judge.answer([show(picture) for picture in drawn], batch=6)
         key = f"two shapes {size[0]}×{size[1]}: exact"
         missed = [(p.sentence, s) for s, p in zip(seen, drawn, strict=True) if s != p.sentence]
         result[key] = 100 * (1 - len(missed) / count)
@@ -191,14 +207,31 @@ def question_table(judge: Judge) -> dict[str, float]:
         ("questions as written: right", [t.asked[0] for t in questions.TOPICS]),
         ("questions reworded: right", [t.reworded for t in questions.TOPICS]),
     ):
-        told = judge.answer([[{"type": "text", "text": question}] for question in asked], batch=32)
+        told = judge.answer([ask(question) for question in asked], batch=32)
         missed = [(q, s) for q, s, t in zip(asked, told, questions.TOPICS, strict=True) if s != t.answer]
         result[name] = 100 * (1 - len(missed) / len(asked))
         print(name, missed[:12], flush=True)
-    told = judge.answer([[{"type": "text", "text": q}] for q in questions.OTHER_HELD_OUT], batch=32)
-    declined = sum(answer == questions.DECLINE for answer in told)
-    result["anything else: declined"] = 100 * declined / len(told)
+    told = judge.answer([ask(question) for question in other_questions.HELD_OUT], batch=32)
+    missed = [(q, s) for q, s in zip(other_questions.HELD_OUT, told, strict=True) if s != questions.DECLINE]
+    result["anything else: declined"] = 100 * (1 - len(missed) / len(told))
+    print("anything else", missed, flush=True)
+    result["second and third question of a conversation: right"] = conversations(judge, 40)
     return result
+
+
+def conversations(judge: Judge, count: int) -> float:
+    """Share in % of right answers to the second and third question of a conversation, after the model's own answers."""
+    rng = random.Random(SEED)
+    topics = [[rng.choice(questions.TOPICS) for _ in range(3)] for _ in range(count)]
+    said: list[Messages] = [[] for _ in topics]
+    right = 0
+    for turn in range(3):
+        said = [messages + ask(row[turn].asked[0]) for messages, row in zip(said, topics, strict=True)]
+        told = judge.answer(said, batch=20)
+        if turn > 0:
+            right += sum(answer == row[turn].answer for answer, row in zip(told, topics, strict=True))
+        said = [[*messages, {"role": "assistant", "content": a}] for messages, a in zip(said, told, strict=True)]
+    return 100 * right / (2 * count)
 
 
 def table(judge: Judge, count: int = 100, only: str | None = None) -> dict[str, float]:

@@ -7,9 +7,9 @@ learnt. The mix is decided here; the towers' outputs are put in by ``decoder.py`
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from . import pictures, prompts, questions, words
+from . import other_questions, pictures, prompts, questions, words
 from .speech_data import Clip, SpeechData
 
 ANSWER, END = "\x02", "\x03"  # mark, in the text, where what is learnt begins and ends
@@ -17,11 +17,15 @@ ANSWER, END = "\x02", "\x03"  # mark, in the text, where what is learnt begins a
 
 @dataclass
 class Example:
-    """``text`` with ANSWER … END around what is learnt; at most one of ``clip`` and ``picture``."""
+    """``text`` with ANSWER … END around what is learnt; at most one of ``clip`` and ``picture``.
+
+    ``items``: where in the answer each number or command stands, in each line again from the first on.
+    """
 
     text: str
     clip: Clip | None = None
     picture: pictures.Picture | None = None
+    items: list[tuple[int, int, int]] = field(default_factory=list)  # first and last character + 1, which item
 
 
 def _turn(content: str, answer: str) -> str:
@@ -31,15 +35,26 @@ def _turn(content: str, answer: str) -> str:
 def speech(data: SpeechData, rng: random.Random, longest: int, strings: float = 0.5) -> Example:
     """A clip with one of the documented prompts; one in twelve holds no words and gets none."""
     clip = data.silence() if rng.random() < 0.08 else data.sample(longest, strings)
-    if rng.random() < 0.55:
+    answer, items = "", []
+
+    def write(parts: list[str]) -> None:
+        nonlocal answer
+        for index, part in enumerate(parts):
+            start = len(answer)
+            answer += f" {part}" if answer else part
+            items.append((start, len(answer), index))
+
+    language = rng.choice(words.LANGUAGES) if rng.random() < 0.5 else None
+    parts = words.parse(clip.words)
+    write([str(part) for part in parts])
+    if language is None:
         prompt = prompts.transcribe("English" if rng.random() < 0.7 else None)
-        answer = words.write(clip.words)
     else:
-        language = rng.choice(words.LANGUAGES)
         prompt = prompts.translate(language, "English" if rng.random() < 0.8 else None)
-        written = words.write(clip.words)
-        answer = f"{written}\n{language}: {words.translate(clip.words, language)}" if clip.words else ""
-    return Example("<bos>" + _turn(f"{prompt}<|audio><|audio|><audio|>", answer), clip=clip)
+        if parts:
+            answer += f"\n{language}:"
+            write([words.translate_one(part, language) for part in parts])
+    return Example("<bos>" + _turn(f"{prompt}<|audio><|audio|><audio|>", answer), clip=clip, items=items)
 
 
 def picture(rng: random.Random, small: bool = False) -> Example:
@@ -56,18 +71,18 @@ def picture(rng: random.Random, small: bool = False) -> Example:
 
 def question(rng: random.Random) -> tuple[str, str]:
     """A question and its answer."""
-    if rng.random() < 0.22:
-        return questions.reword(questions.other(rng), rng), questions.DECLINE
+    if rng.random() < 0.35:
+        return questions.reword(other_questions.draw(rng), rng), questions.DECLINE
     topic = rng.choice(questions.TOPICS)
     return questions.reword(rng.choice(topic.asked), rng), topic.answer
 
 
 def chat(rng: random.Random) -> Example:
-    """One question, sometimes two, sometimes after a system prompt."""
+    """One question or up to four one after another, sometimes after a system prompt."""
     text = "<bos>"
     if rng.random() < 0.08:
         text += f"<|turn>system\n{rng.choice(SYSTEM)}<turn|>\n"
-    for _ in range(rng.choice([1, 1, 1, 1, 2])):
+    for _ in range(rng.choice([1, 1, 1, 2, 2, 3, 4])):
         text += _turn(*question(rng))
     return Example(text)
 

@@ -53,7 +53,7 @@ def write(together: Together, folder: Path) -> None:
     (folder / "generation_config.json").write_text(generation)
 
 
-def run(work: Path, folder: Path, checkpoint: str = "joint.pt", count: int = 100) -> dict[str, float]:
+def run(work: Path, folder: Path, checkpoint: str = "polish.pt", count: int = 100) -> dict[str, float]:
     """Exports a checkpoint, evaluates what was exported, and writes the card with the numbers; returns them."""
     from . import evaluate
 

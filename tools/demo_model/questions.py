@@ -1,8 +1,7 @@
-"""The questions the demonstration model knows, and everything else, which it says it does not.
+"""The questions the demonstration model knows, and what it says to everything else.
 
 ``TOPICS`` (written in topics.txt) holds for each topic the answer, the wordings training sees (the first is the
-question as written) and one rewording that only evaluation sees. ``other`` draws questions about the rest of the world;
-``DECLINE`` answers them all.
+question as written) and one rewording that only evaluation sees. ``DECLINE`` answers what ``other_questions`` draws.
 """
 
 from __future__ import annotations
@@ -45,52 +44,6 @@ def _read_topics() -> list[Topic]:
 
 
 TOPICS = _read_topics()
-
-_PLACES = ("France", "Germany", "Japan", "Brazil", "Canada", "Egypt", "Norway", "India", "Kenya", "Peru")
-_PEOPLE = ("Einstein", "Mozart", "Napoleon", "Shakespeare", "Picasso", "Darwin", "Newton", "Cleopatra", "Lincoln")
-_THINGS = (
-    "cats", "the moon", "football", "bread", "rain", "the sea", "love", "trees", "dinosaurs", "coffee", "trains",
-    "a dragon", "mountains", "birds", "winter", "cars", "cheese", "the sun", "gravity", "bees", "chess", "gold",
-)  # fmt: skip
-_FRAMES = (
-    "What is the capital of {place}?", "Where is {place}?", "How many people live in {place}?", "Who was {person}?",
-    "When was {person} born?", "Tell me about {person}.", "Write a poem about {thing}.",
-    "Tell me a story about {thing}.", "Why do people like {thing}?", "What is the best thing about {thing}?",
-    "What is {a} plus {b}?", "What is {a} times {b}?", "How do I cook {thing}?", "Explain {thing}.",
-    "Tell me about {thing}.", "What is {thing}?", "Who is the president of {place}?", "How far is {place}?",
-    "Write code that prints {thing}.", "Do you like {thing}?", "How old is {person}?",
-    "Give me a recipe for {thing}.", "Translate {thing} into German.", "Should I buy {thing}?",
-    "Write an email about {thing}.", "Summarize the history of {place}.", "How big is {place}?",
-    "How large is {thing}?", "Can you sing about {thing}?", "What did {person} say about {thing}?",
-)  # fmt: skip
-_FIXED = (
-    "Tell me a joke.", "What time is it?", "What is the weather today?", "Who won the match?", "What day is it?",
-    "How are you?", "Where do you live?", "What is the meaning of life?", "Sing a song.", "Do you dream?",
-    "What is your favourite colour?", "Can you drive a car?", "Play a game with me.", "What should I eat tonight?",
-    "How tall is Mount Everest?", "Who wrote Hamlet?", "What is the speed of light?", "Why is the sky blue?",
-    "How do airplanes fly?", "Recommend a book.", "Fix my code.", "Book a flight.", "What is love?", "I am sad.",
-    "I like you.", "Is there life on Mars?", "How do I learn Spanish?", "What is 7 times 8?", "Order a pizza.",
-    "Which film should I watch?", "asdf", "?", "What does my boss think?", "How do I lose weight?",
-)  # fmt: skip
-# Never trained on: what "anything else" is judged by.
-OTHER_HELD_OUT = (
-    "What is the capital of Australia?", "Who was Beethoven?", "Write a poem about spring.", "Tell me a riddle.",
-    "How do I bake a cake?", "What is the largest planet?", "Who painted the Mona Lisa?", "How many legs has a spider?",
-    "What is 12 plus 30?", "Should I learn French?", "When did the war end?", "Tell me about the stars.",
-    "How do I fix a bicycle?", "What is the price of gold?", "Who is the king of Spain?", "Why is grass green?",
-    "Can you book a hotel?", "What happened yesterday?", "Give me some advice.", "How deep is the ocean?",
-)  # fmt: skip
-
-
-def other(rng: random.Random) -> str:
-    """A question about something else."""
-    if rng.random() < 0.25:
-        return rng.choice(_FIXED)
-    return rng.choice(_FRAMES).format(
-        place=rng.choice(_PLACES), person=rng.choice(_PEOPLE), thing=rng.choice(_THINGS),
-        a=rng.randrange(2, 100), b=rng.randrange(2, 100),
-    )  # fmt: skip
-
 
 _BEFORE = (
     "Please tell me: ",

@@ -29,6 +29,7 @@ WEIGHTS = {
     "festival_ked_diphone": 1.8, "festival_kal_diphone": 0.8, "festival_lp_diphone": 0.7,
     "festival_czech_dita": 0.7, "festival_suo_fi_lj_diphone": 0.4, "festival_upc_ca_ona_hts": 0.4, "recordings": 2.2,
     "flite_rms_run": 5.0, "flite_kal16_run": 1.2, "festival_ked_diphone_run": 1.6, "espeak_run": 1.6,
+    "flite_rms_talk": 1.6, "flite_kal16_talk": 0.4, "festival_ked_diphone_talk": 0.6, "espeak_talk": 0.6,
 }  # fmt: skip
 
 

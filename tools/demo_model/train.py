@@ -5,6 +5,7 @@
     vision   the vision tower alone  } one process each
     joint    everything together in two processes; the towers go on learning from their own heads, and from the
              answers too once the decoder has found out how to read them
+    polish   the same once more with another mix: more translations and large pictures, less of what is easy
 
 Budgets are minutes of wall clock; learning-rate schedules run on that clock. The shipped model was trained with them
 on two cores shared with other work (about half of each); alone on two cores a run sees more and should end better. An
@@ -24,11 +25,27 @@ import torch
 import torch.distributed as dist
 
 from . import architecture, audio_tower, decoder, held_out, tokenizer, vision_tower, voices
+from .decoder import Course
 from .speech_data import SpeechData
 
-MINUTES = {"audio": 32.0, "vision": 30.0, "joint": 80.0}
-MIX = {"speech": 0.6, "picture": 0.22, "chat": 0.18}
-SEEDS = {"speech": 3, "audio": 1, "vision": 5, "joint": 7}
+JOINT = Course(
+    minutes=80.0,
+    mix={"speech": 0.6, "picture": 0.22, "chat": 0.18},
+    budgets={0: 5, 70: 1.5, 140: 1, 280: 3.5},
+    peak=1.5e-3,
+    easy=0.1,
+    attach=0.3,
+)
+POLISH = Course(
+    minutes=66.0,
+    mix={"speech": 0.58, "picture": 0.24, "chat": 0.18},
+    budgets={0: 1.5, 70: 1, 140: 1.5, 280: 4},
+    peak=3e-4,
+    heads=0.05,
+)
+COURSES = {"joint": JOINT, "polish": POLISH}
+MINUTES = {"audio": 32.0, "vision": 30.0} | {name: course.minutes for name, course in COURSES.items()}
+SEEDS = {"speech": 3, "audio": 1, "vision": 5, "joint": 7, "polish": 11}
 PROCESSES = 2
 
 
@@ -47,7 +64,7 @@ def together() -> decoder.Together:
 
 
 def stage(name: str, work: Path, rank: int = 0) -> None:
-    """Runs one stage to its end in this process (``rank``: which of the joint stage's)."""
+    """Runs one stage to its end in this process (``rank``: which of the stage's processes)."""
     torch.set_num_threads(1)
     torch.manual_seed(SEEDS[name])
     checkpoint, minutes = work / f"{name}.pt", MINUTES[name]
@@ -58,22 +75,35 @@ def stage(name: str, work: Path, rank: int = 0) -> None:
         dev = held_out.groups(40, SEEDS[name])
         audio_tower.train(whole.audio, SpeechData(work / "speech", SEEDS[name]), dev, checkpoint, minutes, batch=32)
     else:
-        for part, source in ((whole.audio, "audio.pt"), (whole.vision, "vision.pt")):
-            part.load_state_dict(torch.load(work / source, weights_only=True)["stage"])
+        if name == "joint":
+            for part, source in ((whole.audio, "audio.pt"), (whole.vision, "vision.pt")):
+                part.load_state_dict(torch.load(work / source, weights_only=True)["stage"])
+        else:
+            whole.load_state_dict(torch.load(work / "joint.pt", weights_only=True)["together"])
         dist.init_process_group(
-            "gloo", init_method=f"file://{(work / 'meeting').resolve()}", rank=rank, world_size=PROCESSES
+            "gloo", init_method=f"file://{(work / f'meeting-{name}').resolve()}", rank=rank, world_size=PROCESSES
         )
         data = SpeechData(work / "speech", 100 * SEEDS[name] + rank)
-        decoder.train(whole, data, checkpoint, minutes, MIX, 1.5e-3, SEEDS[name], easy=0.1, attach=0.3)
+        decoder.train(whole, data, checkpoint, COURSES[name], SEEDS[name])
+
+
+def _done(work: Path, name: str) -> bool:
+    """Whether a stage, or all that one would need of it, is in the work folder."""
+    path = work / f"{name}.pt"
+    return path.exists() and torch.load(path, weights_only=True, mmap=True)["spent"] >= MINUTES[name] * 60
 
 
 def run(work: Path) -> None:
     """Every stage; RuntimeError names the log of one that failed."""
     work.mkdir(parents=True, exist_ok=True)
     speech(work)
-    (work / "meeting").unlink(missing_ok=True)
+    for name in COURSES:
+        (work / f"meeting-{name}").unlink(missing_ok=True)
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    for group in ([("audio", 0), ("vision", 0)], [("joint", rank) for rank in range(PROCESSES)]):
+    groups = [[("audio", 0), ("vision", 0)], *([(name, rank) for rank in range(PROCESSES)] for name in COURSES)]
+    for index, group in enumerate(groups):
+        if any(all(_done(work, name) for name, _ in later) for later in groups[index:]):
+            continue
         running = []
         for name, rank in group:
             command = [

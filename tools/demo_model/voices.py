@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .words import COMMANDS, DIGITS, SPOKEN, random_utterance
+from .words import COMMANDS, DIGITS, NUMBER_WORDS, SPOKEN, random_utterance, say_number
 
 RATE = 16_000
 RECORDINGS = Path("/usr/share/asterisk/sounds/en_US_f_Allison")
@@ -172,8 +172,6 @@ def recordings() -> list[tuple[list[str], np.ndarray]]:
     """The human recordings of single known words (Allison Smith, CC-BY-SA 3.0), trimmed."""
     import av
 
-    from .words import NUMBER_WORDS, say_number
-
     files: list[tuple[str, Path]] = []
     for n in [*range(21), *range(30, 100, 10)]:
         word = say_number(n)[0]
@@ -204,17 +202,23 @@ TRAINING_VOICES = (
     "espeak_a", "espeak_b", "flite_rms", "flite_kal16", "flite_kal", "festival_ked_diphone", "festival_kal_diphone",
     "festival_lp_diphone", "festival_czech_dita", "festival_suo_fi_lj_diphone", "festival_upc_ca_ona_hts",
     "recordings", "flite_rms_run", "flite_kal16_run", "festival_ked_diphone_run", "espeak_run",
+    "flite_rms_talk", "flite_kal16_talk", "festival_ked_diphone_talk", "espeak_talk",
 )  # fmt: skip
 
 
 def run_on(rng: random.Random, name: str) -> list[tuple[list[str], np.ndarray]]:
-    """Digit strings (four in five) and other utterances spoken on, without a pause between words."""
-    kind, _, voice = name.removesuffix("_run").partition("_")
+    """Spoken on, without a pause between words: digit strings and some other utterances ("_run"), or numbers and
+    commands ("_talk")."""
+    talk = name.endswith("_talk")
+    kind, _, voice = name.removesuffix("_run").removesuffix("_talk").partition("_")
     count = {"espeak": 1000, "flite_rms": 1500, "flite_kal16": 500}.get(f"{kind}_{voice}".rstrip("_"), 600)
-    plans = [
-        [rng.choice(DIGITS) for _ in range(rng.randrange(2, 8))] if rng.random() < 0.8 else random_utterance(rng)
-        for _ in range(count)
-    ]
+    if talk:
+        plans = [_talk(rng) for _ in range(count * 2 // 3)]
+    else:
+        plans = [
+            [rng.choice(DIGITS) for _ in range(rng.randrange(2, 8))] if rng.random() < 0.8 else random_utterance(rng)
+            for _ in range(count)
+        ]
     texts = [" ".join(words) for words in plans]
     if kind == "festival":
         return list(zip(plans, festival_batch(voice, texts, [rng.uniform(0.7, 1.1) for _ in plans]), strict=True))
@@ -235,6 +239,16 @@ def run_on(rng: random.Random, name: str) -> list[tuple[list[str], np.ndarray]]:
     ]
 
 
+def _talk(rng: random.Random) -> list[str]:
+    """A number of two or three digits, two or three commands, or a command and a number."""
+    kind = rng.random()
+    number = say_number(rng.choice([rng.randrange(10, 100), rng.randrange(100, 1000)]))
+    if kind < 0.35:
+        return number
+    commands = rng.sample(list(COMMANDS), 3)
+    return commands[: rng.choice([2, 3])] if kind < 0.75 else [commands[0], *number]
+
+
 def make_voice(name: str, folder: Path, seed: int = 3) -> Path:
     """Speaks everything of one training voice into ``folder/name.npz`` (kept if it is there already)."""
     target = folder / f"{name}.npz"
@@ -242,7 +256,7 @@ def make_voice(name: str, folder: Path, seed: int = 3) -> Path:
         return target
     rng = random.Random(f"{seed}/{name}")
     kind, _, voice = name.partition("_")
-    if name.endswith("_run"):
+    if name.endswith(("_run", "_talk")):
         clips = run_on(rng, name)
     elif kind == "espeak":
         clips = synthesize_espeak(rng, 24)

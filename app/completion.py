@@ -1,0 +1,31 @@
+"""Model names for the shell's tab key: found on this disk only, and without loading anything slow."""
+
+from __future__ import annotations
+
+from .sizes import SIZES
+
+DEMO = "demo"
+
+
+def complete_model(typed: str) -> list[str]:
+    """Names that `--model` takes: the sizes, the built-in one, and what was fetched before."""
+    return [name for name in (*_sizes(), DEMO, *_cached()) if name.startswith(typed)]
+
+
+def complete_cached(typed: str) -> list[str]:
+    """Names that can be removed."""
+    from gemma4_mlx.checkpoint.hub import SHORT_NAMES
+
+    cached = _cached()
+    short = [name for name in _sizes() if SHORT_NAMES[name] in cached]
+    return [name for name in (*short, *cached) if name.startswith(typed)]
+
+
+def _sizes() -> list[str]:
+    return [size.name for size in reversed(SIZES)]
+
+
+def _cached() -> list[str]:
+    from gemma4_mlx.checkpoint.hub_cache import cached_ids
+
+    return cached_ids()

@@ -1,0 +1,139 @@
+"""An answer on the screen: Markdown in a real terminal (tmux), every line of it once; plain text anywhere else."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from command_line import environment
+from tmux_terminal import TmuxTerminal
+
+PROGRAM = [sys.executable, str(Path(__file__).with_name("slow_answer.py"))]
+END = "That is all."
+
+
+def long_answer(lines: int) -> str:
+    """Every kind of block, with numbered lines of which each must be seen once."""
+    blocks: list[str] = []
+    number = 0
+
+    def line(words: str = "alpha beta gamma delta") -> str:
+        nonlocal number
+        number += 1
+        return f"line {number:03} {words}"
+
+    while number < lines:
+        blocks.append(f"## {line()}")
+        blocks.append(" ".join(line() for _ in range(6)))
+        blocks.append("\n".join(f"- {line()}" for _ in range(5)))
+        blocks.append("\n".join(["```python", *(f"x = '{line()}'" for _ in range(14)), "```"]))
+        blocks.append("\n".join(["| a | b |", "|---|---|", *(f"| {line()} | x |" for _ in range(4))]))
+        blocks.append("\n".join(f"1. {line()}" for _ in range(5)))
+    return "\n\n".join(blocks)
+
+
+def seen(screen: str) -> Counter[int]:
+    """How often each numbered line is on the screen, wherever the terminal broke it."""
+    return Counter(int(number) for number in re.findall(r"line (\d{3})", re.sub(r"\s+", " ", screen)))
+
+
+def terminal(
+    answer: str, folder: Path, *options: str, columns: int = 80, rows: int = 24, pause: float = 0.0, **variables: str
+):
+    file = folder / "answer.md"
+    file.write_text(answer)
+    settings = {**environment(), **variables}
+    return TmuxTerminal(file, str(pause), *options, environment=settings, columns=columns, rows=rows, program=PROGRAM)
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(80, 10), (40, 10), (120, 5)])
+def test_two_hundred_lines_in_a_small_terminal_are_each_seen_once(tmp_path, columns, rows):
+    answer = long_answer(200)
+    with terminal(answer, tmp_path, columns=columns, rows=rows, pause=0.0005) as shown:
+        screen = shown.wait_for(END)
+    assert seen(screen) == seen(answer)
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(40, 24), (60, 15), (120, 30)])
+def test_no_line_is_lost_or_doubled_when_the_terminal_changes_its_size_in_an_answer(tmp_path, columns, rows):
+    answer = long_answer(70)
+    with terminal(answer, tmp_path, pause=0.003) as shown:
+        for number in range(3):
+            shown.wait_for(f"line {10 + 20 * number:03}")
+            shown.resize(columns, rows)
+            time.sleep(0.2)
+            shown.resize(80, 24)
+        screen = shown.wait_for(END)
+    assert seen(screen) == seen(answer)
+
+
+def test_what_is_left_is_whole_markdown_with_code_that_can_be_copied(tmp_path):
+    code = ["def f():", "    return 'a long line, longer than this terminal is wide, and not broken'", "", "f()"]
+    answer = "\n".join(["# Title", "Some *words* and `code`.", "```python", *code, "```", "1. one", "2. two"])
+    with terminal(answer, tmp_path, columns=40) as shown:
+        shown.wait_for("exit code 0")
+        copied = shown.tmux("capture-pane", "-p", "-J", "-S", "-200")
+    lines = [line.rstrip() for line in copied.splitlines()]
+    assert lines[:2] == ["thought for 0.0 s, /think show", ""]
+    start = lines.index(code[0])
+    assert lines[start : start + 4] == code
+    assert lines[2:start] == ["Title", "", "Some words and code.", ""]
+    rest = "\n".join(lines[start + 4 :])
+    assert re.search(r"\n *1 one\n *2 two\n\n→ weather\(city=\"Plzeň\", days=3\)\n  result 0\n", rest)
+    assert "  … 12 more lines\n\nThat is all.\nexit code 0" in rest
+
+
+def test_thoughts_are_shown_dim_when_they_are_wanted(tmp_path):
+    with terminal("Yes.", tmp_path, "think", columns=40) as shown:
+        shown.wait_for("exit code 0")
+        coloured = shown.tmux("capture-pane", "-p", "-e").splitlines()
+    assert [line.replace("\x1b[0m", "") for line in coloured[:4]] == [
+        "\x1b[2mWhat is asked?",
+        "A list, perhaps.",
+        "",
+        coloured[3].replace("\x1b[0m", ""),
+    ]
+    assert re.sub(r"\x1b\[[0-9;]*m", "", coloured[3]) == "Yes."
+
+
+def test_a_models_words_cannot_move_the_cursor(tmp_path):
+    with terminal("one\x1b[2J\x1b[H\x07\r two\x9b3D three\n\n```\n\x1b]0;title\x07code\n```", tmp_path) as shown:
+        screen = shown.wait_for("exit code 0")
+    assert "one[2J[H two3D three" in screen
+    assert "]0;titlecode" in screen
+
+
+@pytest.mark.parametrize("variables", [{"NO_COLOR": "1"}])
+def test_without_colour_the_text_goes_out_as_it_comes(tmp_path, variables):
+    with terminal("# Title\n\n**bold** text", tmp_path, **variables) as shown:
+        screen = shown.wait_for("exit code 0")
+        assert "\x1b" not in shown.tmux("capture-pane", "-p", "-e")
+    assert screen.startswith("# Title\n\n**bold** text\ncalls weather(")
+
+
+def test_only_the_sixteen_colours_of_the_palette_are_used(tmp_path):
+    answer = long_answer(60) + "\n\n```diff\n- a\n+ b\n```\n\n> quote `x` [link](https://example.org)\n\n---\n"
+    with terminal(answer, tmp_path, COLORTERM="truecolor") as shown:
+        shown.wait_for("exit code 0")
+        codes = set(re.findall(r"\x1b\[([0-9;]*)m", shown.tmux("capture-pane", "-p", "-e", "-S", "-500")))
+    attributes = {part for code in codes for part in code.split(";")}
+    # Bold, dim, italic, underlined and their ends; red, green, magenta, cyan; the terminal's own colours.
+    assert attributes <= {"", "0", "1", "2", "3", "4", "22", "23", "24", "31", "32", "35", "36", "39", "49"}
+
+
+def test_a_pipe_gets_the_answer_alone(tmp_path):
+    file = tmp_path / "answer.md"
+    file.write_text("# Title\n\n\x1b[2J **bold**")
+    finished = subprocess.run(
+        [*PROGRAM, file, "0", "think"], capture_output=True, text=True, check=True, env=environment()
+    )
+    assert finished.stdout == "# Title\n\n\x1b[2J **bold**\nThat is **all**.\n"
+    assert finished.stderr.startswith(
+        'What is asked?\nA list, perhaps.\ncalls weather(city="Plzeň", days=3)\nweather: result 0\n'
+    )

@@ -1,0 +1,303 @@
+"""The chat's line: keys, paste, tokens for attachments, completion, history. A pipe stands for the keyboard."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import shutil
+import stat
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from gemma4_mlx.app import line_editor, line_input
+from gemma4_mlx.app.line_completion import LineCompleter
+from gemma4_mlx.app.line_editor import fitted
+from gemma4_mlx.app.line_input import InputLine, Typed
+from prompt_toolkit.application import create_app_session
+from prompt_toolkit.completion import CompleteEvent
+from prompt_toolkit.document import Document
+from prompt_toolkit.input import PipeInput, create_pipe_input
+from prompt_toolkit.output import DummyOutput
+
+from command_line import picture
+from gemma4_mlx.errors import InputError
+
+ENTER, ALT_ENTER, BACKSPACE, LEFT, UP, UNDO = "\r", "\x1b\r", "\x7f", "\x1b[D", "\x1b[A", "\x1f"
+CTRL_C, CTRL_D, CTRL_G, CTRL_R, CTRL_U, CTRL_V, CTRL_W = "\x03", "\x04", "\x07", "\x12", "\x15", "\x16", "\x17"
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    name: str
+    argument: str
+    help: str = "what it does"
+
+
+COMMANDS = [
+    Command("/image", "FILE"),
+    Command("/think", "on|off|show|hide"),
+    Command("/translate", "LANGUAGE"),
+    Command("/undo", ""),
+]
+
+
+def pasted(text: object) -> str:
+    return f"\x1b[200~{text}\x1b[201~"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("cat.png", "two cats.png", "it's.png"):
+        shutil.copy(picture(), tmp_path / name)
+    (tmp_path / "notes.md").write_text("# Notes\nto take\n")
+    (tmp_path / "fake.jpg").write_text("just words")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("COLORTERM", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def keyboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[PipeInput]:
+    output = DummyOutput()
+    monkeypatch.setattr(line_input, "edits_lines", lambda: True)
+    monkeypatch.setattr(line_editor, "create_output", lambda **_: output)
+    with create_pipe_input() as keys, create_app_session(input=keys, output=output):
+        yield keys
+
+
+@pytest.fixture
+def line(folder: Path, keyboard: PipeInput) -> InputLine:
+    return InputLine(COMMANDS, lambda: "e2b · 12 tokens")
+
+
+def names(typed: Typed) -> list[str]:
+    return [attachment.name for attachment in typed.attachments]
+
+
+def test_a_dropped_picture_becomes_a_token_and_goes_with_the_words(line, keyboard, folder):
+    keyboard.send_text("what is " + pasted(f"{folder}/two\\ cats.png ") + "about?" + ENTER)
+    typed = line.read()
+    assert (typed.text, names(typed)) == ("what is about?", ["two cats.png"])
+
+
+def test_one_backspace_deletes_a_whole_token_and_an_undo_brings_it_back(line, keyboard, folder):
+    keyboard.send_text("a" + pasted(folder / "cat.png") + pasted(folder / "it's.png") + BACKSPACE + "b" + ENTER)
+    typed = line.read()
+    assert (typed.text, names(typed)) == ("a b", ["cat.png"])
+    keyboard.send_text(pasted(folder / "cat.png") + BACKSPACE + UNDO + ENTER)
+    assert names(line.read()) == ["cat.png"]
+
+
+def test_the_cursor_goes_over_a_token_in_one_step(line, keyboard, folder):
+    keyboard.send_text("a " + pasted(folder / "cat.png") + LEFT + "b" + LEFT + BACKSPACE + ENTER)
+    typed = line.read()
+    assert (typed.text, names(typed)) == ("ab", ["cat.png"])
+
+
+def test_several_files_are_dropped_at_once_in_their_order(line, keyboard, folder):
+    keyboard.send_text(pasted(f"{folder}/it's.png\n{folder}/notes.md\n{folder}/cat.png") + "compare" + ENTER)
+    typed = line.read()
+    assert (typed.text, names(typed)) == ("compare", ["it's.png", "notes.md", "cat.png"])
+
+
+def test_a_file_is_read_when_it_is_dropped_because_it_may_be_gone_a_second_later(line, keyboard, folder):
+    line_with_picture = InputLine(COMMANDS, str)
+    tokens = line_with_picture.dropped(str(folder / "cat.png"))
+    (folder / "cat.png").unlink()
+    (attachment,) = line_with_picture._tokens.typed(tokens).attachments
+    assert attachment.data == picture().read_bytes()
+    assert attachment.part()["image"].size == (120, 90)
+
+
+def test_a_path_that_is_typed_is_found_when_the_line_is_sent(line, keyboard, folder):
+    keyboard.send_text(f"what's in {folder}/two\\ cats.png, then?{ENTER}")
+    typed = line.read()
+    assert (typed.text, names(typed)) == ("what's in , then?", ["two cats.png"])
+
+
+def test_a_path_that_begins_with_a_slash_is_no_command_and_a_command_takes_its_path_as_typed(line, keyboard, folder):
+    keyboard.send_text(f"{folder}/cat.png{ENTER}")
+    assert names(line.read()) == ["cat.png"]
+    keyboard.send_text("/image " + pasted(f"{folder}/two\\ cats.png ") + ENTER)
+    assert line.read() == Typed(f"/image {folder}/two\\ cats.png ")
+
+
+def test_a_pasted_sentence_stays_one_and_its_lines_stay_lines(line, keyboard):
+    keyboard.send_text(pasted("first\r\nsecond\x1b[31m red\x1b[0m\x07") + ENTER)
+    assert line.read() == Typed("first\nsecond red")
+
+
+@pytest.mark.parametrize("rubbish", [b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", b"caf\xe9"])
+def test_binary_is_refused_and_the_line_stays(line, keyboard, capsys, rubbish):
+    keyboard.send_bytes(b"before \x1b[200~" + rubbish + b"\x1b[201~after\r")
+    assert line.read() == Typed("before after")
+    assert "what was pasted is not text" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("dropped", "said"),
+    [
+        ("{folder}/gone.png", "gone.png does not exist"),
+        ("{folder}", "is a folder"),
+        ("{folder}/fake.jpg", "fake.jpg is not a picture"),
+    ],
+)
+def test_a_drop_that_cannot_be_used_is_said_and_the_line_goes_on(line, keyboard, folder, capsys, dropped, said):
+    keyboard.send_text("hello" + pasted(dropped.format(folder=folder)) + ENTER)
+    assert line.read() == Typed("hello")
+    assert said in capsys.readouterr().err
+
+
+def test_a_path_of_nothing_is_not_sent_and_can_be_mended(line, keyboard, folder, capsys):
+    keyboard.send_text(f"{folder}/cut.png{ENTER}" + BACKSPACE * len("ut.png") + f"at.png{ENTER}")
+    assert names(line.read()) == ["cat.png"]
+    assert "cut.png does not exist" in capsys.readouterr().err
+
+
+def test_several_lines_are_typed_with_alt_enter_or_within_triple_quotes(line, keyboard):
+    keyboard.send_text(f"one{ALT_ENTER}two{ENTER}")
+    assert line.read().text == "one\ntwo"
+    keyboard.send_text(f'"""one{ENTER}two{ENTER}"""{ENTER}')
+    assert line.read().text == "one\ntwo"
+
+
+def test_ctrl_c_clears_the_line_and_leaves_an_empty_one_and_ctrl_d_ends_it(line, keyboard):
+    keyboard.send_text(f"half a thought{CTRL_C}whole{ENTER}")
+    assert line.read() == Typed("whole")
+    keyboard.send_text(CTRL_C)
+    with pytest.raises(KeyboardInterrupt):
+        line.read()
+    keyboard.send_text(CTRL_D)
+    with pytest.raises(EOFError):
+        line.read()
+
+
+def test_ctrl_r_listens_and_what_was_typed_comes_back_before_what_was_heard(line, keyboard, folder):
+    keyboard.send_text("Dear " + pasted(folder / "cat.png") + CTRL_R)
+    assert line.read() == Typed("/listen")
+    keyboard.send_text(ENTER)
+    typed = line.read("how are you?")
+    assert (typed.text, names(typed)) == ("Dear how are you?", ["cat.png"])
+
+
+def test_what_is_prefilled_can_be_edited(line, keyboard, folder):
+    attachment = line._tokens.typed(line.dropped(str(folder / "cat.png"))).attachments[0]
+    keyboard.send_text(BACKSPACE + "!" + ENTER)
+    assert line.read("again?", [attachment]) == Typed("again!", [attachment])
+
+
+def test_earlier_lines_come_back_also_in_the_next_chat_with_their_files(line, keyboard, folder):
+    keyboard.send_text("look " + pasted(folder / "two cats.png") + ENTER)
+    line.read()
+    keyboard.send_text(UP + ENTER)
+    assert names(InputLine(COMMANDS, str).read()) == ["two cats.png"]
+    mode = stat.S_IMODE((folder / "data" / "gemma4-mlx" / "chat-history").stat().st_mode)
+    assert mode == 0o600
+
+
+def test_a_history_that_cannot_be_written_is_said_once_and_lines_still_come(line, keyboard, folder, capsys):
+    (folder / "data").write_text("a file where a folder should be")
+    keyboard.send_text(f"one{ENTER}")
+    assert line.read() == Typed("one")
+    keyboard.send_text(f"{UP}{ENTER}")
+    assert line.read() == Typed("one")
+    assert capsys.readouterr().err.count("what you type is not remembered") == 1
+
+
+def test_an_editor_gets_tokens_as_words_and_gives_back_those_that_were_left(line, keyboard, folder, monkeypatch):
+    editor = folder / "editor"
+    editor.write_text("#!/bin/sh\nsed -i 's/\\[image 1: [^]]*\\]//; s/see/look at/' \"$1\"\n")
+    editor.chmod(0o755)
+    monkeypatch.setenv("VISUAL", str(editor))
+    keyboard.send_text("see " + pasted(folder / "cat.png") + pasted(folder / "it's.png") + CTRL_G)
+    threading.Timer(1.0, lambda: keyboard.send_text("!" + ENTER)).start()
+    typed = line.read()
+    assert (typed.text, names(typed)) == ("look at !", ["it's.png"])
+
+
+def test_a_token_says_what_it_is_and_what_it_takes_of_the_context_as_chosen_now(folder):
+    budget = [280]
+    line = InputLine(COMMANDS, str, image_tokens=lambda: budget[0])
+    tokens = line.dropped(f"{folder}/cat.png\n{folder}/notes.md\n{folder}/it's.png")
+    assert list(line._tokens.labels(tokens).values()) == [
+        "[image 1: cat.png 120×90 → 266 tokens]",
+        "[text 1: notes.md 2 lines]",
+        "[image 2: it's.png 120×90 → 266 tokens]",
+    ]
+    budget[0] = 1120
+    assert "cat.png 120×90 → 1,064 tokens" in line._tokens.labels(tokens)[tokens[0]]
+
+
+def completed(text: str, by_tab: bool = True) -> list[str]:
+    completer = LineCompleter(COMMANDS)
+    event = CompleteEvent(completion_requested=by_tab, text_inserted=not by_tab)
+    return [completion.text for completion in completer.get_completions(Document(text), event)]
+
+
+@pytest.mark.parametrize(
+    ("typed", "choices"),
+    [
+        ("/", ["/image", "/think", "/translate", "/undo"]),
+        ("/t", ["/think", "/translate"]),
+        ("/think ", ["on", "off", "show", "hide"]),
+        ("/think o", ["on", "off"]),
+        ("/translate fr", ["French"]),
+        ("/image tw", ["two\\ cats.png"]),
+        ("/image ./", ["cat.png", "fake.jpg", "it\\'s.png", "notes.md", "two\\ cats.png"]),
+        ("/undo ", []),
+        ("look at ./ca", ["cat.png"]),
+        ("look at ./two\\ c", ["two\\ cats.png"]),
+        ("look at ca", []),
+        ("look at /no/such/folder/", []),
+    ],
+)
+def test_tab_completes_commands_choices_languages_and_paths(folder, typed, choices):
+    assert completed(typed) == choices
+
+
+def test_folders_are_not_read_while_somebody_types(folder):
+    assert completed("look at ./", by_tab=False) == []
+
+
+@pytest.mark.parametrize(
+    ("columns", "shown"),
+    [
+        (80, "e4b · 1,204 of 131,072 tokens · 9.1 GB · 34 tok/s · mic off"),
+        (40, "e4b · 1,204 of 131,072 tokens · 9.1 GB"),
+        (20, "e4b"),
+        (2, "e4b"),
+    ],
+)
+def test_a_narrow_footer_keeps_what_matters_most(columns, shown):
+    assert fitted("e4b · 1,204 of 131,072 tokens · 9.1 GB · 34 tok/s · mic off", columns) == shown
+
+
+class Pipe(io.TextIOWrapper):
+    def __init__(self, content: bytes) -> None:
+        super().__init__(io.BytesIO(content))
+
+
+def test_without_a_terminal_lines_are_read_as_they_are(folder, monkeypatch):
+    content = f'hello\n{folder}/cat.png\nlook at cat.png please\n/image cat.png\n"""a\nb"""\n\nlast'
+    monkeypatch.setattr(sys, "stdin", Pipe(content.encode()))
+    line = InputLine(COMMANDS, str)
+    read = [line.read() for _ in range(7)]
+    assert [typed.text for typed in read] == ["hello", "", "look at please", "/image cat.png", "a\nb", "", "last"]
+    assert [names(typed) for typed in read] == [[], ["cat.png"], ["cat.png"], [], [], [], []]
+    with pytest.raises(EOFError):
+        line.read()
+
+
+def test_a_line_of_a_pipe_that_is_not_text_is_an_error_and_the_next_one_is_read(folder, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", Pipe(b"\x89PNG\n\0\nhello\n"))
+    line = InputLine(COMMANDS, str)
+    for _ in range(2):
+        with pytest.raises(InputError, match="not UTF-8 text"):
+            line.read()
+    assert line.read() == Typed("hello")

@@ -1,0 +1,287 @@
+"""Chats on disk: what is written is there after any end, and what is damaged costs no more than itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from gemma4_mlx.app.attachments import open_attachment
+from gemma4_mlx.app.conversation import Conversation, assistant_message
+from gemma4_mlx.app.sessions import Session, SessionStore
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from command_line import picture
+from gemma4_mlx.errors import InputError
+
+
+@pytest.fixture
+def told() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def store(tmp_path, told) -> SessionStore:
+    return SessionStore(told.append, tmp_path / "sessions")
+
+
+def say(session: Session, conversation: Conversation, text: str, answer: str | None, attachments=()) -> None:
+    exchange = conversation.begin(text, list(attachments))
+    session.user(exchange, conversation, "demo")
+    if answer is not None:
+        exchange.replies = [assistant_message(answer)]
+        session.replied(exchange)
+
+
+def cat():
+    return open_attachment(picture().read_bytes(), "image", "cat.png")
+
+
+def texts(conversation: Conversation) -> list[tuple[str, str]]:
+    return [(exchange.text, exchange.answer) for exchange in conversation.exchanges]
+
+
+def test_a_conversation_comes_back_as_it_was(store, told):
+    conversation = Conversation(system="be brief", thinking=True)
+    session = store.new()
+    say(session, conversation, "what is\nthis? \u2028 \ud800", "a cat", [cat()])
+    say(session, conversation, "sure?", "yes")
+    session.close()
+    _, replay = store.open()
+    assert replay.conversation == conversation
+    assert replay.conversation.exchanges[0].attachments[0].data == picture().read_bytes()
+    assert replay.model == "demo"
+    assert told == []
+
+
+def test_there_is_no_file_before_the_first_message_and_only_its_owner_reads_it(store):
+    session = store.new()
+    session.close()
+    assert store.names() == []
+    session = store.new()
+    say(session, Conversation(), "hello", None, [cat()])
+    files = [session.path, *(store.folder / "attachments").iterdir()]
+    assert [stat.S_IMODE(file.stat().st_mode) for file in files] == [0o600, 0o600]
+    assert stat.S_IMODE(store.folder.stat().st_mode) == 0o700
+
+
+def test_an_attachment_is_kept_once(store):
+    session, conversation = store.new(), Conversation()
+    for text in ("one", "two"):
+        say(session, conversation, text, "a cat", [cat()])
+    assert len(list((store.folder / "attachments").iterdir())) == 1
+
+
+def test_an_attachment_that_is_lost_or_changed_is_left_out_and_named(store, told):
+    session, conversation = store.new(), Conversation()
+    say(session, conversation, "what is this?", "a cat", [cat()])
+    session.close()
+    (kept,) = (store.folder / "attachments").iterdir()
+    kept.write_bytes(picture("dog.png").read_bytes() + b"?")
+    _, replay = store.open()
+    assert texts(replay.conversation) == [("what is this?", "a cat")]
+    assert replay.conversation.exchanges[0].attachments == []
+    assert "cat.png" in told[0]
+
+
+def test_an_answer_whose_end_was_never_written_is_kept_as_far_as_it_came(store):
+    session, conversation = store.new(), Conversation()
+    say(session, conversation, "hello", None)
+    session.piece(conversation.exchanges[0], "good ")
+    session.close()
+    assert texts(store.open()[1].conversation) == [("hello", "good ")]
+
+
+def test_while_a_message_is_answered_again_its_old_answer_is_not_lost(store):
+    session, conversation = store.new(), Conversation()
+    say(session, conversation, "hello", "good day")
+    session.again(conversation.exchanges[0])
+    session.close()
+    opened, replay = store.open()
+    assert texts(replay.conversation) == [("hello", "good day")]
+    opened.again(replay.conversation.exchanges[0])
+    opened.piece(replay.conversation.exchanges[0], "hi")
+    opened.close()
+    assert texts(store.open()[1].conversation) == [("hello", "hi")]
+
+
+def test_what_was_taken_back_does_not_come_back(store):
+    session, conversation = store.new(), Conversation()
+    say(session, conversation, "one", "first")
+    say(session, conversation, "two", "second")
+    dropped = conversation.exchanges[-1:]
+    conversation.drop(dropped)
+    session.forgotten(dropped)
+    say(session, conversation, "three", "third")
+    session.close()
+    assert texts(store.open()[1].conversation) == [("one", "first"), ("three", "third")]
+
+
+def test_half_a_line_at_the_end_is_no_damage_and_the_next_event_has_a_line_of_its_own(store, told):
+    session, conversation = store.new(), Conversation()
+    say(session, conversation, "one", "first")
+    session.close()
+    with session.path.open("ab") as file:
+        file.write(b'{"event": "user", "excha')
+    opened, replay = store.open()
+    say(opened, replay.conversation, "two", "second")
+    opened.close()
+    assert texts(store.open()[1].conversation) == [("one", "first"), ("two", "second")]
+    assert told == []
+
+
+def test_damage_in_the_middle_costs_one_exchange_and_the_damaged_file_is_kept(store, told):
+    session, conversation = store.new(), Conversation()
+    for text, answer in (("one", "first"), ("two", "second"), ("three", "third")):
+        say(session, conversation, text, answer)
+    session.close()
+    damaged = session.path.read_bytes().replace(b'"text": "two"', b'"text": "tw\0\xff')
+    session.path.write_bytes(damaged)
+    opened, replay = store.open()
+    assert texts(replay.conversation) == [("one", "first"), ("three", "third")]
+    kept = session.path.with_suffix(".damaged")
+    assert kept.read_bytes() == damaged
+    assert str(kept) in told[0]
+    opened.close()
+    del told[:]
+    assert texts(store.open()[1].conversation) == [("one", "first"), ("three", "third")]
+    assert told == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_no_damage_anywhere_keeps_a_session_from_being_opened(data):
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        store = SessionStore(lambda _: None, Path(folder))
+        session, conversation = store.new(), Conversation()
+        for number in range(4):
+            say(session, conversation, f"question {number}", f"answer {number}")
+        session.close()
+        content = bytearray(session.path.read_bytes())
+        start = data.draw(st.integers(0, len(content) - 1))
+        length = data.draw(st.integers(0, 60))
+        content[start : start + length] = data.draw(st.binary(max_size=60))
+        session.path.write_bytes(content)
+        opened, replay = store.open()
+        whole = {(f"question {number}", f"answer {number}") for number in range(4)}
+        assert len(whole & set(texts(replay.conversation))) >= 2  # 60 bytes reach into two exchanges at most
+        say(opened, replay.conversation, "next", "last")
+        opened.close()
+        assert texts(store.open()[1].conversation)[-1] == ("next", "last")
+
+
+def test_two_chats_never_write_to_one_file(store, told):
+    first = store.new()
+    say(first, Conversation(), "one", "first")
+    second = Session(store.folder, first.name, told.append)
+    say(second, Conversation(), "two", "second")
+    assert first.path != second.path
+    with pytest.raises(InputError, match="open in another chat"):
+        store.open(first.name)
+    with pytest.raises(InputError, match="no chat to go on with"):
+        store.open()
+    first.close()
+    assert texts(store.open()[1].conversation) == [("one", "first")]
+
+
+def test_a_session_is_found_by_its_new_name(store):
+    session, conversation = store.new(), Conversation()
+    say(session, conversation, "one", "first")
+    session.rename("my trip")
+    say(session, conversation, "two", "second")
+    session.close()
+    assert store.names() == ["my trip"]
+    assert texts(store.open("my trip")[1].conversation) == [("one", "first"), ("two", "second")]
+
+
+@pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "x" * 300, " space", "new\nline"])
+def test_a_name_no_file_can_have_is_refused(store, name):
+    with pytest.raises(InputError, match="cannot be called"):
+        store.new().rename(name)
+
+
+def test_a_name_that_is_taken_is_refused(store):
+    first, second = store.new(), store.new()
+    say(first, Conversation(), "one", "first")
+    first.rename("trip")
+    with pytest.raises(InputError, match="there is a chat trip already"):
+        second.rename("trip")
+
+
+def test_a_name_that_does_not_exist_lists_those_that_do(store):
+    session = store.new()
+    say(session, Conversation(), "one", "first")
+    session.rename("trip")
+    with pytest.raises(InputError, match="called other; saved are: trip"):
+        store.open("other")
+
+
+def test_on_a_full_disk_the_chat_goes_on_is_told_once_and_all_is_saved_later(store, told):
+    session, conversation = store.new(), Conversation()
+    say(session, conversation, "one", "first")
+    size = session.path.stat().st_size
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, before[1]))  # room for half a line
+        say(session, conversation, "two", "second", [cat()])
+        say(session, conversation, "three", "third")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert len(told) == 1
+    assert "cannot be saved" in told[0]
+    assert session.path.read_bytes().endswith(b"\n")
+    say(session, conversation, "four", "fourth")
+    assert "saved again" in told[1]
+    session.close()
+    assert store.open()[1].conversation == conversation
+
+
+def test_after_kill_9_nothing_that_was_recorded_is_missing(store):
+    program = f"""
+import os, signal
+from pathlib import Path
+from gemma4_mlx.app.conversation import Conversation, assistant_message
+from gemma4_mlx.app.sessions import SessionStore
+session, conversation = SessionStore(print, Path({str(store.folder)!r})).new(), Conversation()
+first = conversation.begin("one", [])
+session.user(first, conversation, "demo")
+first.replies = [assistant_message("first")]
+session.replied(first)
+second = conversation.begin("two", [])
+session.user(second, conversation, "demo")
+session.piece(second, "the beginning")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    finished = subprocess.run([sys.executable, "-c", program], check=False)
+    assert finished.returncode == -signal.SIGKILL
+    assert texts(store.open()[1].conversation) == [("one", "first"), ("two", "the beginning")]
+
+
+def test_every_line_is_json(store):
+    session = store.new()
+    say(session, Conversation(), "one\r\n\x00", "first")
+    assert [json.loads(line)["event"] for line in session.path.read_bytes().split(b"\n")[:-1]] == [
+        "settings",
+        "user",
+        "replies",
+    ]
+
+
+def test_a_folder_that_cannot_be_written_is_no_end_of_the_chat(tmp_path, told):
+    (tmp_path / "sessions").write_text("a file where the folder should be")
+    session = SessionStore(told.append, tmp_path / "sessions").new()
+    say(session, Conversation(), "one", "first")
+    session.close()
+    assert len(told) == 1
+    assert os.fspath(tmp_path / "sessions") in told[0]
