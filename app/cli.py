@@ -264,7 +264,7 @@ def chat(
             system=_text(system, settings.chat.system),
             thinking=settings.chat.thinking if think is None else think,
             resume=(name or "") if resume else None,
-            image_tokens=_image_tokens(image_tokens),
+            image_tokens=_image_tokens(settings.chat.image_tokens if image_tokens is None else image_tokens),
             tools=tools,
             run_tools=yes,
         )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TextIO
+from typing import ClassVar, TextIO
 
 from rich import box
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -168,7 +168,7 @@ class _WholeTable(TableElement):
 class _Markdown(Markdown):
     """Rich's Markdown, of tokens that are parsed already."""
 
-    elements: dict[str, type[MarkdownElement]] = {  # noqa: RUF012 (Rich declares it)
+    elements: ClassVar[dict[str, type[MarkdownElement]]] = {
         **Markdown.elements,
         "heading_open": _LeftHeading,
         "fence": _BareCode,

@@ -10,10 +10,9 @@ import ctypes
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, wait
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .attachments import Kind
@@ -36,7 +35,7 @@ class ModelThread:
 
     def __init__(self) -> None:
         self._jobs: SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = SimpleQueue()
-        self._latest: Future[Any] | None = None
+        self._futures: list[Future[Any]] = []  # of what runs or waits, and perhaps of what is done
         self._lock = threading.Lock()
         self._interruptible = False  # a function is running; changed and asked only under the lock
         self._thread = threading.Thread(target=self._work, name="model", daemon=True)
@@ -45,7 +44,7 @@ class ModelThread:
     def submit(self, function: Callable[[], T]) -> Future[T]:
         """Run `function` when its turn comes."""
         future: Future[T] = Future()
-        self._latest = future
+        self._futures = [*(f for f in self._futures if not f.done()), future]
         self._jobs.put((function, future))
         return future
 
@@ -82,15 +81,14 @@ class ModelThread:
     @property
     def busy(self) -> bool:
         """Whether something is running or waits."""
-        return self._latest is not None and not self._latest.done()
+        return any(not future.done() for future in self._futures)
 
     def close(self) -> None:
         """Come to rest: drop what waits, interrupt what is running. Before the process ends."""
-        with suppress(Empty):
-            while True:
-                self._jobs.get_nowait()[1].cancel()
-        if self._latest is not None:
-            self._interrupt(self._latest)
+        for future in self._futures:
+            future.cancel()
+        for future in self._futures:
+            self._interrupt(future)
 
     def _interrupt(self, future: Future[Any]) -> None:
         """Do to the function that runs what Ctrl-C does to the main thread, and wait until `future` is done."""

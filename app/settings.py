@@ -19,6 +19,7 @@ class ChatSettings:
 
     thinking: bool = False
     system: str | None = None
+    image_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,12 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
+def _is_image_budget(value: object) -> bool:
+    from gemma4_mlx.processing.images import IMAGE_TOKENS
+
+    return _is_count(value) and value in IMAGE_TOKENS
+
+
 def _text(example: str) -> Check:
     return _is_text, f'words in quotes, such as "{example}"'
 
@@ -67,6 +74,7 @@ KEYS: Mapping[str, Check] = {
     "max_tokens": (_is_count, "a whole number from 1, such as 2048"),
     "chat.thinking": (lambda value: isinstance(value, bool), "true or false"),
     "chat.system": _text("Answer briefly."),
+    "chat.image_tokens": (_is_image_budget, "70, 140, 280, 560 or 1120"),
     "transcribe.language": _text("English"),
     "transcribe.translate_to": _text("French"),
     "transcribe.device": _text("MacBook Pro Microphone"),

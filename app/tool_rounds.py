@@ -88,7 +88,7 @@ def answer_in_rounds(
         message["tool_calls"] = [_as_message(*pair) for pair in zip(identifiers, calls, strict=True)]
         results = [_run(call, tools, may_run) for call in calls]
         replies += [message, *(_result(*of) for of in zip(identifiers, calls, results, strict=True))]
-        keep(replies)
+        keep([*replies])
 
 
 def _run(call: ToolCall, tools: Tools, may_run: Callable[[str], bool]) -> Mapping[str, Any]:

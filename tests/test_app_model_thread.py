@@ -48,6 +48,7 @@ def endless(hand_out, ended):
     try:
         while True:
             hand_out("again")
+            time.sleep(0.001)
     finally:
         ended.append(True)
 

@@ -108,13 +108,12 @@ def test_functions_are_described_by_their_types_and_docstrings(tools):
     }
 
 
-def test_descriptions_are_those_of_transformers(tools, file):
+def test_descriptions_are_those_of_transformers(file):
     from transformers.utils import get_json_schema
 
-    names: dict = {}
-    exec(compile(TOOLS, str(file), "exec"), names)
-    theirs = get_json_schema(names["half"].__class__(names["half"].__code__, names)) if False else None
-    documented = 'def half(number: float) -> float:\n    """Half of a number.\n\n    Args:\n        number: it\n    """\n'
+    documented = (
+        'def half(number: float) -> float:\n    """Half of a number.\n\n    Args:\n        number: it\n    """\n'
+    )
     scope: dict = {}
     exec(documented, scope)
     theirs = get_json_schema(scope["half"])["function"]
@@ -215,18 +214,19 @@ def generation(written: str) -> Generation:
     return Generation(text, thought, calls, [], "tool_call" if calls else "stop", None)
 
 
-CALL = '<|tool_call>call:half{number:8}<tool_call|>'
+CALL = "<|tool_call>call:half{number:8}<tool_call|>"
 
 
 def test_calls_are_run_and_their_results_read_until_the_model_answers(tools, capsys):
     conversation = Conversation()
     exchange = conversation.begin("half of half of 8?", [])
+    messages = conversation.messages()
     prompts, written = [], iter([f"<|channel>thought\ntwice<channel|>{CALL}", f"{CALL}{CALL}", "It is 2."])
     processor = g4.load(checkpoint())[1]
 
     def generate(replies):
         # The real processor must be able to read what is handed on to it.
-        prompts.append(processor.render([*conversation.messages(), *replies], tools=tools.descriptions))
+        prompts.append(processor.render([*messages, *replies], tools=tools.descriptions))
         return generation(next(written))
 
     def keep(replies):
@@ -234,7 +234,14 @@ def test_calls_are_run_and_their_results_read_until_the_model_answers(tools, cap
 
     answer = answer_in_rounds(generate, tools, lambda name: True, keep)
     assert answer.text == "It is 2."
-    assert [message["role"] for message in exchange.replies] == ["assistant", "tool", "assistant", "tool", "tool", "assistant"]
+    assert [message["role"] for message in exchange.replies] == [
+        "assistant",
+        "tool",
+        "assistant",
+        "tool",
+        "tool",
+        "assistant",
+    ]
     assert exchange.replies[1]["content"] == {"value": 4.0}
     assert exchange.replies[0]["reasoning_content"] == "twice"
     assert "response:half{value:4.0}" in prompts[1]

@@ -65,7 +65,13 @@ def test_after_a_stop_at_a_tools_result_the_model_has_its_turn_before_the_person
     ]
     assert conversation.messages()[-1]["role"] == "tool"
     said(conversation, "thanks")
-    assert [message["role"] for message in conversation.messages()] == ["user", "assistant", "tool", "assistant", "user"]
+    assert [message["role"] for message in conversation.messages()] == [
+        "user",
+        "assistant",
+        "tool",
+        "assistant",
+        "user",
+    ]
 
 
 def test_a_number_is_never_used_twice_also_after_the_last_exchange_is_dropped():

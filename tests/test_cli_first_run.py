@@ -82,6 +82,22 @@ def test_another_size_is_remembered_and_nobody_is_asked_twice(user):
     assert "fetching" not in screen
 
 
+def test_a_chat_begins_with_the_built_in_model_and_says_when_the_fetched_one_is_here(user):
+    with TmuxTerminal("chat", environment=user.environment) as terminal:
+        terminal.wait_for("Which one")
+        terminal.type("demo", "Enter")
+        terminal.wait_for("Ctrl-D leaves")
+        terminal.type("Does my data leave this Mac?", "Enter")
+        terminal.wait_for(r"No\. Everything runs")
+        terminal.wait_for(f"{PROPOSED} is here: /model {PROPOSED}")
+        terminal.type(f"/model {PROPOSED}", "Enter")
+        terminal.type("Does my data leave this Mac?", "Enter")
+        terminal.wait_for(r"(?s)No\. Everything runs.*No\. Everything runs")
+        terminal.type("C-d")
+        terminal.wait_for("exit code 0")
+    assert not user.config.exists()
+
+
 @pytest.mark.parametrize(("key", "ending"), [("C-c", "exit code 130"), ("C-d", "exit code 1")])
 def test_whoever_leaves_the_question_has_fetched_nothing(user, hub, key, ending):
     with TmuxTerminal("ask", "What is Gemma?", environment=user.environment) as terminal:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from command_line import checkpoint, only_line
+from command_line import checkpoint, only_line, picture
 from gemma4_mlx.checkpoint.builtin import FOLDER
 from gemma4_mlx.errors import Gemma4Error
 from users import User
@@ -70,6 +71,18 @@ def test_a_chat_begins_with_the_systems_words_and_the_thinking_of_the_file(user)
     assert said("--no-think") == plain
 
 
+def test_a_chats_pictures_take_the_tokens_of_the_file(user):
+    def read(*more: str) -> int:
+        common = ("chat", "--max-tokens", "2", "--temperature", "0", "--model", "demo")
+        finished = user.run(*common, *more, stdin=f"{picture()}\nwhat is it?\n/context\n")
+        (context,) = re.findall(r"(\d+)  of [\d,]+ tokens", finished.stderr)
+        return int(context)
+
+    user.sets("[chat]\nimage_tokens = 70")
+    assert read() < 100
+    assert read("--image-tokens", "280") > 200
+
+
 def test_a_transcript_has_the_language_and_the_translation_of_the_file(user):
     def written(*more: str) -> dict[str, object]:
         return json.loads(user.run("transcribe", RECORDING, "--format", "json", "--model", "demo", *more).stdout)
@@ -120,6 +133,8 @@ def test_what_is_not_a_setting_is_named_with_those_that_are(user, command, conte
         ("max_tokens", "true"),
         ("chat.thinking", '"on"'),
         ("chat.system", "[]"),
+        ("chat.image_tokens", "100"),
+        ("chat.image_tokens", "280.0"),
         ("transcribe.language", "1"),
         ("transcribe.translate_to", '""'),
         ("transcribe.device", "2"),

@@ -29,7 +29,8 @@ from demo_inputs import (
 )
 from gemma4_mlx.checkpoint.builtin import FOLDER
 from processing_reference import ReferenceProcessor
-from tools.demo_model.questions import TOPICS
+from tools.demo_model.other_questions import HELD_OUT
+from tools.demo_model.questions import DECLINE, TOPICS
 from tools.demo_model.words import LANGUAGES
 
 # Every fourth topic: a quarter of the time, and all kinds of them.
@@ -117,6 +118,24 @@ def test_questions_in_other_words_are_answered_four_times_in_five():
     assert len(wrong) <= 0.2 * len(SOME_TOPICS), wrong
 
 
+def test_of_anything_else_it_says_that_it_is_a_small_demonstration_model():
+    asked = HELD_OUT[::2]
+    wrong = {question: said for question in asked if (said := answer(demo(), question)) != DECLINE}
+    assert len(wrong) <= 0.2 * len(asked), wrong
+
+
+def test_three_questions_one_after_another_are_answered():
+    wrong = {}
+    for start in range(0, 12, 3):
+        messages = []
+        for topic in SOME_TOPICS[start : start + 3]:
+            messages.append({"role": "user", "content": topic.asked[0]})
+            said = answer(demo(), messages)
+            messages.append({"role": "assistant", "content": said})
+            wrong |= {topic.asked[0]: said} if said != topic.answer else {}
+    assert len(wrong) <= 2, wrong
+
+
 # The same through the command line
 
 
@@ -140,6 +159,15 @@ def test_ask_names_what_is_in_a_picture_file(tmp_path):
         assert (finished.returncode, finished.stdout.strip()) == (0, answer(demo(), picture_message(image)))
         wrong += [said] if finished.stdout.strip() != said else []
     assert len(wrong) <= 1, wrong
+
+
+def test_chat_answers_in_turn():
+    finished = run("chat", "-m", "demo", "--temperature", "0", stdin="How do I chat?\nWhat is MLX?\n")
+    assert finished.returncode == 0
+    answers = [
+        next(t.answer for t in TOPICS if t.asked[0] == question) for question in ("How do I chat?", "What is MLX?")
+    ]
+    assert finished.stdout.split("\n") == [*answers, ""]
 
 
 def test_demo_sees_hears_translates_and_answers_in_plain_text():
