@@ -87,8 +87,9 @@ class _PlainAnswer:
 
     def answer(self, text: str) -> None:
         self._end_thought()
+        if text:
+            self._ended = text.endswith("\n")  # before it is written: Ctrl-C may come while it is
         write(sys.stdout, text)
-        self._ended = text.endswith("\n") if text else self._ended
 
     def thought(self, text: str) -> None:
         if self._show_thoughts:

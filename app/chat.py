@@ -290,7 +290,8 @@ class Chat:
             self.prefilled = exchange.text
             # Whatever was wrong with an attachment would be wrong with it again in the next message.
             lost = ", and what was attached is dropped" if exchange.attachments else ""
-            raise InputError(f"{one_line(error)} (not sent{lost})") from error
+            kind = type(error) if isinstance(error, Gemma4Error) else InputError
+            raise kind(f"{one_line(error)} (not sent{lost})") from error
         self.answers.append(generation)
         say_why_it_ended(generation, self.sampling.max_tokens)
 

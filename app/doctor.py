@@ -18,7 +18,7 @@ from .terminal import Progress, printable, shows_colour, shows_lines
 Status = Literal["ok", "warning", "failed"]
 
 _MARKS: dict[Status, tuple[str, str]] = {"ok": ("✓", "32"), "warning": ("⚠", "33"), "failed": ("✗", "31")}
-_PATIENCE = 4.0  # seconds for everything that waits for others
+_PATIENCE = 3.0  # seconds for everything that waits for others
 _INDENT = 14
 
 

@@ -27,8 +27,8 @@ from .sizes import SIZES, Size, physical_memory
 
 _OLDEST_MACOS = 14
 """Before it there is no MLX to install."""
-_LISTENING = 2.5  # seconds at most; some take one to begin, and another of zeros says that sound is withheld
-_HUB_SECONDS = 3.0
+_LISTENING = 2.2  # seconds at most; some take one to begin, and another of zeros says that sound is withheld
+_HUB_SECONDS = 2.5
 _QUESTION = "Does my data leave this Mac?"
 
 

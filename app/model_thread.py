@@ -1,13 +1,15 @@
 """The one thread that loads a model and computes with it, while the main thread reads keys and draws.
 
 There is one, and it never ends, because MLX (0.32) wants it so: a process that has computed in two threads, or in one
-that has ended, crashes at its exit, and so may one whose thread is still computing then.
+that has ended, crashes at its exit, and so may one whose thread is still computing then. Python (before 3.14) ends a
+thread that wants to go on when the interpreter is leaving, so this one must be blocked for good by then.
 """
 
 from __future__ import annotations
 
 import ctypes
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
@@ -28,6 +30,8 @@ Item = TypeVar("Item")
 # An interrupt may be lost, in a `__del__` or a callback from C; a second one must not fall into the tidying up after
 # the first.
 _SECONDS_BETWEEN_INTERRUPTS = 2.0
+# From one call to the next; much longer than it takes, and too short to be noticed.
+_SECONDS_TO_BLOCK = 0.02
 
 
 class ModelThread:
@@ -84,11 +88,21 @@ class ModelThread:
         return any(not future.done() for future in self._futures)
 
     def close(self) -> None:
-        """Come to rest: drop what waits, interrupt what is running. Before the process ends."""
+        """Come to rest for good: drop what waits, interrupt what is running. Before the process ends."""
         for future in self._futures:
             future.cancel()
         for future in self._futures:
             self._interrupt(future)
+        about_to_block = threading.Event()
+        forever = threading.Event()
+
+        def block() -> None:
+            about_to_block.set()
+            forever.wait()
+
+        self._jobs.put((block, Future()))
+        about_to_block.wait()
+        time.sleep(_SECONDS_TO_BLOCK)
 
     def _interrupt(self, future: Future[Any]) -> None:
         """Do to the function that runs what Ctrl-C does to the main thread, and wait until `future` is done."""

@@ -111,9 +111,10 @@ def test_a_damaged_tokenizer_is_a_failure_too(thread, tmp_path):
     assert model.failure is not None
 
 
-@pytest.mark.parametrize("ending", ["thread.close()", "thread.submit(answer); thread.close()"])
-def test_a_process_that_computed_in_it_ends_without_a_crash(ending):
+@pytest.mark.parametrize("seconds", [0, 0.05, 0.3])
+def test_a_process_that_computed_in_it_ends_without_a_crash(seconds):
     program = f"""
+import time
 from pathlib import Path
 import gemma4_mlx as g4
 from gemma4_mlx.app.model_thread import ModelThread, ThreadedModel
@@ -123,7 +124,9 @@ model.wait()
 def answer(max_tokens=2000):
     return g4.generate(*model(), "hello", max_tokens=max_tokens, seed=1)
 thread.run(lambda: answer(3))
-{ending}
+thread.submit(answer)
+time.sleep({seconds})
+thread.close()
 """
     finished = subprocess.run(
         [sys.executable, "-c", program], env=environment(), cwd=Path(__file__).parents[1], check=False, timeout=60

@@ -1,54 +1,56 @@
-"""`gemma4-mlx chat`: through a pipe, in a real terminal (tmux), and its session with a small random model."""
+"""`gemma4-mlx chat` through a pipe, and its parts with a small random model. In a terminal: test_cli_chat_terminal."""
 
 from __future__ import annotations
 
 import contextlib
 import io
-import re
-import shlex
-import shutil
+import json
 import signal
-import subprocess
 import sys
-import time
-import uuid
 from collections.abc import Iterator
 
 import pytest
 from gemma4_mlx.app.answering import Sampling
-from gemma4_mlx.app.chat import COMMANDS, ChatSession
+from gemma4_mlx.app.attachments import open_attachment
+from gemma4_mlx.app.chat import Chat, ChatOptions
+from gemma4_mlx.app.commands import COMMANDS
 from gemma4_mlx.app.conversation import Conversation
+from gemma4_mlx.app.line_input import Typed
+from gemma4_mlx.app.model_thread import ModelThread, ThreadedModel
+from gemma4_mlx.app.sessions import SessionStore
+from gemma4_mlx.app.terminal import note
 
-import gemma4_mlx as g4
-from command_line import COMMAND, checkpoint, environment, picture, run, scratch, start
-from gemma4_mlx.errors import InputError
+from command_line import checkpoint, picture, run, start
+from gemma4_mlx.errors import CheckpointError, ContextLengthError, Gemma4Error, InputError
 
 GREEDY = Sampling(max_tokens=6, temperature=0.0)
 
 
-def chat(*lines: str, **options):
+def pipe(*lines: str, **options):
     typed = "".join(f"{line}\n" for line in lines)
     return run("chat", "--max-tokens", "6", "--temperature", "0", stdin=typed, model=checkpoint(), **options)
 
 
 def test_answers_go_to_stdout_and_everything_else_to_stderr():
-    finished = chat("/help", "hello")
+    finished = pipe("/help", "hello")
     assert finished.returncode == 0
     assert finished.stdout == run("ask", "hello", "--max-tokens", "6", "--temperature", "0", model=checkpoint()).stdout
     assert "/image FILE" in finished.stderr
+    assert "\x1b" not in finished.stdout + finished.stderr
 
 
 def test_quit_ends_it_before_the_next_line():
-    finished = chat("/quit", "hello")
+    finished = pipe("/quit", "hello")
     assert (finished.returncode, finished.stdout) == (0, "")
 
 
 def test_what_cannot_be_done_is_reported_and_the_conversation_goes_on(tmp_path):
     (tmp_path / "fake.jpg").write_text("just words")
-    finished = chat("/image none.png", "fake.jpg", "/image", "/think perhaps", "/nonsense", "hello", cwd=tmp_path)
+    commands = ["/image none.png", "fake.jpg", "/image", "/think perhaps", "/nonsense", "/undo", "/detail 7", "/copy"]
+    finished = pipe(*commands, "hello", cwd=tmp_path)
     assert finished.returncode == 0
     errors = [line for line in finished.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 5
+    assert len(errors) == len(commands)
     assert "none.png" in errors[0]
     assert "fake.jpg is not a picture" in errors[1]
     assert "/nonsense" in errors[4]
@@ -77,35 +79,245 @@ def test_ctrl_c_in_an_answer_stops_it_and_the_conversation_goes_on():
     assert stderr.endswith(b"forgotten\n")
 
 
+def test_a_model_that_cannot_be_loaded_is_one_line_and_exit_code_1(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    finished = run("chat", model=tmp_path, stdin="hello\n")
+    assert (finished.returncode, finished.stdout) == (1, "")
+    assert finished.stderr.startswith("error: ")
+    assert finished.stderr.count("\n") == 1
+
+
+def test_an_earlier_chat_is_gone_on_with_by_its_name():
+    assert "kept as pipe" in pipe("hello", "/save pipe").stderr
+    finished = run("chat", "--resume", "pipe", "--max-tokens", "6", stdin="/context\n", model=checkpoint())
+    assert finished.returncode == 0
+    assert "going on with pipe: 1 message" in finished.stderr
+    assert "hello" in finished.stderr
+    missing = run("chat", "--resume", "nowhere", model=checkpoint(), stdin="")
+    assert missing.returncode == 1
+    assert "no chat to go on with called nowhere" in missing.stderr
+    assert run("chat", "pipe", model=checkpoint(), stdin="").returncode == 2
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[ThreadedModel]:
+    model = ThreadedModel(ModelThread(), "tiny", checkpoint())
+    model.wait()
+    yield model
+    model.thread.close()
+
+
 @pytest.fixture
-def session() -> ChatSession:
-    return ChatSession(*g4.load(checkpoint()), Conversation(), GREEDY)
+def store(tmp_path) -> SessionStore:
+    return SessionStore(note, tmp_path / "sessions")
 
 
-def test_turns_are_kept_and_read_again(session, capsys):
-    assert session.handle("hello")
-    assert session.handle("again")
+@pytest.fixture
+def chat(model, store) -> Chat:
+    return Chat(model, Conversation(), store.new(), store, ChatOptions(GREEDY))
+
+
+def say(chat: Chat, text: str, *files) -> None:
+    chat.handle(Typed(text, list(files)))
+
+
+def on_disk(store: SessionStore, chat: Chat) -> Conversation:
+    """What another process would find. The chat can go on."""
+    return store.read_file(chat.session.path).conversation
+
+
+def texts(conversation: Conversation) -> list[str]:
+    return [exchange.text for exchange in conversation.exchanges]
+
+
+def test_turns_are_kept_read_again_and_on_disk(chat, store, capsys):
+    say(chat, "hello")
+    say(chat, "again")
     said = capsys.readouterr().out
-    roles, contents = zip(*((turn["role"], turn["content"]) for turn in session.conversation.turns), strict=True)
-    assert roles == ("user", "assistant", "user", "assistant")
-    assert said == "".join(content if content.endswith("\n") else f"{content}\n" for content in contents[1::2])
+    answers = [exchange.answer for exchange in chat.conversation.exchanges]
+    assert texts(chat.conversation) == ["hello", "again"]
+    assert said == "".join(answer if answer.endswith("\n") else f"{answer}\n" for answer in answers)
+    assert on_disk(store, chat) == chat.conversation
+    assert chat.answers[1].stats.cached_tokens > 0
 
 
-def test_a_picture_waits_for_the_next_message(session, capsys):
-    session.handle(f"/image {picture()}")
-    assert [attachment.name for attachment in session.conversation.waiting] == ["cat.png"]
-    session.handle("what is it?")
-    assert session.conversation.waiting == []
-    assert [part["type"] for part in session.conversation.turns[0]["content"]] == ["image", "text"]
+def test_a_picture_waits_for_the_next_message(chat, capsys):
+    say(chat, f"/image {picture()}")
+    assert [attachment.name for attachment in chat.waiting] == ["cat.png"]
+    say(chat, "what is it?")
+    assert chat.waiting == []
+    assert [attachment.name for attachment in chat.conversation.exchanges[0].attachments] == ["cat.png"]
     assert "120×90" in capsys.readouterr().err
 
 
-def test_a_message_the_model_refuses_leaves_the_turns_as_they_were(session):
-    session.handle("hello")
-    turns = list(session.conversation.turns)
-    with pytest.raises(InputError, match="context"):
-        session.handle("word " * 20_000)
-    assert session.conversation.turns == turns
+def test_a_message_the_model_refuses_leaves_everything_as_it_was_and_stands_in_the_line_again(chat, store):
+    say(chat, "hello")
+    with pytest.raises(InputError, match="does not fit|context"):
+        say(chat, "word " * 20_000)
+    assert texts(chat.conversation) == ["hello"]
+    assert on_disk(store, chat) == chat.conversation
+    assert chat.prefilled == ("word " * 20_000).strip()
+    say(chat, "go on")
+
+
+def test_a_full_context_says_which_command_makes_room_and_it_does(chat):
+    with pytest.raises(ContextLengthError, match="/forget [1-3] makes room"):
+        while True:
+            say(chat, "more " + "word " * 500)
+    count = len(chat.conversation.exchanges)
+    assert count >= 2
+    say(chat, "/forget 2")
+    assert len(chat.conversation.exchanges) == count - 2
+    say(chat, "more " + "word " * 500)
+
+
+def test_undo_takes_back_the_last_exchange_also_on_disk(chat, store):
+    for text in ("one", "two", "/undo", "three"):
+        say(chat, text)
+    assert texts(chat.conversation) == ["one", "three"]
+    assert on_disk(store, chat) == chat.conversation
+
+
+def test_an_answer_again_is_another_one_with_a_seed_and_the_same_conversation(model, store):
+    options = ChatOptions(Sampling(max_tokens=8, temperature=1.0, seed=3))
+    chat = Chat(model, Conversation(), store.new(), store, options)
+    say(chat, "hello")
+    first = chat.conversation.exchanges[0].answer
+    say(chat, "/regen")
+    (exchange,) = chat.conversation.exchanges
+    assert exchange.answer != first
+    assert on_disk(store, chat) == chat.conversation
+
+
+def test_edit_puts_the_last_message_back_with_its_files(chat):
+    cat = open_attachment(picture())
+    say(chat, "what is it?", cat)
+    say(chat, "/edit")
+    assert chat.conversation.exchanges == []
+    assert (chat.prefilled, chat.waiting) == ("what is it?", [cat])
+
+
+def test_clear_begins_another_chat_and_leaves_the_first_on_disk(chat, store):
+    say(chat, "/system be brief")
+    say(chat, "one")
+    first = chat.session.path
+    say(chat, "/clear")
+    say(chat, "two")
+    assert chat.conversation.system == "be brief"
+    assert texts(chat.conversation) == ["two"]
+    assert texts(store.read_file(first).conversation) == ["one"]
+    assert chat.session.path != first
+
+
+def test_thinking_and_instructions_are_set_by_commands(chat):
+    say(chat, "/think on")
+    say(chat, "/system be  brief")
+    assert (chat.conversation.system, chat.conversation.thinking) == ("be  brief", True)
+    say(chat, "/system")
+    say(chat, "/think off")
+    assert (chat.conversation.system, chat.conversation.thinking) == (None, False)
+    say(chat, "/think hide")
+    assert not chat.show_thoughts
+
+
+def test_more_tokens_for_pictures(chat):
+    say(chat, "/detail 70")
+    say(chat, "what is it?", open_attachment(picture()))
+    few = chat.answers[-1].stats.prompt_tokens
+    say(chat, "/detail 280")
+    say(chat, "/regen")
+    assert chat.answers[-1].stats.prompt_tokens > few
+
+
+@pytest.mark.parametrize("suffix", [".md", ".json"])
+def test_a_chat_is_written_to_a_file_once(chat, tmp_path, suffix):
+    say(chat, "what is it?", open_attachment(picture()))
+    path = tmp_path / f"my chat{suffix}"
+    say(chat, f"/export {path}")
+    assert "what is it?" in path.read_text()
+    assert "cat.png" in path.read_text()
+    with pytest.raises(InputError, match="there already"):
+        say(chat, f"/export {path}")
+    assert [file.name for file in tmp_path.iterdir() if file.suffix == suffix or "my chat" in file.name] == [path.name]
+
+
+def test_an_exported_chat_is_gone_on_with(chat, store, tmp_path):
+    say(chat, "/system be brief")
+    say(chat, "what is it?", open_attachment(picture()))
+    say(chat, f"/export {tmp_path}/a.json")
+    before = chat.conversation
+    say(chat, "/clear")
+    say(chat, f"/load {tmp_path}/a.json")
+    assert texts(chat.conversation) == ["what is it?"]
+    assert chat.conversation.system == "be brief"
+    assert chat.conversation.exchanges[0].replies == before.exchanges[0].replies
+    assert chat.conversation.exchanges[0].attachments[0].data == picture().read_bytes()
+    assert on_disk(store, chat) == chat.conversation
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"messages": [{"role": "user"}], "thinking": 0}', "\0"])
+def test_a_file_that_is_no_chat_is_refused(chat, tmp_path, content):
+    for name in ("a.json", "a.jsonl"):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(InputError, match="holds no chat"):
+            say(chat, f"/load {tmp_path / name}")
+    assert chat.conversation.exchanges == []
+
+
+def test_the_chat_before_is_resumed(chat, store):
+    say(chat, "one")
+    say(chat, "/save first")
+    say(chat, "/clear")
+    say(chat, "two")
+    say(chat, "/resume")
+    assert (chat.session.name, texts(chat.conversation)) == ("first", ["one"])
+    say(chat, "three")
+    assert texts(on_disk(store, chat)) == ["one", "three"]
+
+
+def test_another_model_goes_on_without_what_it_cannot_take(model, store, tmp_path, capsys):
+    import shutil
+
+    deaf = tmp_path / "deaf"
+    shutil.copytree(checkpoint("dense"), deaf)
+    sound = tmp_path / "a.wav"
+    sound.write_bytes(wave_of(0.5))
+    chat = Chat(model, Conversation(), store.new(), store, ChatOptions(GREEDY))
+    say(chat, "listen", open_attachment(sound))
+    say(chat, f"/model {deaf}")
+    assert "cannot be given a.wav" in capsys.readouterr().err
+    say(chat, "go on")
+    assert texts(chat.conversation) == ["listen", "go on"]
+    with pytest.raises(Gemma4Error):
+        say(chat, f"/model {tmp_path}/nothing")
+    assert chat.model.name == str(deaf)
+
+
+def wave_of(seconds: float) -> bytes:
+    import wave
+
+    stream = io.BytesIO()
+    with wave.open(stream, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16000)
+        file.writeframes(b"\0\1" * int(16000 * seconds))
+    return stream.getvalue()
+
+
+def test_figures_of_context_and_speed(chat, capsys):
+    say(chat, "hello")
+    say(chat, "again")
+    stats = chat.answers[-1].stats
+    capsys.readouterr()
+    say(chat, "/context")
+    told = capsys.readouterr().err
+    total = int(told.splitlines()[-1].split()[0])
+    # The last answer is counted as it will be read back, with the marker that ends its turn.
+    assert stats.prompt_tokens < total <= stats.prompt_tokens + stats.generation_tokens + 2
+    assert "of 4,096 tokens" in told
+    say(chat, "/stats")
+    assert f"{stats.cached_tokens} of them read before" in capsys.readouterr().err
 
 
 class InterruptedScreen(io.StringIO):
@@ -120,116 +332,32 @@ class InterruptedScreen(io.StringIO):
         return super().write(text)
 
 
-def test_a_stopped_answer_stays_in_the_conversation_as_far_as_it_came(session, monkeypatch):
+def test_a_stopped_answer_stays_in_the_conversation_as_far_as_it_came(chat, store, monkeypatch):
     screen = InterruptedScreen()
     monkeypatch.setattr(sys, "stdout", screen)
-    session.handle("hello")
-    _, answer = session.conversation.turns
-    assert answer["role"] == "assistant"
-    assert answer["content"].startswith(screen.getvalue().rstrip("\n"))
-    assert session.handle("go on")
-    assert len(session.conversation.turns) == 4
+    say(chat, "hello")
+    (exchange,) = chat.conversation.exchanges
+    assert exchange.answer.startswith(screen.getvalue().rstrip("\n"))
+    assert on_disk(store, chat) == chat.conversation
+    say(chat, "go on")
+    assert len(chat.conversation.exchanges) == 2
 
 
-def test_thinking_and_instructions_are_set_by_commands(session):
-    session.handle("/think on")
-    session.handle("/system be  brief")
-    assert session.conversation == Conversation(system="be  brief", thinking=True)
-    session.handle("/system")
-    session.handle("/think off")
-    assert session.conversation == Conversation()
-
-
-@pytest.mark.parametrize("command", sorted(COMMANDS - {"/quit"}))
-def test_no_command_reaches_the_model(session, command, capsys):
+@pytest.mark.parametrize("command", sorted(command.name for command in COMMANDS))
+def test_no_command_reaches_the_model_by_itself(chat, command, capsys):
     with contextlib.suppress(InputError):
-        assert session.handle(command)
-    assert session.conversation.turns == []
+        say(chat, command)
+    assert chat.conversation.exchanges == []
     assert capsys.readouterr().out == ""
+    assert chat.over == (command == "/quit")
 
 
-class Terminal:
-    """An 80×24 terminal (tmux) with the chat running in it."""
-
-    def __init__(self, *arguments: str) -> None:
-        self.socket = f"gemma4-mlx-{uuid.uuid4().hex[:8]}"
-        command = [*COMMAND, "chat", *arguments]
-        variables = [f"{name}={value}" for name, value in environment(checkpoint()).items() if name != "TERM"]
-        line = f"{shlex.join(['env', *variables, *command])}; echo exit code $?; exec sleep 1000"
-        self.tmux("-f", "/dev/null", "new-session", "-d", "-x", "80", "-y", "24", "-c", str(scratch()), line)
-
-    def tmux(self, *arguments: str) -> str:
-        finished = subprocess.run(
-            ["tmux", "-L", self.socket, *arguments], capture_output=True, text=True, check=True, timeout=60
-        )
-        return finished.stdout
-
-    def type(self, *keys: str) -> None:
-        self.tmux("send-keys", *keys)
-
-    def wait_for(self, pattern: str) -> str:
-        """The screen, once `pattern` is on it."""
-        for _ in range(300):
-            screen = self.tmux("capture-pane", "-p")
-            if re.search(pattern, screen):
-                return screen
-            time.sleep(0.1)
-        pytest.fail(f"{pattern!r} never came:\n{screen}")
-
-    def close(self) -> None:
-        self.tmux("kill-server")
-
-
-@pytest.fixture
-def terminal(request: pytest.FixtureRequest) -> Iterator[Terminal]:
-    if shutil.which("tmux") is None:
-        pytest.skip("tmux is not installed")
-    with contextlib.closing(
-        Terminal(*getattr(request, "param", ["--max-tokens", "6", "--temperature", "0"]))
-    ) as terminal:
-        yield terminal
-
-
-def test_in_a_terminal_a_conversation_can_be_typed(terminal):
-    terminal.wait_for("Ctrl-D leaves.\n>")
-    terminal.type(str(picture()), "Enter")
-    terminal.wait_for(r"attached: cat.png \(120×90\)")
-    terminal.type("what is it?", "Enter")
-    screen = terminal.wait_for("note: cut after 6 tokens")
-    assert "> what is it?" in screen
-    terminal.type("/quit", "Enter")
-    assert "exit code 0" in terminal.wait_for("exit code")
-
-
-def test_in_a_terminal_ctrl_c_clears_what_is_typed_and_then_leaves(terminal):
-    terminal.wait_for("Ctrl-D leaves.\n>")
-    terminal.type("half a thought")
-    terminal.wait_for("> half a thought")
-    terminal.type("C-c")
-    terminal.type("/think on", "Enter")
-    assert "half a thought" not in terminal.wait_for("thinking on")
-    terminal.type("C-c")
-    assert "exit code 130" in terminal.wait_for("exit code")
-
-
-@pytest.mark.parametrize("terminal", [["--max-tokens", "3000", "--seed", "4"]], indirect=True)
-def test_in_a_terminal_ctrl_c_stops_an_answer_and_the_prompt_comes_back(terminal):
-    terminal.wait_for("Ctrl-D leaves.\n>")
-    terminal.type("hello", "Enter")
-    terminal.wait_for(r"> hello\s+\S")
-    terminal.type("C-c")
-    terminal.wait_for("stopped")
-    terminal.type("C-d")
-    assert "exit code 0" in terminal.wait_for("exit code")
-
-
-def test_earlier_lines_come_back_with_the_up_arrow_in_the_next_chat(terminal):
-    terminal.wait_for("Ctrl-D leaves.\n>")
-    terminal.type("/think on", "Enter")
-    terminal.wait_for("thinking on")
-    terminal.type("C-d")
-    terminal.wait_for("exit code")
-    with contextlib.closing(Terminal()) as following:
-        following.wait_for("Ctrl-D leaves.\n>")
-        following.type("Up")
-        following.wait_for("> /think on")
+def test_a_failing_model_ends_the_chat_and_what_was_said_is_on_disk(store, tmp_path):
+    broken = ThreadedModel(ModelThread(), "broken", tmp_path)
+    chat = Chat(broken, Conversation(), store.new(), store, ChatOptions(GREEDY))
+    with pytest.raises(CheckpointError):
+        say(chat, "hello")
+    assert "cannot be loaded" in chat.footer()
+    events = [json.loads(line)["event"] for line in chat.session.path.read_text().splitlines()]
+    assert events == ["settings", "user"]
+    broken.thread.close()

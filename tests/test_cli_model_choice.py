@@ -93,3 +93,10 @@ def test_debug_shows_pythons_traceback():
 def test_an_empty_option_is_told_and_not_taken_for_none(config, name):
     with pytest.raises(Gemma4Error, match="--model is empty"):
         choose_model(name, {}, config, 64 * GB)
+
+
+def test_the_readmes_table_of_sizes_says_what_the_program_says():
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    for size in SIZES:
+        hears = "yes" if size.hears else "no"
+        assert f"| `{size.name}` | {size.memory_gb} GB | {size.download} | yes | {hears} |" in readme
