@@ -41,8 +41,8 @@ class ScriptedModel:
         token = self.ids[min(position - self.prompt_length, len(self.ids) - 1)]
         return (mx.arange(self.config.text.vocab_size) == token).astype(mx.float32)[None, None]
 
-    def step(self, ids, cache):
-        return self(ids, cache)
+    def step_ahead(self, ids, cache):
+        return self(ids, cache), None
 
 
 @pytest.fixture(scope="module")
