@@ -80,7 +80,7 @@ def test_a_dropped_picture_is_asked_about_and_a_backspace_takes_the_second_one_a
     terminal.type("BSpace")
     wait_until_visible(terminal, "two", there=False)
     terminal.type("What is in this picture?", "Enter")
-    terminal.wait_for(r"> \[image 1: cat\.png [^]]*\] What is in this picture\?\n\w")
+    terminal.wait_for(r"> \[image 1: cat\.png [^]]*\] What is in this picture\?\n\w.*\n>")
     terminal.type("C-d")
     assert "exit code 0" in terminal.wait_for("exit code")
 
