@@ -62,11 +62,8 @@ class Attachment:
     def part(self) -> dict[str, object]:
         """The message part that carries it. A text goes in as text, beneath its name."""
         if self.kind == "text":
-            fence = "```"
-            while fence in self.content:
-                fence += "`"
             language = Path(self.name).suffix.removeprefix(".")
-            return {"type": "text", "text": f"{self.name}:\n{fence}{language}\n{self.content.rstrip()}\n{fence}\n"}
+            return {"type": "text", "text": f"{self.name}:\n{fenced(self.content.rstrip(), language)}\n"}
         return {"type": self.kind, self.kind: self.content}
 
     def soft_tokens(self, image_tokens: int = IMAGE_TOKENS) -> int | None:
@@ -91,6 +88,14 @@ class Attachment:
             case "video":
                 return self.soft_tokens_of_frames
         return None
+
+
+def fenced(text: str, language: str) -> str:
+    """A text as a block of code in Markdown, with a fence that is longer than any in it."""
+    fence = "```"
+    while fence in text:
+        fence += "`"
+    return f"{fence}{language}\n{text}\n{fence}"
 
 
 def open_attachment(
@@ -173,18 +178,6 @@ def pieces(text: str, image_tokens: int = IMAGE_TOKENS, sentence: bool = True) -
         found += [text[end:start], open_attachment(path, image_tokens=image_tokens)]
         end = stop
     return [*found, text[end:]]
-
-
-def attachments_in(line: str, image_tokens: int = IMAGE_TOKENS) -> tuple[str, list[Attachment]]:
-    """Split a typed line into its words and the files it names. Arguments and errors are those of `pieces`."""
-    found = pieces(line, image_tokens)
-    words = [
-        piece.rstrip() if number < len(found) - 1 else piece
-        for number, piece in enumerate(found)
-        if isinstance(piece, str)
-    ]
-    attachments = [piece for piece in found if isinstance(piece, Attachment)]
-    return "".join(words).strip() if attachments else line, attachments
 
 
 def unquoted(text: str) -> str:

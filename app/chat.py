@@ -23,7 +23,7 @@ from .line_input import InputLine, Typed, edits_lines
 from .model_choice import choose, fetch_model
 from .model_thread import ModelThread, ThreadedModel
 from .sessions import Session, SessionStore
-from .terminal import Progress, note, write
+from .terminal import Progress, asked, note, write
 from .tool_rounds import Permission, answer_in_rounds
 
 if TYPE_CHECKING:
@@ -403,6 +403,4 @@ def messages(count: int) -> str:
 
 def agrees(question: str) -> bool:
     """Whether the person at the terminal says yes, or just Enter."""
-    sys.stderr.write(f"{question} Y/n: ")
-    sys.stderr.flush()
-    return sys.stdin.readline().strip().lower() in ("", "y", "yes")
+    return asked(f"{question} Y/n: ").strip().lower() in ("", "y", "yes")

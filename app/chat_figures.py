@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from gemma4_mlx.errors import InputError
 
 from .context import tokens_by_exchange
+from .terminal import shortened
 
 if TYPE_CHECKING:
     from .chat import Chat
@@ -26,7 +27,7 @@ def context_used(chat: Chat) -> str:
     )
     own = [total - before for total, before in zip(totals, [0, *totals], strict=False)]
     lines = [
-        f"{count:>9,}  {_shortened(exchange.text)}"
+        f"{count:>9,}  {shortened(exchange.text, _SHOWN)}"
         for count, exchange in zip(own, chat.conversation.exchanges, strict=True)
     ]
     share = totals[-1] / chat.model.context
@@ -60,8 +61,3 @@ def speed_and_memory(chat: Chat) -> str:
 def size(count: int) -> str:
     """So many bytes."""
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.0f} MB"
-
-
-def _shortened(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= _SHOWN else f"{line[: _SHOWN - 1]}…"

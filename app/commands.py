@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from gemma4_mlx.errors import InputError
 
 from .attachments import Kind, open_attachment, unquoted
-from .terminal import note
+from .terminal import note, shortened
 
 if TYPE_CHECKING:
     from .chat import Chat
@@ -97,7 +97,7 @@ def _translate(chat: Chat, argument: str) -> None:
 
 def _undo(chat: Chat, argument: str) -> None:
     exchange = chat.take_back_last()
-    note(f"taken back: {_shortened(exchange.text)}")
+    note(f"taken back: {shortened(exchange.text, 60)}")
 
 
 def _regenerate(chat: Chat, argument: str) -> None:
@@ -109,7 +109,7 @@ def _edit(chat: Chat, argument: str) -> None:
     chat.waiting = [*exchange.attachments, *chat.waiting]
     chat.prefilled = exchange.text
     if not chat.edits_lines:
-        note(f"taken back: {_shortened(exchange.text)}")
+        note(f"taken back: {shortened(exchange.text, 60)}")
 
 
 def _forget(chat: Chat, argument: str) -> None:
@@ -241,11 +241,6 @@ def _number(argument: str, usage: str) -> int:
     if not argument.isdecimal() or int(argument) < 1:
         raise InputError(f"{usage}: a number, not {argument}")
     return int(argument)
-
-
-def _shortened(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= 60 else f"{line[:59]}…"
 
 
 def _quoted(name: str) -> str:

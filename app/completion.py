@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .sizes import SIZES
+from gemma4_mlx.checkpoint.builtin import DEMO
 
-DEMO = "demo"
+from .sizes import SIZES
 
 
 def complete_model(typed: str) -> list[str]:

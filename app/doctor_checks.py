@@ -14,6 +14,7 @@ import time
 import huggingface_hub.hf_api  # noqa: F401  (for `ask_hub`)
 from huggingface_hub import constants
 
+from gemma4_mlx.checkpoint.builtin import DEMO
 from gemma4_mlx.checkpoint.hub import ask_hub
 from gemma4_mlx.errors import Gemma4Error, HubError
 from gemma4_mlx.measuring.gpu import Gpu, this_gpu, wired_limit
@@ -240,7 +241,7 @@ def look_at_demo() -> list[Finding]:
 
     started = time.monotonic()
     try:
-        folder = resolve("demo")
+        folder = resolve(DEMO)
         model, processor = g4.load(folder)
         heard = g4.transcribe(model, processor, folder / "recording.flac", "English").text
         answer = g4.generate(model, processor, _QUESTION, max_tokens=64, temperature=0.0).text.strip()

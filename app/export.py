@@ -5,15 +5,15 @@ from __future__ import annotations
 import base64
 import json
 import mimetypes
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
 from gemma4_mlx.errors import Gemma4Error, InputError
 
-from .attachments import Attachment, Kind, open_attachment
+from .attachments import Attachment, Kind, fenced, open_attachment
 from .conversation import Conversation, Exchange, Message, reply
+from .whole_file import write_whole
 
 _NOUNS: dict[Kind, str] = {"image": "picture", "audio": "sound", "video": "video", "text": "text"}
 
@@ -31,13 +31,7 @@ def export(path: Path, conversation: Conversation, model: str) -> None:
         raise InputError(f"{path.name}: write to a name that ends in .md or .json")
     if path.exists():
         raise InputError(f"{path} is there already: choose another name")
-    text = form(conversation, model)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_text(text, encoding="utf-8", errors="replace")
-        beside.rename(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    write_whole(path, form(conversation, model))
 
 
 def as_markdown(conversation: Conversation, model: str) -> str:
@@ -58,7 +52,7 @@ def as_markdown(conversation: Conversation, model: str) -> str:
 
 def _markdown_of_reply(message: Message) -> list[str]:
     if message["role"] == "tool":
-        return [f"*{message['name']} gave back:*", _fenced(json.dumps(message["content"], ensure_ascii=False), "json")]
+        return [f"*{message['name']} gave back:*", fenced(json.dumps(message["content"], ensure_ascii=False), "json")]
     parts = []
     if thought := message.get("reasoning_content"):
         parts.append(f"<details><summary>thought</summary>\n\n{thought}\n\n</details>")
@@ -66,19 +60,12 @@ def _markdown_of_reply(message: Message) -> list[str]:
         parts.append(message["content"])
     for call in message.get("tool_calls", []):
         given = json.dumps(call["function"]["arguments"], ensure_ascii=False)
-        parts += [f"*calls {call['function']['name']}:*", _fenced(given, "json")]
+        parts += [f"*calls {call['function']['name']}:*", fenced(given, "json")]
     return parts
 
 
 def _quoted(text: str) -> str:
     return "\n".join(f"> {line}" for line in text.splitlines())
-
-
-def _fenced(text: str, language: str) -> str:
-    fence = "```"
-    while fence in text:
-        fence += "`"
-    return f"{fence}{language}\n{text}\n{fence}"
 
 
 def as_json(conversation: Conversation, model: str) -> str:

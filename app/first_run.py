@@ -8,13 +8,12 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
+from gemma4_mlx.checkpoint.builtin import DEMO
 from gemma4_mlx.errors import Gemma4Error
 
 from .settings import config_file, remember_model
 from .sizes import SIZES, Size
-from .terminal import note
-
-DEMO = "demo"
+from .terminal import asked, note
 
 
 @dataclass(frozen=True)
@@ -104,9 +103,7 @@ def ask_which(offer: Offer) -> str:
     for line in offer.lines():
         note(line)
     while True:
-        sys.stderr.write(f"Which one? Its number or name [{offer.names[0]}] ")
-        sys.stderr.flush()
-        typed = sys.stdin.readline()
+        typed = asked(f"Which one? Its number or name [{offer.names[0]}] ")
         if not typed:
             note("")
             raise Gemma4Error("no model was chosen: name one with --model")

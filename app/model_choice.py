@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gemma4_mlx.checkpoint.builtin import DEMO
 from gemma4_mlx.errors import Gemma4Error
 
 from . import first_run
@@ -105,7 +106,7 @@ def choose(option: str | None, hearing: bool = False, offer_demo: bool = False) 
         note(f"model: {choice.name} ({choice.reason}; another: --model, {VARIABLE}, or model in {config_file()})")
         return Chosen(choice.name)
     name = first_run.ask_which(offer)
-    return Chosen(name, Fetch(choice.name) if name == first_run.DEMO else None)
+    return Chosen(name, Fetch(choice.name) if name == DEMO else None)
 
 
 def open_model(option: str | None, hearing: bool = False) -> tuple[Gemma4, Processor]:

@@ -11,18 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from gemma4_mlx.checkpoint.builtin import DEMO
 from gemma4_mlx.errors import Gemma4Error
 
 from .fetching import fetch
 from .model_choice import ModelChoice, choose_model
 from .settings import config_file
 from .sizes import SIZES, Size, physical_memory
-from .terminal import note
+from .terminal import asked, note
 
 if TYPE_CHECKING:
     from gemma4_mlx.checkpoint.hub_cache import CachedModel
-
-DEMO = "demo"
 
 
 @dataclass(frozen=True)
@@ -213,9 +212,7 @@ def _not_removable(name: str, cached: list[str]) -> str:
 def _agrees(question: str) -> bool:
     if sys.stdin is None or not sys.stdin.isatty() or not sys.stderr.isatty():
         raise typer.BadParameter("nobody is here to agree: say --yes", param_hint="--yes")
-    sys.stderr.write(f"{question} [y/N] ")
-    sys.stderr.flush()
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    return asked(f"{question} [y/N] ").strip().lower() in ("y", "yes")
 
 
 def gigabytes(nbytes: int) -> str:

@@ -12,6 +12,8 @@ import platformdirs
 
 from gemma4_mlx.errors import Gemma4Error
 
+from .whole_file import write_whole
+
 
 @dataclass(frozen=True)
 class ChatSettings:
@@ -137,7 +139,5 @@ def remember_model(name: str, file: Path) -> None:
     file = file.resolve()  # a link to a file kept elsewhere stays a link
     file.parent.mkdir(parents=True, exist_ok=True)
     before = file.read_text(encoding="utf-8") if file.exists() else ""
-    unfinished = file.with_name(f".{file.name}.new")
     # In front: below a table's heading it would be a key of that table.
-    unfinished.write_text(f'model = "{name}"\n{before}', encoding="utf-8")
-    unfinished.replace(file)
+    write_whole(file, f'model = "{name}"\n{before}')

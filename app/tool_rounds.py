@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .answer_screen import AnswerScreen
 from .conversation import Message, assistant_message
-from .terminal import note
+from .terminal import asked, note
 
 if TYPE_CHECKING:
     from gemma4_mlx.generation import Generation, ToolCall
@@ -38,9 +38,7 @@ class Permission:
             note(f"note: {name} was not run, because there is nobody to ask; --yes runs every call")
             return False
         while True:
-            sys.stderr.write(f"run {name}? y(es), n(o), a(lways): ")
-            sys.stderr.flush()
-            answer = sys.stdin.readline()
+            answer = asked(f"run {name}? y(es), n(o), a(lways): ")
             match answer.strip().lower():
                 case "y" | "yes":
                     return True

@@ -20,6 +20,7 @@ from .model_choice import VARIABLE, open_model
 from .terminal import note
 from .transcripts import SUFFIXES, Format, clock, json_line, recording_line, segment_fields
 from .unfinished import UnfinishedTranscript
+from .whole_file import write_whole
 
 if TYPE_CHECKING:
     from gemma4_mlx.model import Gemma4
@@ -235,18 +236,3 @@ def as_text(result: Transcription) -> str:
     """What was said on one line; below it the translation, if one was asked for."""
     lines = [result.text] if result.translation is None else [result.text, result.translation]
     return "".join(f"{line}\n" for line in lines)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Put a file in place all at once: never half of it, and what was there before stays until then.
-
-    Raises:
-        OSError: it cannot be written; nothing is left behind.
-    """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(text, encoding="utf-8", errors="replace")
-        unfinished.replace(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise

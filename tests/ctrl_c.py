@@ -1,10 +1,17 @@
-"""Ctrl-C at a chosen line of the package's code."""
+"""What may happen in the middle: Ctrl-C at a chosen line of the package's code, and memory that runs out.
+
+Not a test itself.
+"""
 
 from __future__ import annotations
 
 import linecache
 import signal
 import sys
+
+import pytest
+
+from gemma4_mlx.model.step import DecodeStep
 
 
 class CtrlC:
@@ -36,3 +43,17 @@ class CtrlC:
             if self.lines == self.at:
                 signal.raise_signal(signal.SIGINT)
         return self._on_line
+
+
+def memory_ends_at_step(number: int, patch: pytest.MonkeyPatch) -> None:
+    """The `number`-th step from now fails, after the cache was given its token."""
+    step, calls = DecodeStep.ahead, []
+
+    def failing(self, ids, cache):
+        result = step(self, ids, cache)
+        calls.append(ids)
+        if len(calls) == number:
+            raise MemoryError
+        return result
+
+    patch.setattr(DecodeStep, "ahead", failing)

@@ -17,6 +17,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from gemma4_mlx.checkpoint.builtin import FOLDER
+
 
 @dataclass
 class Repository:
@@ -91,6 +93,14 @@ def running_hub() -> Iterator[HubServer]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextmanager
+def running_demo_hub(*repo_ids: str) -> Iterator[HubServer]:
+    """A Hub on which every one of these is the built-in model."""
+    with running_hub() as server:
+        server.repositories |= {repo_id: Repository(FOLDER) for repo_id in repo_ids}
+        yield server
 
 
 class _Handler(BaseHTTPRequestHandler):

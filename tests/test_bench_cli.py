@@ -13,16 +13,16 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
 from functools import cache
 from pathlib import Path
 
 import pytest
 
 from bench_results import check_report, check_row, result
-from command_line import COMMAND, checkpoint, environment, only_line, run, scratch, start
+from command_line import checkpoint, environment, only_line, run, scratch, start
 from gemma4_mlx.measuring import report_dict
 from gemma4_mlx.measuring.report import LABELS
+from tmux_terminal import TmuxTerminal
 
 SHORT = ("-p", "24", "-g", "4", "-r", "2", "--text-only")
 
@@ -236,26 +236,11 @@ atexit.register(lambda: print(sorted(heavy & set(sys.modules))))
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-@pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
 def test_the_table_fits_a_terminal_of_80_by_24() -> None:
-    socket = f"gemma4-mlx-{uuid.uuid4().hex[:8]}"
-
-    def tmux(*arguments: str) -> str:
-        command = ["tmux", "-L", socket, "-f", "/dev/null", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
-
-    settings = [f"{name}={value}" for name, value in environment().items() if name != "TERM"]
-    command = ["env", "-u", "COLUMNS", "-u", "LINES", *settings, *COMMAND]
-    command += ["bench", "-m", str(checkpoint()), "-p", "16", "-g", "2", "-r", "1"]
-    tmux("new-session", "-d", "-x", "80", "-y", "24", f"{shlex.join(command)}; echo exit code $?; exec sleep 1000")
-    try:
-        for _ in range(600):
-            screen = tmux("capture-pane", "-p")
-            if "exit code" in screen:
-                break
-            time.sleep(0.1)
-    finally:
-        tmux("kill-server")
+    arguments = ["bench", "-m", checkpoint(), "-p", "16", "-g", "2", "-r", "1"]
+    with TmuxTerminal(*arguments, environment=environment()) as terminal:
+        terminal.wait_for("exit code")
+        screen = terminal.tmux("capture-pane", "-p")  # what has scrolled off is not there
     lines = screen.splitlines()
     assert lines[0].startswith("/"), screen
     assert "exit code 0" in lines

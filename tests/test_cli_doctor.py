@@ -27,7 +27,7 @@ from gemma4_mlx.checkpoint import builtin
 from gemma4_mlx.checkpoint.hub import SHORT_NAMES
 from gemma4_mlx.measuring.gpu import Gpu, wired_limit
 from gemma4_mlx.measuring.machine import Machine
-from hub_server import Repository, running_hub
+from hub_server import running_demo_hub
 from tmux_terminal import TmuxTerminal
 from users import User
 from virtual_microphone import IS_INSTALLED, virtual_microphone
@@ -90,9 +90,7 @@ def test_a_config_file_that_makes_no_sense_fails_and_the_rest_is_still_looked_at
 
 def test_a_hub_that_answers_is_well_and_what_is_fetched_is_known(user):
     proposed = largest_that_fits(physical_memory(), hearing=False).name
-    with running_hub() as hub:
-        for repo_id in SHORT_NAMES.values():
-            hub.repositories[repo_id] = Repository(builtin.FOLDER)
+    with running_demo_hub(*SHORT_NAMES.values()) as hub:
         user.reaches(hub.url)
         before = user.run("doctor").stdout
         assert f"✓ Hub         {hub.url} answers in" in before

@@ -16,9 +16,8 @@ from gemma4_mlx.app.model_choice import largest_that_fits
 from gemma4_mlx.app.settings import read_settings, remember_model
 from gemma4_mlx.app.sizes import SIZES, physical_memory
 
-from gemma4_mlx.checkpoint.builtin import FOLDER
 from gemma4_mlx.checkpoint.hub import SHORT_NAMES
-from hub_server import HubServer, Repository, running_hub
+from hub_server import HubServer, running_demo_hub
 from tmux_terminal import TmuxTerminal
 from users import User
 
@@ -30,9 +29,7 @@ OTHER = next(size.name for size in SIZES if size.name != PROPOSED)
 
 @pytest.fixture
 def hub() -> Iterator[HubServer]:
-    with running_hub() as server:
-        for repo_id in SHORT_NAMES.values():
-            server.repositories[repo_id] = Repository(FOLDER)
+    with running_demo_hub(*SHORT_NAMES.values()) as server:
         yield server
 
 

@@ -18,7 +18,7 @@ from gemma4_mlx.app.sizes import SIZES
 from command_line import COMMAND, only_line
 from gemma4_mlx.checkpoint.builtin import FOLDER
 from gemma4_mlx.checkpoint.hub import SHORT_NAMES
-from hub_server import HubServer, Repository, running_hub
+from hub_server import HubServer, Repository, running_demo_hub
 from tmux_terminal import TmuxTerminal
 from users import User
 
@@ -29,9 +29,7 @@ WEIGHTS = (FOLDER / "model.safetensors").stat().st_size
 @pytest.fixture
 def hub() -> Iterator[HubServer]:
     """Every size, and one model under no short name; each is the built-in one."""
-    with running_hub() as server:
-        for repo_id in (*SHORT_NAMES.values(), OTHER):
-            server.repositories[repo_id] = Repository(FOLDER)
+    with running_demo_hub(*SHORT_NAMES.values(), OTHER) as server:
         yield server
 
 

@@ -13,12 +13,11 @@ import pytest
 from PIL import Image
 
 import gemma4_mlx as g4
-from ctrl_c import CtrlC
+from ctrl_c import CtrlC, memory_ends_at_step
 from gemma4_mlx.generation import ConversationCache, generate, generate_tokens, stream_generate
 from gemma4_mlx.generation import loop as loop_module
 from gemma4_mlx.model import Gemma4
 from gemma4_mlx.model.cache import SlidingCache
-from gemma4_mlx.model.step import DecodeStep
 from gemma4_mlx.model.vision import VisionTower
 from generation_checkpoints import lively, prompt_of
 
@@ -304,18 +303,9 @@ def test_ctrl_c_anywhere_leaves_a_cache_that_continues_exactly(monkeypatch):
 def test_an_error_in_the_middle_leaves_a_cache_that_continues_exactly(monkeypatch):
     model, prompt = lively("e2b").model, prompt_of(40)
     uninterrupted = fresh(model, prompt)
-    step, calls = DecodeStep.ahead, []
-
-    def failing(self, ids, cache):
-        logits = step(self, ids, cache)  # the cache holds the token by now
-        calls.append(ids)
-        if len(calls) == 3:
-            raise MemoryError
-        return logits
-
     cache, tokens = ConversationCache(model), []
     with monkeypatch.context() as patch:
-        patch.setattr(DecodeStep, "ahead", failing)
+        memory_ends_at_step(3, patch)
         with pytest.raises(MemoryError):
             tokens.extend(generate_tokens(model, prompt, max_tokens=10, cache=cache))
     assert len(tokens) == 2

@@ -3,41 +3,18 @@
 from __future__ import annotations
 
 import re
-import shlex
-import shutil
-import subprocess
-import time
-import uuid
 
 import pytest
 
-from command_line import COMMAND, environment, scratch
+from command_line import environment
+from tmux_terminal import TmuxTerminal
 
 
 def screen_after(columns: int, rows: int, **variables: str) -> str:
     """Everything a terminal of this size shows, scrolled-off lines included, once the demonstration is over."""
-    if shutil.which("tmux") is None:
-        pytest.skip("tmux is not installed")
-    socket = f"gemma4-mlx-{uuid.uuid4().hex[:8]}"
-
-    def tmux(*arguments: str) -> str:
-        command = ["tmux", "-L", socket, "-f", "/dev/null", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
-
-    settings = [f"{name}={value}" for name, value in {**environment(), **variables}.items() if name != "TERM"]
-    # Whoever started the tests may have put another terminal's size into the environment.
-    command = ["env", "-u", "COLUMNS", "-u", "LINES", *settings, *COMMAND, "demo"]
-    line = f"{shlex.join(command)}; echo exit code $?; exec sleep 1000"
-    tmux("new-session", "-d", "-x", str(columns), "-y", str(rows), "-c", str(scratch()), line)
-    try:
-        for _ in range(600):
-            screen = tmux("capture-pane", "-p", "-S", "-200")
-            if "exit code" in screen:
-                return screen
-            time.sleep(0.1)
-    finally:
-        tmux("kill-server")
-    pytest.fail(f"it never ended:\n{screen}")
+    settings = {**environment(), **variables}
+    with TmuxTerminal("demo", environment=settings, columns=columns, rows=rows) as terminal:
+        return terminal.wait_for("exit code")
 
 
 @pytest.mark.parametrize(("columns", "rows", "picture"), [(80, 24, 6), (40, 12, 6), (120, 40, 10)])

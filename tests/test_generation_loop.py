@@ -16,12 +16,11 @@ import torch
 
 import gemma4_mlx as g4
 from checkpoints import VARIANTS
-from ctrl_c import CtrlC
+from ctrl_c import CtrlC, memory_ends_at_step
 from gemma4_mlx.errors import ContextLengthError
 from gemma4_mlx.generation import generate_tokens
 from gemma4_mlx.generation import loop as loop_module
 from gemma4_mlx.model import Gemma4, ModelInputs
-from gemma4_mlx.model.step import DecodeStep
 from generation_checkpoints import lively, prompt_of
 
 
@@ -218,18 +217,9 @@ def test_ctrl_c_at_any_time_leaves_a_cache_that_continues_exactly(model):
 def test_an_error_in_the_middle_leaves_a_cache_that_continues_exactly(model, monkeypatch):
     prompt = prompt_of(40)
     uninterrupted = list(generate_tokens(model, prompt, max_tokens=10))
-    step, calls = DecodeStep.ahead, []
-
-    def failing(self, ids, cache):
-        result = step(self, ids, cache)  # the cache holds the token by now
-        calls.append(ids)
-        if len(calls) == 3:
-            raise MemoryError
-        return result
-
     cache, tokens = model.make_cache(), []
     with monkeypatch.context() as patch:
-        patch.setattr(DecodeStep, "ahead", failing)
+        memory_ends_at_step(3, patch)
         with pytest.raises(MemoryError):
             tokens.extend(generate_tokens(model, prompt, max_tokens=10, cache=cache))
     assert len(tokens) == 2

@@ -55,7 +55,8 @@ class DecodeStep:
     def __init__(self, model: Gemma4):
         self._model = model
         # A table on disk is no module: its rows are looked up outside the graph and handed in.
-        self._table_in_memory = isinstance(getattr(model.language_model, "embed_tokens_per_layer", None), nn.Module)
+        table = getattr(model.language_model, "embed_tokens_per_layer", None)
+        self._table_on_disk: Any = None if isinstance(table, nn.Module) else table
         # The weights are inputs, not constants: who changes them changes the next step.
         self._traced = mx.compile(self._trace, inputs=[model.language_model.state])
 
@@ -82,9 +83,7 @@ class DecodeStep:
             `[B]`, before the logits or the cache are evaluated (None elsewhere). So only the lookup itself waits for
             the ids; the graph, which takes ten times as long, does not.
         """
-        rows, read_rows = None, None
-        if not self._table_in_memory:
-            rows, read_rows = self._rows_to_come(len(ids))
+        rows, read_rows = self._rows_to_come(len(ids))
         for layer_cache in cache:
             layer_cache.make_room()
         buffers = [layer_cache.buffers for layer_cache in cache]
@@ -96,11 +95,10 @@ class DecodeStep:
         return logits, read_rows
 
     def _rows_to_come(self, count: int) -> tuple[mx.array | None, ReadRows | None]:
-        """Rows of a table on disk, and what reads them; neither for sizes without per-layer embeddings."""
-        table = getattr(self._model.language_model, "embed_tokens_per_layer", None)
-        if table is None:
+        """Rows of a table on disk, and what reads them; neither where there is no such table."""
+        if self._table_on_disk is None:
             return None, None
-        rows, read = table.rows_to_come(count)
+        rows, read = self._table_on_disk.rows_to_come(count)
         config = self._model.config
         return rows, lambda ids: read(np.where(np.isin(ids, config.placeholder_ids), config.pad_token_id, ids))
 
