@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,6 @@ from gemma4_mlx.errors import ContextLengthError, Gemma4Error, InputError
 from . import commands
 from .answering import Request, Sampling, say_why_it_ended
 from .attachments import IMAGE_TOKENS, Attachment
-from .chat_figures import size
 from .context import oldest_to_drop
 from .conversation import Conversation, Exchange, Message
 from .endings import INTERRUPTED, one_line
@@ -23,8 +23,10 @@ from .line_input import InputLine, Typed, edits_lines
 from .model_choice import choose, fetch_model
 from .model_thread import ModelThread, ThreadedModel
 from .sessions import Session, SessionStore
+from .sizes import byte_size
 from .terminal import Progress, asked, note, write
 from .tool_rounds import Permission, answer_in_rounds
+from .typed_ahead import keys_wait, leave_terminal_as_it_was
 
 if TYPE_CHECKING:
     from gemma4_mlx.generation import Generation
@@ -44,6 +46,8 @@ class ChatOptions:
         image_tokens: the most soft tokens a picture may take.
         tools: a Python file with functions for the model.
         run_tools: run them without asking.
+        microphone: its number or part of its name; None: the default one.
+        language: what is spoken into it; None leaves it to the model.
     """
 
     sampling: Sampling
@@ -53,6 +57,8 @@ class ChatOptions:
     image_tokens: int = IMAGE_TOKENS
     tools: Path | None = None
     run_tools: bool = False
+    microphone: str | None = None
+    language: str | None = None
 
 
 def chat(model_name: str | None, options: ChatOptions) -> None:
@@ -76,14 +82,15 @@ def chat(model_name: str | None, options: ChatOptions) -> None:
     thread = ModelThread()
     line = InputLine(commands.COMMANDS, lambda: talk.footer(), image_tokens=lambda: talk.image_tokens)
     talk = Chat(ThreadedModel(thread, name, folder), conversation, session, store, options, tools, chosen.background)
-    try:
-        talk.greet(resumed=replay is not None)
-        while not talk.over:
-            talk.read_and_handle(line)
-    except EOFError:
-        pass
-    finally:
-        talk.close()
+    with keys_wait() if talk.edits_lines else nullcontext():
+        try:
+            talk.greet(resumed=replay is not None)
+            while not talk.over:
+                talk.read_and_handle(line)
+        except EOFError:
+            pass
+        finally:
+            talk.close()
 
 
 class Chat:
@@ -95,6 +102,7 @@ class Chat:
         session: where it is kept.
         store: all sessions.
         sampling, image_tokens: how answers are drawn, and how closely pictures are looked at.
+        microphone, language: see `ChatOptions`.
         show_thoughts: whether what the model thinks is shown.
         waiting: attachments for the next message.
         prefilled: what stands in the next line already.
@@ -120,6 +128,8 @@ class Chat:
         self.store = store
         self.sampling = options.sampling
         self.image_tokens = options.image_tokens
+        self.microphone = options.microphone
+        self.language = options.language
         self.show_thoughts = True
         self.waiting: list[Attachment] = []
         self.prefilled = ""
@@ -207,7 +217,7 @@ class Chat:
             used = stats.prompt_tokens + stats.generation_tokens
             parts.append(f"{used:,} of {self.model.context:,} tokens")
             parts.append(f"{stats.generation_tps:.0f} tok/s")
-            parts.append(size(stats.peak_memory_bytes))
+            parts.append(byte_size(stats.peak_memory_bytes))
         return " · ".join(parts)
 
     def close(self) -> None:
@@ -220,6 +230,7 @@ class Chat:
         except KeyboardInterrupt:
             # MLX would crash in the ordinary way out, with its thread still at work.
             sys.stdout.flush()
+            leave_terminal_as_it_was()
             os._exit(INTERRUPTED)
 
     # Talking
@@ -270,7 +281,7 @@ class Chat:
                 lambda replies: answer.write(request, replies), self._tools, self._may_run, answer.keep
             )
         except KeyboardInterrupt:
-            if sys.stderr.isatty() and (not answer.text or answer.text.endswith("\n")):
+            if not self.edits_lines and sys.stderr.isatty() and (not answer.text or answer.text.endswith("\n")):
                 write(sys.stderr, "\n")  # the terminal has put ^C on this line
             if answer.keep_what_there_is():
                 note("stopped; what was written stays in the conversation")
@@ -402,5 +413,6 @@ def messages(count: int) -> str:
 
 
 def agrees(question: str) -> bool:
-    """Whether the person at the terminal says yes, or just Enter."""
-    return asked(f"{question} Y/n: ").strip().lower() in ("", "y", "yes")
+    """Whether the person at the terminal says yes, or just Enter. Who closes the terminal agrees to nothing."""
+    answer = asked(f"{question} Y/n: ")
+    return answer != "" and answer.strip().lower() in ("", "y", "yes")

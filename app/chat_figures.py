@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from gemma4_mlx.errors import InputError
 
 from .context import tokens_by_exchange
+from .sizes import byte_size
 from .terminal import shortened
 
 if TYPE_CHECKING:
@@ -53,11 +54,6 @@ def speed_and_memory(chat: Chat) -> str:
             f"its prompt    {last.prompt_tokens:,} tokens, {last.cached_tokens:,} of them read before, "
             f"the others at {last.prompt_tps:.0f} a second",
             f"all answers   {len(everything)}: {written:,} tokens at {speed:.1f} a second, {read:,} tokens read",
-            f"peak memory   {size(last.peak_memory_bytes)}",
+            f"peak memory   {byte_size(last.peak_memory_bytes)}",
         ]
     )
-
-
-def size(count: int) -> str:
-    """So many bytes."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.0f} MB"

@@ -42,7 +42,7 @@ def translate(chat: Chat, language: str) -> None:
     """
     from gemma4_mlx.speech.prompts import speech_prompt
 
-    prompt = speech_prompt(None, language)
+    prompt = speech_prompt(chat.language, language)
     if any(attachment.kind == "audio" for attachment in chat.waiting):
         chat.say(prompt)
         return
@@ -50,7 +50,7 @@ def translate(chat: Chat, language: str) -> None:
         heard = chat.heard
         model = chat.model
         model.begin()
-        translation = model.thread.run(lambda: listening.translation_of(heard, *model(), None, language))
+        translation = model.thread.run(lambda: listening.translation_of(heard, *model(), chat.language, language))
     else:
         now = _hear(chat, language)
         if now is None:
@@ -65,7 +65,7 @@ def _hear(chat: Chat, translate_to: str | None = None) -> Heard | None:
     if not chat.edits_lines:
         raise InputError("listening needs a terminal: attach a sound with /audio, or use `gemma4-mlx transcribe`")
     chat.model.begin()
-    heard = listening.listen(chat.model.thread.submit, chat.model, translate_to=translate_to)
+    heard = listening.listen(chat.model.thread.submit, chat.model, chat.microphone, chat.language, translate_to)
     if heard is None:
         return None
     if not heard.text:

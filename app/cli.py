@@ -167,10 +167,12 @@ def _image_tokens(option: int | None) -> int:
 
     if option is None:
         return IMAGE_TOKENS
-    from gemma4_mlx.processing.images import IMAGE_TOKENS as BUDGETS
+    from gemma4_mlx.processing.images import check_image_tokens
 
-    if option not in BUDGETS:
-        raise typer.BadParameter(f"one of {', '.join(map(str, BUDGETS))}", param_hint="--image-tokens")
+    try:
+        check_image_tokens(option)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--image-tokens") from None
     return option
 
 
@@ -267,6 +269,8 @@ def chat(
             image_tokens=_image_tokens(settings.chat.image_tokens if image_tokens is None else image_tokens),
             tools=tools,
             run_tools=yes,
+            microphone=settings.transcribe.device,
+            language=settings.transcribe.language,
         )
         talk(model, options)
 

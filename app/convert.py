@@ -6,6 +6,7 @@ from pathlib import Path
 
 import typer
 
+from .sizes import byte_size
 from .terminal import Progress, note
 
 _BAR = 24
@@ -58,9 +59,9 @@ def print_plan(source: str, *, recipe: str, dtype: str, revision: str | None) ->
 
     planned = plan(source, recipe=recipe, dtype=dtype, revision=revision)
     parts = planned.part_bytes
-    typer.echo(f"{source}, {recipe}: {_gigabytes(planned.nbytes)} on disk")
+    typer.echo(f"{source}, {recipe}: {byte_size(planned.nbytes)} on disk")
     for part, nbytes in parts.items():
-        typer.echo(f"  {part:<24}{_gigabytes(nbytes):>10}")
+        typer.echo(f"  {part:<24}{byte_size(nbytes):>10}")
     for module in planned.indivisible:
         typer.echo(f"  {module} is not quantized: its columns do not divide into groups")
     typer.echo("memory for the weights")
@@ -68,10 +69,10 @@ def print_plan(source: str, *, recipe: str, dtype: str, revision: str | None) ->
     for used, towers in [("text", False)] + [(", ".join(["text", *senses]), True)] * bool(senses):
         if "per-layer table" in parts:
             for where, on_disk in (("on disk", True), ("in memory", False)):
-                size = _gigabytes(planned.memory_bytes(on_disk, towers))
+                size = byte_size(planned.memory_bytes(on_disk, towers))
                 typer.echo(f"  {used:<24}{size:>10} with the per-layer table {where}")
         else:
-            typer.echo(f"  {used:<24}{_gigabytes(planned.memory_bytes(False, towers)):>10}")
+            typer.echo(f"  {used:<24}{byte_size(planned.memory_bytes(False, towers)):>10}")
 
 
 def _default_folder(source: str, recipe: str) -> Path:
@@ -83,8 +84,4 @@ def _default_folder(source: str, recipe: str) -> Path:
 
 def _bar(done: int, total: int) -> str:
     full = _BAR * done // max(total, 1)
-    return f"{'█' * full}{'░' * (_BAR - full)} {_gigabytes(done)} of {_gigabytes(total)}"
-
-
-def _gigabytes(nbytes: int) -> str:
-    return f"{nbytes / 1e9:.2f} GB" if nbytes >= 1e7 else f"{nbytes / 1e6:.2f} MB"
+    return f"{'█' * full}{'░' * (_BAR - full)} {byte_size(done)} of {byte_size(total)}"

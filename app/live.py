@@ -21,7 +21,7 @@ from gemma4_mlx.errors import InputError
 
 from .endings import FAILED, one_line
 from .live_sound import SAMPLE_RATE, FloatArray, LiveSound, PlayedSound
-from .model_choice import open_model
+from .model_choice import choose, open_model
 from .terminal import note, shows_lines
 from .transcripts import Format, TranscriptWriter
 
@@ -107,10 +107,11 @@ def _transcribe(
         if path is not None:
             _check_writable(path)
     with ExitStack() as stack:
+        chosen = choose(model_name, hearing=True).name  # who is asked which model is not being recorded meanwhile
         interrupts = stack.enter_context(_interrupts())
         sound = open_sound()
         stack.enter_context(sound)
-        model, processor = open_model(model_name, hearing=True)
+        model, processor = open_model(chosen, hearing=True)
         live = stack.enter_context(
             g4.LiveTranscriber(
                 model,

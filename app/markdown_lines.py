@@ -178,4 +178,9 @@ class _Markdown(Markdown):
 
     def __init__(self, tokens: list) -> None:
         super().__init__("", hyperlinks=False)
+        # A model does not wrap its lines: one that it ends, in a poem, an address, a translation beneath its original,
+        # ends on the screen too.
+        for inline in (child for token in tokens for child in token.children or []):
+            if inline.type == "softbreak":
+                inline.type = "hardbreak"
         self.parsed = tokens

@@ -17,7 +17,7 @@ from gemma4_mlx.errors import Gemma4Error
 from .fetching import fetch
 from .model_choice import ModelChoice, choose_model
 from .settings import config_file
-from .sizes import SIZES, Size, physical_memory
+from .sizes import SIZES, Size, byte_size, physical_memory
 from .terminal import asked, note
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def _arrow(models: Models, name: str) -> str:
 def _here(model: CachedModel | None) -> str:
     if model is None:
         return ""
-    return gigabytes(model.nbytes) if model.whole else f"part, {gigabytes(model.nbytes)}"
+    return byte_size(model.nbytes) if model.whole else f"part, {byte_size(model.nbytes)}"
 
 
 def as_fields(models: Models) -> dict[str, Any]:
@@ -195,11 +195,11 @@ def remove(name: str, confirmed: bool) -> None:
     cached = {model.repo_id: model for model in cached_models()}
     if repo_id not in cached:
         raise Gemma4Error(_not_removable(name, list(cached)))
-    if not confirmed and not _agrees(f"Remove {repo_id}, {gigabytes(cached[repo_id].nbytes)}?"):
+    if not confirmed and not _agrees(f"Remove {repo_id}, {byte_size(cached[repo_id].nbytes)}?"):
         note("kept")
         return
     freed = remove_cached(repo_id)
-    note(f"removed {repo_id}: {gigabytes(freed)} freed")
+    note(f"removed {repo_id}: {byte_size(freed)} freed")
 
 
 def _not_removable(name: str, cached: list[str]) -> str:
@@ -213,8 +213,3 @@ def _agrees(question: str) -> bool:
     if sys.stdin is None or not sys.stdin.isatty() or not sys.stderr.isatty():
         raise typer.BadParameter("nobody is here to agree: say --yes", param_hint="--yes")
     return asked(f"{question} [y/N] ").strip().lower() in ("y", "yes")
-
-
-def gigabytes(nbytes: int) -> str:
-    """A size on disk, for people."""
-    return f"{nbytes / 1e9:.1f} GB" if nbytes >= 1e8 else f"{nbytes / 1e6:.1f} MB"

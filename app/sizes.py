@@ -56,3 +56,8 @@ SIZES = (
 def physical_memory() -> int:
     """Bytes of memory in this machine."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def byte_size(count: int) -> str:
+    """So many bytes, for people: "5.5 GB", "45.3 MB"."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"

@@ -14,6 +14,8 @@ from contextlib import suppress
 from types import TracebackType
 from typing import TextIO
 
+from .typed_ahead import forget_what_was_typed, lines_are_typed
+
 DIM = "\x1b[2m"
 PLAIN = "\x1b[0m"
 CLEAR_TO_END = "\x1b[K"
@@ -50,9 +52,11 @@ def shortened(text: str, most: int) -> str:
 
 def asked(question: str) -> str:
     """What a person types behind a question, with its line's end; empty when the terminal is closed."""
-    sys.stderr.write(question)
-    sys.stderr.flush()
-    return sys.stdin.readline()
+    forget_what_was_typed()
+    with lines_are_typed():
+        sys.stderr.write(question)
+        sys.stderr.flush()
+        return sys.stdin.readline()
 
 
 _ESCAPE_SEQUENCE = re.compile(r"\x1b\[[0-9;:?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .answer_screen import AnswerScreen
 from .conversation import Message, assistant_message
 from .terminal import asked, note
+from .typed_ahead import lines_are_typed
 
 if TYPE_CHECKING:
     from gemma4_mlx.generation import Generation, ToolCall
@@ -94,7 +95,8 @@ def _run(call: ToolCall, tools: Tools, may_run: Callable[[str], bool]) -> Mappin
         screen.tool_call(call.name, call.arguments)
     # What is no function of ours is not worth a question: the model is told.
     allowed = call.name not in tools.names or may_run(call.name)
-    result = tools.call(call.name, call.arguments) if allowed else _REFUSED
+    with lines_are_typed():  # a function may ask the person something
+        result = tools.call(call.name, call.arguments) if allowed else _REFUSED
     with AnswerScreen(show_thoughts=False) as screen:
         screen.tool_result(call.name, json.dumps(result, ensure_ascii=False))
     return result

@@ -102,10 +102,16 @@ def test_thoughts_are_shown_dim_when_they_are_wanted(tmp_path):
     assert re.sub(r"\x1b\[[0-9;]*m", "", coloured[3]) == "Yes."
 
 
+def test_a_line_the_model_ends_ends_on_the_screen(tmp_path):
+    with terminal("call 4 2\nFrench: appelle *quatre* deux\n\n- one\n  and its end", tmp_path) as shown:
+        screen = shown.wait_for("exit code 0")
+    assert "call 4 2\nFrench: appelle quatre deux\n\n • one\n   and its end" in screen
+
+
 def test_a_models_words_cannot_move_the_cursor(tmp_path):
     with terminal("one\x1b[2J\x1b[H\x07\r two\x9b3D three\n\n```\n\x1b]0;title\x07code\n```", tmp_path) as shown:
         screen = shown.wait_for("exit code 0")
-    assert "one[2J[H two3D three" in screen
+    assert "one[2J[H\ntwo3D three" in screen
     assert "]0;titlecode" in screen
 
 

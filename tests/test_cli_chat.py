@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 from gemma4_mlx.app.answering import Sampling
 from gemma4_mlx.app.attachments import open_attachment
-from gemma4_mlx.app.chat import Chat, ChatOptions
+from gemma4_mlx.app.chat import Chat, ChatOptions, agrees
 from gemma4_mlx.app.commands import COMMANDS
 from gemma4_mlx.app.conversation import Conversation
 from gemma4_mlx.app.line_input import Typed
@@ -172,6 +172,14 @@ def test_a_full_context_says_which_command_makes_room_and_it_does(chat):
     say(chat, "/forget 2")
     assert len(chat.conversation.exchanges) == count - 2
     say(chat, "more " + "word " * 500)
+
+
+@pytest.mark.parametrize(
+    ("typed", "agreed"), [("", False), ("\n", True), ("y\n", True), ("Yes\n", True), ("n\n", False), ("what?\n", False)]
+)
+def test_nothing_is_forgotten_by_a_terminal_that_closes(monkeypatch, typed, agreed):
+    monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
+    assert agrees("forget the oldest message?") is agreed
 
 
 def test_undo_takes_back_the_last_exchange_also_on_disk(chat, store):

@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from gemma4_mlx.app.models import gigabytes
-from gemma4_mlx.app.sizes import SIZES
+from gemma4_mlx.app.sizes import SIZES, byte_size
 
 from command_line import COMMAND, only_line
 from gemma4_mlx.checkpoint.builtin import FOLDER
@@ -88,7 +87,7 @@ def test_what_was_pulled_is_listed_and_removed_again(user, hub):
     e2b = listed(user)["e2b"]
     assert e2b["fetched"]
     assert e2b["disk_bytes"] > WEIGHTS  # type: ignore[operator]
-    assert gigabytes(int(str(e2b["disk_bytes"]))) in user.run("models").stdout
+    assert byte_size(int(str(e2b["disk_bytes"]))) in user.run("models").stdout
 
     refused = user.run("models", "rm", "e2b")
     assert refused.returncode == 2
@@ -96,7 +95,7 @@ def test_what_was_pulled_is_listed_and_removed_again(user, hub):
     assert folder.is_dir()
     removed = user.run("models", "rm", "e2b", "--yes")
     assert removed.returncode == 0
-    assert f"{gigabytes(int(str(e2b['disk_bytes'])))} freed" in removed.stderr
+    assert f"{byte_size(int(str(e2b['disk_bytes'])))} freed" in removed.stderr
     assert not (user.cache / f"models--{SHORT_NAMES['e2b'].replace('/', '--')}").exists()
     assert not listed(user)["e2b"]["fetched"]
 

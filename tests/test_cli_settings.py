@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from command_line import checkpoint, only_line, picture
 from gemma4_mlx.checkpoint.builtin import FOLDER
 from gemma4_mlx.errors import Gemma4Error
+from tmux_terminal import TmuxTerminal
 from users import User
 from virtual_microphone import IS_INSTALLED, virtual_microphone
 
@@ -103,6 +104,10 @@ def test_the_microphone_is_the_one_of_the_file(user, tmp_path):
         user.more |= microphone.environment
         finished = user.run("transcribe", "mic", "--model", "demo", "--duration", "0.1")
         assert "no microphone is called 'Old Headset'" in only_line(finished.stderr)
+        with TmuxTerminal("chat", "--model", "demo", environment=user.environment) as terminal:
+            terminal.wait_for(r"(?m)^> ?$")
+            terminal.type("/listen", "Enter")
+            terminal.wait_for("no microphone is called 'Old Headset'")
         assert user.run("transcribe", "mic", "--model", "demo", "--duration", "0.1", "--device", "").returncode == 0
 
 

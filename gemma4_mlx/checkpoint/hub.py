@@ -335,7 +335,7 @@ def explained(error: Exception, repo_id: str, revision: str | None) -> HubError:
                 f"{endpoint} refused access to {repo_id} ({status}): run `hf auth login` with a valid token"
             )
         if status == 429 or status >= 500:
-            return HubError(f"{endpoint} answered {status} for {repo_id}: try again later (whole files are kept)")
+            return HubError(f"{endpoint} answered {status} for {repo_id}: try again later")
         return HubError(f"{endpoint} answered {status} for {repo_id}: check HF_ENDPOINT and the name")
     if isinstance(error, json.JSONDecodeError):
         return HubError(f"{endpoint} does not answer as a Hub does: check HF_ENDPOINT, or log in to this network")
@@ -344,8 +344,6 @@ def explained(error: Exception, repo_id: str, revision: str | None) -> HubError:
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return HubError(f"cannot write to {constants.HF_HUB_CACHE}: set HF_HOME to a folder of yours")
     if isinstance(error, HTTPError | ConnectionError | TimeoutError):
-        return HubError(
-            f"cannot reach {endpoint} for {repo_id}: check the network and try again (whole files are kept)"
-        )
+        return HubError(f"cannot reach {endpoint} for {repo_id}: check the network and try again")
     reason = " ".join(str(error).split()) or type(error).__name__
     return HubError(f"fetching {repo_id} failed: {reason[:200]}; try again (whole files are kept)")

@@ -1,0 +1,62 @@
+"""What is typed while the model writes: unseen, it waits for the next prompt.
+
+Left to itself a terminal mixes it with the answer, takes Ctrl-D for itself, and throws all of it away at Ctrl-C, which
+interrupts here as ever.
+"""
+
+from __future__ import annotations
+
+import sys
+import termios
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+# Fields of what tcgetattr gives.
+_INPUT, _LOCAL = 0, 3
+
+_as_it_was: list[Any] | None = None
+
+
+@contextmanager
+def keys_wait() -> Iterator[None]:
+    """In the body, keys pressed at the terminal on stdin are kept for whoever reads them next."""
+    global _as_it_was
+    _as_it_was = termios.tcgetattr(sys.stdin)
+    waiting = termios.tcgetattr(sys.stdin)
+    waiting[_INPUT] &= ~termios.ICRNL  # Enter stays the Enter key
+    waiting[_LOCAL] &= ~(termios.ICANON | termios.ECHO)
+    waiting[_LOCAL] |= termios.NOFLSH  # Ctrl-C stops the answer and leaves the rest
+    termios.tcsetattr(sys.stdin, termios.TCSANOW, waiting)
+    try:
+        yield
+    finally:
+        leave_terminal_as_it_was()
+
+
+def leave_terminal_as_it_was() -> None:
+    """End `keys_wait` early, for a process that is about to leave without ceremony. Does nothing outside of it."""
+    global _as_it_was
+    if _as_it_was is not None:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, _as_it_was)
+        _as_it_was = None
+
+
+@contextmanager
+def lines_are_typed() -> Iterator[None]:
+    """In the body, the terminal on stdin shows what is typed and hands it out by the line, as it does by itself."""
+    if _as_it_was is None:
+        yield
+        return
+    waiting = termios.tcgetattr(sys.stdin)
+    termios.tcsetattr(sys.stdin, termios.TCSADRAIN, _as_it_was)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, waiting)
+
+
+def forget_what_was_typed() -> None:
+    """Throw away what waits: it cannot have been meant for a question that was not there yet."""
+    if _as_it_was is not None:
+        termios.tcflush(sys.stdin, termios.TCIFLUSH)

@@ -1,0 +1,151 @@
+"""`gemma4-mlx chat` in a real terminal (tmux): stopped, killed, resized. What is dropped: test_app_line_terminal."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import mlx.core as mx
+import pytest
+
+from command_line import checkpoint, scratch
+from tiny_tokenizer import SPECIAL_IDS
+from tmux_terminal import TmuxTerminal
+from users import User
+
+READY = r"(?m)^> *$"
+STOPPED = "stopped; what was written stays in the conversation"
+QUESTION, ANSWER = "Does my data leave this Mac?", "No. Everything runs on this Mac; nothing is sent anywhere."
+LONG = ("--max-tokens", "3000", "--seed", "4")  # seconds
+
+
+@cache
+def talkative() -> Path:
+    """A small random model that never ends its answer by itself."""
+    folder = scratch() / "talkative"
+    shutil.copytree(checkpoint(), folder)
+    weights = mx.load(str(folder / "model.safetensors"))
+    rows = weights["model.language_model.embed_tokens.weight"]
+    rows[mx.array(list(SPECIAL_IDS.values()))] = 0
+    mx.save_safetensors(str(folder / "model.safetensors"), weights, {"format": "pt"})
+    return folder
+
+
+@pytest.fixture
+def user(tmp_path: Path) -> User:
+    return User(tmp_path)
+
+
+def chat(user: User, *options: str | Path, model: str | Path = "demo", **size: int) -> TmuxTerminal:
+    return TmuxTerminal("chat", "--model", model, *options, environment=user.environment, cwd=user.home, **size)
+
+
+def is_answering(terminal: TmuxTerminal, message: str) -> None:
+    """Wait until words, and not only the sign that some will come, stand below a message."""
+    terminal.wait_for(rf"> {message}\n+[^\n…/]{{4}}")
+
+
+def kill(terminal: TmuxTerminal) -> None:
+    """What a crash of the machine does to the command."""
+    shell = terminal.tmux("list-panes", "-F", "#{pane_pid}").strip()
+    (command,) = subprocess.run(["pgrep", "-P", shell], capture_output=True, text=True, check=True).stdout.split()
+    os.kill(int(command), signal.SIGKILL)
+    terminal.wait_for("exit code 137")
+
+
+def test_ctrl_c_stops_an_answer_keeps_what_there_is_of_it_and_the_conversation_goes_on(user):
+    with chat(user, *LONG, model=talkative()) as terminal:
+        terminal.wait_for(READY)
+        for message in ("hello", "again"):
+            terminal.type(message, "Enter")
+            is_answering(terminal, message)
+            terminal.type("C-c")
+            terminal.wait_for(rf"(?s)> {message}\n.*{STOPPED}.*\n> *\n")
+        terminal.type("/context", "Enter")
+        terminal.wait_for(r"\d  hello\n *\d+  again\n")
+        terminal.type("C-d")
+        assert "exit code 0" in terminal.wait_for("exit code")
+
+
+def test_what_is_typed_during_an_answer_waits_for_the_prompt_and_leaves_the_answer_alone(user):
+    with chat(user, *LONG, model=talkative(), columns=120) as terminal:
+        terminal.wait_for(READY)
+        terminal.type("hello", "Enter")
+        is_answering(terminal, "hello")
+        terminal.type("/system Be brief.", "Enter", "C-d")
+        terminal.type("C-c")
+        screen = terminal.wait_for("exit code")
+    assert "exit code 0" in screen
+    answer, _, after = screen.partition(STOPPED)
+    assert "system" not in answer
+    assert "> /system Be brief." in after
+
+
+def test_no_turn_is_lost_when_the_command_is_killed_in_an_answer(user):
+    with chat(user, *LONG, model=talkative()) as terminal:
+        terminal.wait_for(READY)
+        terminal.type("hello", "Enter")
+        is_answering(terminal, "hello")
+        terminal.type("C-c")
+        terminal.wait_for(STOPPED)
+        terminal.type("again", "Enter")
+        is_answering(terminal, "again")
+        kill(terminal)
+    with chat(user, *LONG, "--resume", model=talkative()) as terminal:
+        terminal.wait_for(r"going on with [\w-]+: 2 messages")
+        terminal.wait_for(READY)
+        terminal.type("/context", "Enter")
+        terminal.wait_for(r"\d  hello\n *\d+  again\n")
+        terminal.type("/regen", "Enter")
+        is_answering(terminal, "/regen")
+        terminal.type("C-c")
+        terminal.wait_for(STOPPED)
+
+
+def test_what_was_answered_before_a_kill_is_told_again_to_the_model(user):
+    with chat(user, "--temperature", "0") as terminal:
+        terminal.wait_for(READY)
+        terminal.type(QUESTION, "Enter")
+        terminal.wait_for(re.escape(ANSWER))
+        terminal.wait_for(rf"{re.escape(ANSWER)}\n+> *\n")
+        kill(terminal)
+    with chat(user, "--temperature", "0", "--resume") as terminal:
+        terminal.wait_for(r"going on with [\w-]+: 1 message\n")
+        terminal.type("/export talk.md", "Enter")
+        terminal.wait_for(r"talk\.md")
+        terminal.type("C-d")
+        terminal.wait_for("exit code 0")
+    told = (user.home / "talk.md").read_text()
+    assert QUESTION in told
+    assert ANSWER in told
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(40, 12), (120, 40)])
+def test_a_terminal_of_another_size_goes_on_with_the_line_that_was_being_typed(user, columns, rows):
+    with chat(user, "--temperature", "0") as terminal:
+        terminal.wait_for(READY)
+        first, second = QUESTION[:15], QUESTION[15:]
+        terminal.type("-l", first)
+        terminal.wait_for(f"> {first}")
+        terminal.resize(columns, rows)
+        terminal.type("-l", second)
+        terminal.type("Enter")
+        terminal.wait_for("No. Everything")
+        terminal.wait_for(r"anywhere\.\n+> *\n")
+        assert terminal.screen().count(QUESTION) == 1
+
+
+def test_ctrl_d_half_way_through_a_line_leaves_nothing_out_and_at_an_empty_one_leaves(user):
+    with chat(user, "--temperature", "0") as terminal:
+        terminal.wait_for(READY)
+        terminal.type("-l", QUESTION)
+        terminal.type("C-d", "Enter")
+        terminal.wait_for(re.escape(ANSWER))
+        terminal.wait_for(rf"{re.escape(ANSWER)}\n+> *\n")
+        terminal.type("C-d")
+        terminal.wait_for("exit code 0")
