@@ -1,32 +1,30 @@
-"""`gemma4-mlx chat`: the loop of typing and answering. What its slash commands do is in `commands`."""
+"""A chat: what has been said, what waits to be said, and having it answered. It is typed at in `chat_loop`."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gemma4_mlx.errors import ContextLengthError, Gemma4Error, InputError
 
-from . import commands
 from .answering import Request, Sampling, say_why_it_ended
 from .attachments import IMAGE_TOKENS, Attachment
 from .context import oldest_to_drop
 from .conversation import Conversation, Exchange, Message
 from .endings import INTERRUPTED, one_line
 from .kept_answer import KeptAnswer
-from .line_input import InputLine, Typed, edits_lines
-from .model_choice import choose, fetch_model
-from .model_thread import ModelThread, ThreadedModel
+from .line_input import edits_lines
+from .model_choice import fetch_model
+from .model_thread import ThreadedModel
 from .sessions import Session, SessionStore
 from .sizes import byte_size
 from .terminal import Progress, asked, note, write
 from .tool_rounds import Permission, answer_in_rounds
-from .typed_ahead import keys_wait, leave_terminal_as_it_was
+from .typed_ahead import leave_terminal_as_it_was
 
 if TYPE_CHECKING:
     from gemma4_mlx.generation import Generation
@@ -61,40 +59,8 @@ class ChatOptions:
     language: str | None = None
 
 
-def chat(model_name: str | None, options: ChatOptions) -> None:
-    """Read lines and answer them until stdin ends, /quit, or Ctrl-C at an empty prompt.
-
-    Raises:
-        Gemma4Error: there is no such model, session or file of tools, or the model cannot be loaded. Errors in a
-            message are reported and the conversation goes on.
-        KeyboardInterrupt: Ctrl-C at an empty prompt, or twice in an answer.
-    """
-    tools = None
-    if options.tools is not None:
-        from .tools_file import load_tools
-
-        tools = load_tools(options.tools)
-    store = SessionStore(note)
-    session, replay = (store.new(), None) if options.resume is None else store.open(options.resume or None)
-    chosen = choose(model_name or (replay.model if replay else None), offer_demo=True)
-    name, folder = fetch_model(chosen.name)
-    conversation = replay.conversation if replay else Conversation(options.system, options.thinking)
-    thread = ModelThread()
-    line = InputLine(commands.COMMANDS, lambda: talk.footer(), image_tokens=lambda: talk.image_tokens)
-    talk = Chat(ThreadedModel(thread, name, folder), conversation, session, store, options, tools, chosen.background)
-    with keys_wait() if talk.edits_lines else nullcontext():
-        try:
-            talk.greet(resumed=replay is not None)
-            while not talk.over:
-                talk.read_and_handle(line)
-        except EOFError:
-            pass
-        finally:
-            talk.close()
-
-
 class Chat:
-    """A conversation with a model, one typed line at a time.
+    """A conversation with a model.
 
     Attributes:
         model: answers; perhaps still being loaded.
@@ -109,6 +75,7 @@ class Chat:
         heard: what was said last into the microphone.
         answers: of this run, the last one last.
         over: the chat has ended.
+        fetching: the model that is being fetched meanwhile; None once it is here, or failed to come.
         edits_lines: whether a person edits lines in a terminal, rather than a pipe sending them.
     """
 
@@ -139,70 +106,8 @@ class Chat:
         self.edits_lines = edits_lines()
         self._tools = tools
         self._may_run = Permission(options.run_tools)
-        self._fetching = fetching
+        self.fetching = fetching
         self._answered_again = 0
-
-    # The loop
-
-    def greet(self, resumed: bool) -> None:
-        """What stands above the first prompt. Without a terminal the model is loaded first: nobody waits for a key."""
-        if not self.edits_lines:
-            self.model.wait()
-        if resumed:
-            self._tell_where_it_stands()
-        note("/help lists the commands, Ctrl-D leaves.")
-
-    def read_and_handle(self, line: InputLine) -> None:
-        """Read one line and do what it asks for; what cannot be done is reported.
-
-        Raises:
-            EOFError: stdin has ended.
-            KeyboardInterrupt: Ctrl-C at an empty prompt, or twice in an answer.
-            Exception: the model cannot be loaded.
-        """
-        if self._fetching is not None and self._fetching.finished:
-            note(self._fetching.state())
-            self._fetching = None
-        try:
-            if self.edits_lines:
-                waiting, self.waiting = self.waiting, []
-                prefilled, self.prefilled = self.prefilled, ""
-                typed = line.read(prefilled, waiting)
-            else:
-                typed = line.read()
-        except (Gemma4Error, ValueError, OSError) as error:
-            note(f"error: {one_line(error)}")
-            return
-        try:
-            self.handle(typed)
-        except KeyboardInterrupt:
-            if self.model.thread.busy:  # pressed again while the first one took effect
-                raise
-            note("stopped")
-        except (Gemma4Error, ValueError, OSError) as error:
-            if error is self.model.failure:
-                raise
-            note(f"error: {one_line(error)}")
-
-    def handle(self, typed: Typed) -> None:
-        """Do what one line asks for.
-
-        Raises:
-            Gemma4Error, ValueError, OSError: it cannot be done; the conversation is as it was.
-            KeyboardInterrupt: Ctrl-C, other than in an answer.
-        """
-        self.waiting += typed.attachments
-        if commands.run(self, typed.text):
-            return
-        if typed.text.startswith("/") and not self.waiting:
-            command = typed.text.partition(" ")[0]
-            raise InputError(f"no command and no file {command}: /help lists commands; to say it, begin with a space")
-        if typed.text.strip():
-            self.say(typed.text.strip())
-        elif self.waiting and not self.edits_lines:
-            self.attach([])  # a line of nothing but files: they wait for words
-        elif self.waiting:
-            self.say("")
 
     def footer(self) -> str:
         """What stands beneath the line: the most important first."""
@@ -210,8 +115,8 @@ class Chat:
         if self.model.failure is not None:
             return f"{self.model.name} cannot be loaded: {one_line(self.model.failure)}"
         parts = [self.model.name if self.model.loaded else f"{self.model.name} is being loaded"]
-        if self._fetching is not None:
-            parts.append(self._fetching.state())
+        if self.fetching is not None:
+            parts.append(self.fetching.state())
         if self.answers:
             stats = self.answers[-1].stats
             used = stats.prompt_tokens + stats.generation_tokens
@@ -223,8 +128,8 @@ class Chat:
     def close(self) -> None:
         """Leave everything in order. Ctrl-C meanwhile leaves at once."""
         self.session.close()
-        if self._fetching is not None:
-            self._fetching.stop()
+        if self.fetching is not None:
+            self.fetching.stop()
         try:
             self.model.thread.close()
         except KeyboardInterrupt:
@@ -353,7 +258,7 @@ class Chat:
         self._go_on(self.store.new(), conversation)
         self.session.whole(conversation, self.model.name)
         self._drop_what_it_cannot_take()
-        self._tell_where_it_stands()
+        self.tell_where_it_stands()
 
     def go_on_with(self, name: str | None) -> None:
         """Go on with another session; None: the last one. Raises InputError and OSError as `SessionStore.open`."""
@@ -362,7 +267,7 @@ class Chat:
         session, replay = self.store.open(name)
         self._go_on(session, replay.conversation)
         self._drop_what_it_cannot_take()
-        self._tell_where_it_stands()
+        self.tell_where_it_stands()
 
     def change_model(self, name: str) -> None:
         """Go on with another model. If it cannot be loaded, the one there is stays.
@@ -400,7 +305,7 @@ class Chat:
         if dropped:
             note(f"note: {self.model.name} cannot be given {', '.join(dropped)}: it goes on without")
 
-    def _tell_where_it_stands(self) -> None:
+    def tell_where_it_stands(self) -> None:
         exchanges = self.conversation.exchanges
         note(f"going on with {self.session.name}: {messages(len(exchanges))}")
         if exchanges and not exchanges[-1].replies:

@@ -257,7 +257,7 @@ def chat(
         if name is not None and not resume:
             raise typer.BadParameter("a chat is gone on with by --resume NAME", param_hint=name)
         from .chat import ChatOptions
-        from .chat import chat as talk
+        from .chat_loop import chat as talk
         from .settings import config_file, read_settings
 
         settings = read_settings(config_file())

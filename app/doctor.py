@@ -8,48 +8,17 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Literal, TextIO
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TextIO
 
 from .endings import FAILED, one_line
+from .findings import Check, Finding, Status
 from .terminal import Progress, printable, shows_colour, shows_lines
-
-Status = Literal["ok", "warning", "failed"]
 
 _MARKS: dict[Status, tuple[str, str]] = {"ok": ("✓", "32"), "warning": ("⚠", "33"), "failed": ("✗", "31")}
 _PATIENCE = 3.0  # seconds for everything that waits for others
 _INDENT = 14
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was found.
-
-    Attributes:
-        name: a word or two for what was looked at.
-        status: "warning" is something that works less well, or not here; "failed" must be mended.
-        text: what was found and, unless it is well, what to do.
-    """
-
-    name: str
-    status: Status
-    text: str
-
-
-@dataclass(frozen=True)
-class Check:
-    """A look at something.
-
-    Attributes:
-        name: what its finding is called when it cannot be made.
-        look: does it.
-        waits: it mostly waits for others, and so do several at a time in threads. The rest is done one by one.
-    """
-
-    name: str
-    look: Callable[[], list[Finding]]
-    waits: bool = True
 
 
 def doctor(as_json: bool) -> None:

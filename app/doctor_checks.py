@@ -20,8 +20,8 @@ from gemma4_mlx.errors import Gemma4Error, HubError
 from gemma4_mlx.measuring.gpu import Gpu, this_gpu, wired_limit
 from gemma4_mlx.measuring.machine import Machine, this_machine
 
-from .doctor import Check, Finding, Status
 from .endings import one_line
+from .findings import Check, Finding, Status
 from .microphone import Microphone, MicrophoneError, devices, find_device
 from .settings import Settings, config_file, read_settings
 from .sizes import SIZES, Size, physical_memory

@@ -5,13 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
-
-if TYPE_CHECKING:
-    from .line_input import Command
 
 LANGUAGES = (
     "Arabic",
@@ -48,6 +45,22 @@ _MOST_PATHS = 200
 # The word before the cursor, when it begins as a path does; spaces in it are escaped.
 _PATH_AT_END = re.compile(r"(?:^|(?<=\s))(?:~?/|\.\.?/)(?:[^\s\\]|\\.)*$")
 _SPECIAL = re.compile(r"""([\s\\'"()\[\]{}$&;|*?!#<>`])""")
+
+
+class Command(Protocol):
+    """A slash command: what completes it, and what its argument is."""
+
+    @property
+    def name(self) -> str:
+        """With its slash."""
+
+    @property
+    def argument(self) -> str:
+        """FILE, LANGUAGE, choices such as `on|off`, anything else, or nothing."""
+
+    @property
+    def help(self) -> str:
+        """What it does."""
 
 
 class LineCompleter(Completer):

@@ -8,7 +8,6 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import platformdirs
 from prompt_toolkit import PromptSession
@@ -28,12 +27,10 @@ from prompt_toolkit.utils import get_cwidth
 from gemma4_mlx.errors import Gemma4Error
 
 from .endings import one_line
-from .line_completion import LineCompleter
+from .line_blocks import is_open
+from .line_completion import Command, LineCompleter
 from .line_tokens import TOKEN, Tokens
 from .terminal import note, pasted
-
-if TYPE_CHECKING:
-    from .line_input import Command
 
 PROMPT = "> "
 _FOOTER_SECONDS = 1.0
@@ -103,8 +100,6 @@ class LineEditor:
         return bindings
 
     def _submit(self, event: KeyPressEvent) -> None:
-        from .line_input import is_open
-
         buffer = event.current_buffer
         if is_open(buffer.text):
             buffer.insert_text("\n")

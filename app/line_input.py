@@ -4,38 +4,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from gemma4_mlx.errors import InputError
 
 from .attachments import IMAGE_TOKENS, Attachment, pieces
 from .dropped import dropped_files
+from .line_blocks import is_open, unblocked
 from .line_tokens import TOKEN, Tokens, Typed
 from .terminal import shows_lines
 
 if TYPE_CHECKING:
+    from .line_completion import Command
     from .line_editor import LineEditor
 
 __all__ = ["InputLine", "Typed"]
-
-BLOCK = '"""'
-"""Opens and closes a message of several lines."""
-
-
-class Command(Protocol):
-    """A slash command: what completes it, and what its argument is."""
-
-    @property
-    def name(self) -> str:
-        """With its slash."""
-
-    @property
-    def argument(self) -> str:
-        """FILE, LANGUAGE, choices such as `on|off`, anything else, or nothing."""
-
-    @property
-    def help(self) -> str:
-        """What it does."""
 
 
 class InputLine:
@@ -117,20 +100,6 @@ class InputLine:
 def edits_lines() -> bool:
     """Whether there is a terminal where a line can be edited: on stdin, and on stdout or stderr."""
     return sys.stdin.isatty() and (shows_lines(sys.stdout) or shows_lines(sys.stderr))
-
-
-def unblocked(message: str) -> str:
-    """A message without the triple quotes around it."""
-    stripped = message.strip()
-    if len(stripped) >= 2 * len(BLOCK) and stripped.startswith(BLOCK) and stripped.endswith(BLOCK):
-        return stripped[len(BLOCK) : -len(BLOCK)].strip("\n")
-    return message
-
-
-def is_open(message: str) -> bool:
-    """Whether a message began with triple quotes and has not ended with them."""
-    stripped = message.strip()
-    return stripped.startswith(BLOCK) and (len(stripped) < 2 * len(BLOCK) or not stripped.endswith(BLOCK))
 
 
 def _plain_message() -> str:

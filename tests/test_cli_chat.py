@@ -13,6 +13,7 @@ import pytest
 from gemma4_mlx.app.answering import Sampling
 from gemma4_mlx.app.attachments import open_attachment
 from gemma4_mlx.app.chat import Chat, ChatOptions, agrees
+from gemma4_mlx.app.chat_loop import handle
 from gemma4_mlx.app.commands import COMMANDS
 from gemma4_mlx.app.conversation import Conversation
 from gemma4_mlx.app.line_input import Typed
@@ -118,7 +119,7 @@ def chat(model, store) -> Chat:
 
 
 def say(chat: Chat, text: str, *files) -> None:
-    chat.handle(Typed(text, list(files)))
+    handle(chat, Typed(text, list(files)))
 
 
 def on_disk(store: SessionStore, chat: Chat) -> Conversation:

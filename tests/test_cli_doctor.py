@@ -16,8 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from gemma4_mlx.app.doctor import Check, Finding, examine
+from gemma4_mlx.app.doctor import examine
 from gemma4_mlx.app.doctor_checks import gpu_findings, look_at_demo, look_at_models, machine_findings
+from gemma4_mlx.app.findings import Check, Finding
 from gemma4_mlx.app.model_choice import largest_that_fits
 from gemma4_mlx.app.sizes import physical_memory
 from gemma4_mlx.app.terminal_answers import brackets_pastes
