@@ -14,12 +14,12 @@ import typer
 
 from gemma4_mlx.errors import InputError
 
-from .answer_screen import AnswerScreen
-from .answering import Request, Sampling, generate, say_why_it_ended, show
-from .attachments import IMAGE_TOKENS, open_attachment
-from .conversation import Conversation, Message
-from .model_choice import open_model
-from .tool_rounds import Permission, answer_in_rounds
+from .answer.answer_screen import AnswerScreen
+from .answer.answering import Request, Sampling, generate, say_why_it_ended, show
+from .chat.conversation import Conversation, Message
+from .line.attachments import IMAGE_TOKENS, open_attachment
+from .models.model_choice import open_model
+from .tools.tool_rounds import Permission, answer_in_rounds
 
 if TYPE_CHECKING:
     from gemma4_mlx.generation import Generation
@@ -59,7 +59,7 @@ def ask(
     schema_text = None if schema is None else _schema_text(schema)
     tools = None
     if tools_file is not None:
-        from .tools_file import load_tools
+        from .tools.tools_file import load_tools
 
         tools = load_tools(tools_file)
     question = "\n\n".join(text for text in (prompt, piped_text()) if text)

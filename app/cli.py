@@ -14,10 +14,10 @@ import typer
 
 from .completion import complete_model
 from .endings import exit_codes
-from .models_commands import models
+from .models.models_commands import models
 
 if TYPE_CHECKING:
-    from .answering import Sampling
+    from .answer.answering import Sampling
     from .settings import Settings
 
 cli = typer.Typer(
@@ -153,7 +153,7 @@ def options(
 
 
 def _sampling(settings: Settings, max_tokens: int | None, temperature: float | None, seed: int | None) -> Sampling:
-    from .answering import Sampling
+    from .answer.answering import Sampling
 
     return Sampling(
         settings.max_tokens if max_tokens is None else max_tokens,
@@ -163,7 +163,7 @@ def _sampling(settings: Settings, max_tokens: int | None, temperature: float | N
 
 
 def _image_tokens(option: int | None) -> int:
-    from .attachments import IMAGE_TOKENS
+    from .line.attachments import IMAGE_TOKENS
 
     if option is None:
         return IMAGE_TOKENS
@@ -256,8 +256,8 @@ def chat(
     with exit_codes(debug):
         if name is not None and not resume:
             raise typer.BadParameter("a chat is gone on with by --resume NAME", param_hint=name)
-        from .chat import ChatOptions
-        from .chat_loop import chat as talk
+        from .chat.chat import ChatOptions
+        from .chat.chat_loop import chat as talk
         from .settings import config_file, read_settings
 
         settings = read_settings(config_file())
@@ -359,7 +359,7 @@ def transcribe(
     """Write down what is said: live into the microphone (mic), in recordings of any length, or in a pipe (-)."""
     with exit_codes(debug):
         if list_microphones:
-            from .live import list_devices
+            from .speech.live import list_devices
 
             list_devices()
             return
@@ -389,7 +389,7 @@ def transcribe(
         spoken = read_settings(config_file()).transcribe
         language, translate_to = _text(language, spoken.language), _text(translate_to, spoken.translate_to)
         if not live:
-            from .transcribe import FileOptions, transcribe_files
+            from .speech.transcribe import FileOptions, transcribe_files
 
             recordings = FileOptions(
                 language,
@@ -400,8 +400,8 @@ def transcribe(
             )
             transcribe_files(files, recordings, format=format.value, output_dir=output_dir, model_name=model)
             return
-        from .live import LiveOptions, transcribe_microphone, transcribe_pipe
-        from .live import simulate as play
+        from .speech.live import LiveOptions, transcribe_microphone, transcribe_pipe
+        from .speech.live import simulate as play
 
         options = LiveOptions(
             language=language,
@@ -428,7 +428,7 @@ def transcribe(
 def devices(debug: Debug = False) -> None:
     """List the microphones that `transcribe mic --device` can be given."""
     with exit_codes(debug):
-        from .live import list_devices
+        from .speech.live import list_devices
 
         list_devices()
 
@@ -440,7 +440,7 @@ def doctor(
 ) -> None:
     """Look at everything this program needs on this machine, and say what to do where something is missing."""
     with exit_codes(debug):
-        from .doctor import doctor as examine
+        from .doctor.doctor import doctor as examine
 
         examine(as_json)
 
@@ -452,7 +452,7 @@ def demo(
 ) -> None:
     """See it work, without a download: a small model that comes with the package looks, listens and answers."""
     with exit_codes(debug):
-        from .demo import demo as show
+        from .demo.demo import demo as show
 
         show(microphone=mic)
 
@@ -544,8 +544,8 @@ def bench(
 ) -> None:
     """Measure speed and memory: reading, generating, seeing, hearing, loading."""
     with exit_codes(debug):
-        from .bench import BenchOptions
-        from .bench import bench as measure
+        from .bench.bench import BenchOptions
+        from .bench.bench import bench as measure
 
         options = BenchOptions(
             prompts=prompt,

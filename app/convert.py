@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from .sizes import byte_size
+from .models.sizes import byte_size
 from .terminal import Progress, note
 
 _BAR = 24

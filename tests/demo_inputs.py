@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gemma4_mlx.app.demo_picture import draw_two_shapes
+from gemma4_mlx.app.demo.demo_picture import draw_two_shapes
 
 from gemma4_mlx.speech.prompts import speech_prompt
 from tools.demo_model import pictures, words

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from gemma4_mlx.app.answer_screen import AnswerScreen
+from gemma4_mlx.app.answer.answer_screen import AnswerScreen
 
 
 def main() -> None:

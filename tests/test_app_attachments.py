@@ -11,7 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from gemma4_mlx.app.attachments import Attachment, open_attachment, pieces, recorded, unquoted
+from gemma4_mlx.app.line.attachments import Attachment, open_attachment, pieces, recorded, unquoted
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image

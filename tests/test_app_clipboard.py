@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from gemma4_mlx.app import clipboard
+from gemma4_mlx.app.line import clipboard
 
 from command_line import picture
 from gemma4_mlx.errors import InputError

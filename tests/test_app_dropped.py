@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from gemma4_mlx.app.dropped import dropped_files, files_within, names_only_paths
+from gemma4_mlx.app.line.dropped import dropped_files, files_within, names_only_paths
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

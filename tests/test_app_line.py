@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from gemma4_mlx.app import line_editor, line_input
-from gemma4_mlx.app.line_completion import LineCompleter
-from gemma4_mlx.app.line_editor import fitted
-from gemma4_mlx.app.line_input import InputLine, Typed
+from gemma4_mlx.app.line import line_editor, line_input
+from gemma4_mlx.app.line.line_completion import LineCompleter
+from gemma4_mlx.app.line.line_editor import fitted
+from gemma4_mlx.app.line.line_input import InputLine, Typed
 from prompt_toolkit.application import create_app_session
 from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gemma4_mlx.app.live_screen import LiveScreen
-from gemma4_mlx.app.live_sound import PlayedSound
+from gemma4_mlx.app.speech.live_screen import LiveScreen
+from gemma4_mlx.app.speech.live_sound import PlayedSound
+from gemma4_mlx.app.speech.transcripts import TranscriptWriter
 from gemma4_mlx.app.terminal import shows_lines
-from gemma4_mlx.app.transcripts import TranscriptWriter
 from rich.console import Console
 
 from command_line import COMMAND, checkpoint, environment, only_line, run, start

@@ -6,8 +6,8 @@ import io
 import re
 
 import pytest
-from gemma4_mlx.app.markdown_blocks import Block, MarkdownBlocks
-from gemma4_mlx.app.markdown_lines import Painter
+from gemma4_mlx.app.answer.markdown_blocks import Block, MarkdownBlocks
+from gemma4_mlx.app.answer.markdown_lines import Painter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

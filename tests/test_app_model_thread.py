@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from gemma4_mlx.app.model_thread import ModelThread, ThreadedModel
+from gemma4_mlx.app.chat.model_thread import ModelThread, ThreadedModel
 
 from command_line import checkpoint, environment
 from gemma4_mlx.errors import CheckpointError
@@ -117,7 +117,7 @@ def test_a_process_that_computed_in_it_ends_without_a_crash(seconds):
 import time
 from pathlib import Path
 import gemma4_mlx as g4
-from gemma4_mlx.app.model_thread import ModelThread, ThreadedModel
+from gemma4_mlx.app.chat.model_thread import ModelThread, ThreadedModel
 thread = ModelThread()
 model = ThreadedModel(thread, "tiny", Path({str(checkpoint())!r}))
 model.wait()

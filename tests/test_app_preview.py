@@ -7,7 +7,7 @@ import io
 import re
 
 import pytest
-from gemma4_mlx.app.preview import draw, picture_protocol
+from gemma4_mlx.app.line.preview import draw, picture_protocol
 from PIL import Image
 
 PICTURE = Image.effect_noise((1200, 900), 90).convert("RGB")

@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from gemma4_mlx.app.attachments import open_attachment
-from gemma4_mlx.app.conversation import Conversation, assistant_message
-from gemma4_mlx.app.sessions import Session, SessionStore
+from gemma4_mlx.app.chat.conversation import Conversation, assistant_message
+from gemma4_mlx.app.chat.sessions import Session, SessionStore
+from gemma4_mlx.app.line.attachments import open_attachment
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -251,8 +251,8 @@ def test_after_kill_9_nothing_that_was_recorded_is_missing(store):
     program = f"""
 import os, signal
 from pathlib import Path
-from gemma4_mlx.app.conversation import Conversation, assistant_message
-from gemma4_mlx.app.sessions import SessionStore
+from gemma4_mlx.app.chat.conversation import Conversation, assistant_message
+from gemma4_mlx.app.chat.sessions import SessionStore
 session, conversation = SessionStore(print, Path({str(store.folder)!r})).new(), Conversation()
 first = conversation.begin("one", [])
 session.user(first, conversation, "demo")

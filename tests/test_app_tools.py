@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from gemma4_mlx.app.conversation import Conversation
-from gemma4_mlx.app.tool_rounds import MOST_ROUNDS, Permission, answer_in_rounds
-from gemma4_mlx.app.tools_file import Tools, load_tools
+from gemma4_mlx.app.chat.conversation import Conversation
+from gemma4_mlx.app.tools.tool_rounds import MOST_ROUNDS, Permission, answer_in_rounds
+from gemma4_mlx.app.tools.tools_file import Tools, load_tools
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from gemma4_mlx.app import bench_plot
-from gemma4_mlx.app.bench_tables import facts, flat_rows, render, titles
+from gemma4_mlx.app.bench import bench_plot
+from gemma4_mlx.app.bench.bench_tables import facts, flat_rows, render, titles
 from PIL import Image
 
 from bench_results import M3_PRO, check_report, check_row, result

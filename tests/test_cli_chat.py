@@ -10,15 +10,15 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from gemma4_mlx.app.answering import Sampling
-from gemma4_mlx.app.attachments import open_attachment
-from gemma4_mlx.app.chat import Chat, ChatOptions, agrees
-from gemma4_mlx.app.chat_loop import handle
-from gemma4_mlx.app.commands import COMMANDS
-from gemma4_mlx.app.conversation import Conversation
-from gemma4_mlx.app.line_input import Typed
-from gemma4_mlx.app.model_thread import ModelThread, ThreadedModel
-from gemma4_mlx.app.sessions import SessionStore
+from gemma4_mlx.app.answer.answering import Sampling
+from gemma4_mlx.app.chat.chat import Chat, ChatOptions, agrees
+from gemma4_mlx.app.chat.chat_loop import handle
+from gemma4_mlx.app.chat.commands import COMMANDS
+from gemma4_mlx.app.chat.conversation import Conversation
+from gemma4_mlx.app.chat.model_thread import ModelThread, ThreadedModel
+from gemma4_mlx.app.chat.sessions import SessionStore
+from gemma4_mlx.app.line.attachments import open_attachment
+from gemma4_mlx.app.line.line_input import Typed
 from gemma4_mlx.app.terminal import note
 
 from command_line import checkpoint, picture, run, start

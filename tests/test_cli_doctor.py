@@ -16,12 +16,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from gemma4_mlx.app.doctor import examine
-from gemma4_mlx.app.doctor_checks import gpu_findings, look_at_demo, look_at_models, machine_findings
-from gemma4_mlx.app.findings import Check, Finding
-from gemma4_mlx.app.model_choice import largest_that_fits
-from gemma4_mlx.app.sizes import physical_memory
-from gemma4_mlx.app.terminal_answers import brackets_pastes
+from gemma4_mlx.app.demo.demo_recording import RECORDING
+from gemma4_mlx.app.doctor.doctor import examine
+from gemma4_mlx.app.doctor.doctor_checks import gpu_findings, look_at_demo, look_at_models, machine_findings
+from gemma4_mlx.app.doctor.findings import Check, Finding
+from gemma4_mlx.app.doctor.terminal_answers import brackets_pastes
+from gemma4_mlx.app.models.model_choice import largest_that_fits
+from gemma4_mlx.app.models.sizes import physical_memory
 
 from command_line import only_line
 from gemma4_mlx.checkpoint import builtin
@@ -230,7 +231,7 @@ def test_a_microphone_is_tried_for_a_moment(user, tmp_path):
         assert "⚠ microphone" in silent
         # On a busy machine the second of zeros that proves it may not come in time.
         assert "nothing but zeros" in silent or "no sound came" in silent
-        speaking = threading.Thread(target=microphone.play, args=(builtin.FOLDER / "recording.flac",))
+        speaking = threading.Thread(target=microphone.play, args=(RECORDING,))
         speaking.start()
         heard = user.run("doctor").stdout
         speaking.join()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from gemma4_mlx.app.model_choice import choose_model
-from gemma4_mlx.app.sizes import SIZES
+from gemma4_mlx.app.models.model_choice import choose_model
+from gemma4_mlx.app.models.sizes import SIZES
 
 from command_line import only_line, run
 from gemma4_mlx.checkpoint.hub import SHORT_NAMES

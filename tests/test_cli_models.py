@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from gemma4_mlx.app.sizes import SIZES, byte_size
+from gemma4_mlx.app.models.sizes import SIZES, byte_size
 
 from command_line import COMMAND, only_line
 from gemma4_mlx.checkpoint.builtin import FOLDER

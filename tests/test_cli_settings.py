@@ -7,19 +7,17 @@ import re
 from pathlib import Path
 
 import pytest
+from gemma4_mlx.app.demo.demo_recording import RECORDING
 from gemma4_mlx.app.settings import KEYS, Settings, read_settings
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from command_line import checkpoint, only_line, picture
-from gemma4_mlx.checkpoint.builtin import FOLDER
 from gemma4_mlx.errors import Gemma4Error
 from tmux_terminal import TmuxTerminal
 from users import User
 from virtual_microphone import IS_INSTALLED, virtual_microphone
-
-RECORDING = FOLDER / "recording.flac"
 
 
 @pytest.fixture

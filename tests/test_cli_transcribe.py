@@ -11,10 +11,10 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from gemma4_mlx.app.file_progress import FileProgress
-from gemma4_mlx.app.transcribe import as_json, as_text
-from gemma4_mlx.app.transcripts import clock
-from gemma4_mlx.app.unfinished import UnfinishedTranscript
+from gemma4_mlx.app.speech.file_progress import FileProgress
+from gemma4_mlx.app.speech.transcribe import as_json, as_text
+from gemma4_mlx.app.speech.transcripts import clock
+from gemma4_mlx.app.speech.unfinished import UnfinishedTranscript
 from gemma4_mlx.app.whole_file import write_whole
 
 from command_line import checkpoint, only_line, picture, run

@@ -8,9 +8,9 @@ import re
 
 import numpy as np
 import pytest
-from gemma4_mlx.app.demo_picture import COLOURS, SHAPES, draw_two_shapes, random_things
-from gemma4_mlx.app.demo_screen import Answer, Part, PlainScreen, TerminalScreen, half_blocks, waveform
-from gemma4_mlx.app.model_choice import ModelChoice, largest_that_fits
+from gemma4_mlx.app.demo.demo_picture import COLOURS, SHAPES, draw_two_shapes, random_things
+from gemma4_mlx.app.demo.demo_screen import Answer, Part, PlainScreen, TerminalScreen, half_blocks, waveform
+from gemma4_mlx.app.models.model_choice import ModelChoice, largest_that_fits
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image

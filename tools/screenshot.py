@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from gemma4_mlx.app.demo_picture import draw_two_shapes, random_things
+from gemma4_mlx.app.demo.demo_picture import draw_two_shapes, random_things
 from rich.console import Console
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text

@@ -211,6 +211,7 @@ class Course:
         heads: share of the time in which the throw-away heads learn alone, while the model stands still.
         easy: share of the time over which clips grow from one word to seven.
         attach: share of the time after which the answers move the towers too.
+        translated: share of the clips that are translated too.
     """
 
     minutes: float
@@ -220,12 +221,15 @@ class Course:
     heads: float = 0.0
     easy: float = 0.0
     attach: float = 0.0
+    translated: float = 0.5
 
 
-def batches(data: SpeechData, rng: random.Random, kind: str, longest: int, budget: int) -> list[list[Example]]:
+def batches(
+    data: SpeechData, rng: random.Random, kind: str, longest: int, budget: int, translated: float = 0.5
+) -> list[list[Example]]:
     """Several batches of one kind, each of examples of about the same length."""
     if kind == "speech":
-        pool = [examples.speech(data, rng, longest) for _ in range(24 * 4)]
+        pool = [examples.speech(data, rng, longest, translated=translated) for _ in range(24 * 4)]
         pool = [e for e in pool if 1000 < len(e.clip.samples) < 7 * RATE]
         pool.sort(key=lambda e: len(e.clip.samples))
         out = [pool[i : i + 24] for i in range(0, len(pool), 24)]
@@ -302,7 +306,7 @@ def train(together: Together, data: SpeechData, checkpoint: Path, course: Course
         waiting = ready.setdefault((kind, budget), [])
         if not waiting:
             longest = 7 if progress >= course.easy else 1 + int(6 * progress / course.easy)
-            waiting += batches(data, rng, kind, longest, budget)
+            waiting += batches(data, rng, kind, longest, budget, course.translated)
         batch = waiting.pop()
         with torch.autocast("cpu", torch.bfloat16):
             loss, tower_loss, right = together(batch, budget, data, True, progress >= course.attach)

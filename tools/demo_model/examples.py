@@ -32,8 +32,13 @@ def _turn(content: str, answer: str) -> str:
     return f"<|turn>user\n{content}<turn|>\n<|turn>model\n{ANSWER}{answer}<turn|>{END}\n"
 
 
-def speech(data: SpeechData, rng: random.Random, longest: int, strings: float = 0.5) -> Example:
-    """A clip with one of the documented prompts; one in twelve holds no words and gets none."""
+def speech(
+    data: SpeechData, rng: random.Random, longest: int, strings: float = 0.5, translated: float = 0.5
+) -> Example:
+    """A clip with one of the documented prompts, ``translated`` of them those for translating.
+
+    One clip in twelve holds no words and gets none.
+    """
     clip = data.silence() if rng.random() < 0.08 else data.sample(longest, strings)
     answer, items = "", []
 
@@ -44,7 +49,7 @@ def speech(data: SpeechData, rng: random.Random, longest: int, strings: float = 
             answer += f" {part}" if answer else part
             items.append((start, len(answer), index))
 
-    language = rng.choice(words.LANGUAGES) if rng.random() < 0.5 else None
+    language = rng.choice(words.LANGUAGES) if rng.random() < translated else None
     parts = words.parse(clip.words)
     write([str(part) for part in parts])
     if language is None:

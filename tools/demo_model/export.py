@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers.models.gemma4.modeling_gemma4 import Gemma4ClippableLinear
@@ -51,6 +53,16 @@ def write(together: Together, folder: Path) -> None:
     model.save_pretrained(folder)
     # save_pretrained writes its own idea of the generation settings.
     (folder / "generation_config.json").write_text(generation)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(as_published(config), indent=2, sort_keys=True) + "\n")
+
+
+def as_published(config: dict[str, Any]) -> dict[str, Any]:
+    """A config.json of transformers 5.23 in the spelling of Google's checkpoints, which mlx-lm and mlx-vlm read."""
+    text = dict(config["text_config"])
+    (text["global_head_dim"],) = {layer["head_dim"] for layer in text.pop("per_layer_config").values()}
+    # mlx-lm takes the vocabulary's size from the top, where Google's need none because it is mlx-lm's default.
+    return config | {"text_config": text, "vocab_size": text["vocab_size"]}
 
 
 def run(work: Path, folder: Path, checkpoint: str = "polish.pt", count: int = 100) -> dict[str, float]:

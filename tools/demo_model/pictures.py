@@ -80,9 +80,9 @@ def draw(things: list[Thing], size: tuple[int, int], rng: random.Random) -> Pict
 
 
 def random_size(rng: random.Random) -> tuple[int, int]:
-    """From a thumbnail to a screenful, up to 2.2 times as wide as high and the other way round."""
+    """From a thumbnail to a screenful, up to 2.6 times as wide as high and the other way round."""
     area = rng.uniform(110, 620) ** 2
-    aspect = math.exp(rng.uniform(-0.8, 0.8))
+    aspect = math.exp(rng.uniform(-0.95, 0.95))
     return max(64, int(math.sqrt(area * aspect))), max(64, int(math.sqrt(area / aspect)))
 
 

@@ -37,15 +37,16 @@ JOINT = Course(
     attach=0.3,
 )
 POLISH = Course(
-    minutes=66.0,
-    mix={"speech": 0.58, "picture": 0.24, "chat": 0.18},
-    budgets={0: 1.5, 70: 1, 140: 1.5, 280: 4},
-    peak=3e-4,
-    heads=0.05,
+    minutes=60.0,
+    mix={"speech": 0.54, "picture": 0.33, "chat": 0.13},
+    budgets={0: 0.8, 70: 0.6, 140: 1.3, 280: 4},
+    peak=4e-4,
+    heads=0.03,
+    translated=0.7,
 )
 COURSES = {"joint": JOINT, "polish": POLISH}
 MINUTES = {"audio": 32.0, "vision": 30.0} | {name: course.minutes for name, course in COURSES.items()}
-SEEDS = {"speech": 3, "audio": 1, "vision": 5, "joint": 7, "polish": 11}
+SEEDS = {"speech": 3, "audio": 1, "vision": 5, "joint": 7, "polish": 13}
 PROCESSES = 2
 
 

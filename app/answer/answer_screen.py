@@ -1,0 +1,109 @@
+"""One answer on its way to a person: text, thoughts, tool calls and their results.
+
+A terminal gets Markdown (`answer_terminal`). Anywhere else, and with NO_COLOR or TERM=dumb, text goes out as it comes:
+the answer to stdout, everything else to stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from ..terminal import note, shows_colour, shows_lines, write
+
+if TYPE_CHECKING:
+    from .answer_terminal import TerminalAnswer
+
+
+class AnswerScreen:
+    """Shows one answer; a context manager. Leaving it, also by Ctrl-C, shows what is still held back.
+
+    Args:
+        show_thoughts: show what the model thinks, and not only that it does.
+
+    Attributes:
+        text: what was shown of the answer, as the model wrote it.
+    """
+
+    def __init__(self, show_thoughts: bool) -> None:
+        self.text = ""
+        self._shown: TerminalAnswer | _PlainAnswer
+        if shows_colour(sys.stdout) and shows_lines(sys.stdout):
+            from .answer_terminal import TerminalAnswer
+
+            self._shown = TerminalAnswer(sys.stdout, show_thoughts)
+        else:
+            self._shown = _PlainAnswer(show_thoughts)
+
+    def __enter__(self) -> AnswerScreen:
+        self._shown.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._shown.finish()
+
+    def answer(self, text: str) -> None:
+        """Show more of the answer."""
+        self.text += text
+        self._shown.answer(text)
+
+    def thought(self, text: str) -> None:
+        """Show more of what the model thinks, or that it does."""
+        self._shown.thought(text)
+
+    def tool_call(self, name: str, arguments: Mapping[str, object]) -> None:
+        """Show that the model calls a function."""
+        given = ", ".join(
+            f"{key}={json.dumps(value, ensure_ascii=False, default=str)}" for key, value in arguments.items()
+        )
+        self._shown.tool_call(f"{name}({given})")
+
+    def tool_result(self, name: str, result: str) -> None:
+        """Show what a function gave back."""
+        self._shown.tool_result(name, result)
+
+
+class _PlainAnswer:
+    """Text as it comes."""
+
+    def __init__(self, show_thoughts: bool) -> None:
+        self._show_thoughts = show_thoughts
+        self._thinking_aloud = False
+        self._ended = True  # the last line on stdout
+
+    def start(self) -> None:
+        pass
+
+    def finish(self) -> None:
+        self._end_thought()
+        if not self._ended:
+            write(sys.stdout, "\n")
+        self._ended = True
+
+    def answer(self, text: str) -> None:
+        self._end_thought()
+        if text:
+            self._ended = text.endswith("\n")  # before it is written: Ctrl-C may come while it is
+        write(sys.stdout, text)
+
+    def thought(self, text: str) -> None:
+        if self._show_thoughts:
+            self._thinking_aloud = True
+            write(sys.stderr, text, dim=True)
+
+    def tool_call(self, call: str) -> None:
+        self.finish()
+        note(f"calls {call}")
+
+    def tool_result(self, name: str, result: str) -> None:
+        note(f"{name}: {result}")
+
+    def _end_thought(self) -> None:
+        if self._thinking_aloud:
+            write(sys.stderr, "\n")
+        self._thinking_aloud = False

@@ -1,0 +1,115 @@
+"""One answer in a terminal: each finished block of its Markdown goes into the scrollback once, and stays copyable.
+
+Only what is being written is drawn again and again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TextIO
+
+from ..terminal import printable
+from .live_tail import LiveTail
+from .markdown_blocks import Block, MarkdownBlocks
+from .markdown_lines import Line, Painter
+
+_DRAW_SECONDS = 0.05
+_RESULT_LINES = 8
+_DIM, _CALL = "dim", "cyan"
+
+
+class TerminalAnswer:
+    """Draws an answer on `stream`, a terminal.
+
+    Args:
+        show_thoughts: show what the model thinks; otherwise how long it did.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(self, stream: TextIO, show_thoughts: bool, clock: Callable[[], float] = time.monotonic) -> None:
+        self._show_thoughts = show_thoughts
+        self._clock = clock
+        self._painter = Painter(stream)
+        self._tail = LiveTail(stream)
+        self._blocks = MarkdownBlocks()
+        self._thought = ""  # the last line of it
+        self._thinking_since: float | None = None
+        self._finished: list[Block] = []  # and not on the screen yet, when Ctrl-C comes between
+        self._above = False  # something of this answer stands above
+        self._drawn_at = 0.0
+
+    def start(self) -> None:
+        self._tail.replace([], self._text("…"))
+
+    def answer(self, text: str) -> None:
+        self._end_thought()
+        self._finished += self._blocks.feed(printable(text))
+        self._draw()
+
+    def thought(self, text: str) -> None:
+        if self._thinking_since is None:
+            self._thinking_since = self._clock()
+        if not self._show_thoughts:
+            self._draw()
+            return
+        *lines, self._thought = (self._thought + printable(text)).split("\n")
+        self._put([line for text in lines for line in self._text(text) or [Line("", 0)]])
+
+    def tool_call(self, call: str) -> None:
+        self.finish()
+        lines = self._text(printable(f"→ {call}"), _CALL)
+        self._put([Line("", 0), *lines] if self._above else lines)
+
+    def tool_result(self, name: str, result: str) -> None:
+        lines = printable(result).rstrip("\n").split("\n")
+        if len(lines) > _RESULT_LINES:
+            lines[_RESULT_LINES:] = [f"… {len(lines) - _RESULT_LINES} more lines"]
+        self._put([line for text in lines for line in self._text(f"  {text}")])
+
+    def finish(self) -> None:
+        """Put everything that was held back on the screen for good."""
+        self._end_thought()
+        self._finished += self._blocks.finish()
+        self._put([])
+
+    def _end_thought(self) -> None:
+        if self._thinking_since is None:
+            return
+        seconds, self._thinking_since = self._clock() - self._thinking_since, None
+        if self._show_thoughts:
+            lines = self._text(self._thought)
+        else:
+            lines = self._text(f"thought for {seconds:.1f} s, /think show")
+        self._thought = ""
+        self._put(lines)
+
+    def _draw(self) -> None:
+        if self._finished or self._clock() - self._drawn_at >= _DRAW_SECONDS:
+            self._put([])
+
+    def _put(self, lines: Sequence[Line]) -> None:
+        """Put finished blocks, and then lines, on the screen for good; they are forgotten once they are there."""
+        above = self._above
+        painted: list[Line] = []
+        for block in self._finished:
+            painted += self._spaced(block, above, finished=True)
+            above = True
+        above = above or bool(lines)
+        self._tail.replace([*painted, *lines], self._live(above))
+        self._finished, self._above, self._drawn_at = [], above, self._clock()
+
+    def _live(self, above: bool) -> list[Line]:
+        if self._thinking_since is not None:
+            seconds = self._clock() - self._thinking_since
+            return self._text(self._thought if self._show_thoughts else f"thinking… {seconds:.0f} s")
+        tail = self._blocks.tail
+        return [] if tail is None else self._spaced(tail, above, finished=False)
+
+    def _spaced(self, block: Block, above: bool, finished: bool) -> list[Line]:
+        """A block with an empty line in front, unless it is the first or goes on with the one before it."""
+        lines = self._painter.block(block, self._tail.size.columns, finished)
+        return [Line("", 0), *lines] if above and not block.joined else lines
+
+    def _text(self, text: str, style: str = _DIM) -> list[Line]:
+        return self._painter.text(text, self._tail.size.columns, style)

@@ -1,0 +1,97 @@
+"""One answer on its way from the model to a person, and why it ended early."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..chat.conversation import Message
+from ..line.attachments import IMAGE_TOKENS
+from ..terminal import note
+from .answer_screen import AnswerScreen
+
+if TYPE_CHECKING:
+    from gemma4_mlx.generation import Chunk, ConversationCache, Generation
+    from gemma4_mlx.model import Gemma4
+    from gemma4_mlx.processing import Processor
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How answers are drawn; None leaves a choice to the checkpoint's generation_config."""
+
+    max_tokens: int
+    temperature: float | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the model is to answer, and how.
+
+    Attributes:
+        messages: all of the conversation.
+        tools: JSON descriptions of functions it may call.
+        schema: a JSON schema that the answer follows.
+        image_tokens: the most soft tokens a picture may take.
+    """
+
+    messages: list[Message]
+    sampling: Sampling
+    thinking: bool = False
+    tools: Sequence[Any] | None = None
+    schema: str | None = None
+    image_tokens: int = IMAGE_TOKENS
+
+
+def generate(
+    model: Gemma4,
+    processor: Processor,
+    request: Request,
+    hand_out: Callable[[Chunk], None],
+    cache: ConversationCache | None = None,
+) -> Generation:
+    """Answer a request; every chunk is handed out as it comes.
+
+    Raises:
+        InputError: something in the messages cannot be given to this model; `ContextLengthError` if it is too much.
+        ValueError: the options do not go together.
+    """
+    import gemma4_mlx as g4
+
+    chunks = g4.stream_generate(
+        model,
+        processor,
+        request.messages,
+        thinking=request.thinking,
+        tools=request.tools,
+        schema=request.schema,
+        image_tokens=request.image_tokens,
+        cache=cache,
+        **asdict(request.sampling),
+    )
+    for chunk in chunks:
+        hand_out(chunk)
+    return chunks.result()
+
+
+def show(chunk: Chunk, screen: AnswerScreen) -> None:
+    """Put a chunk on the screen. A tool call is shown by whoever runs it."""
+    if chunk.kind == "answer":
+        screen.answer(chunk.text)
+    elif chunk.kind == "thought":
+        screen.thought(chunk.text)
+
+
+def say_why_it_ended(answer: Generation, max_tokens: int) -> None:
+    """A note when an answer is not what the model would have said if left alone, or is nothing."""
+    match answer.finish_reason:
+        case "length" if len(answer.tokens) < max_tokens:
+            note("note: cut because the model's context is full; begin anew, or ask with less in front")
+        case "length":
+            note(f"note: cut after {max_tokens} tokens; --max-tokens allows more")
+        case "loop":
+            note("note: stopped because the answer repeated itself; ask in other words, or with another --temperature")
+        case "stop" if not answer.text.strip():
+            note("note: the model gave no answer")

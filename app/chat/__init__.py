@@ -1,0 +1,1 @@
+"""The chat: its loop, its slash commands, and what is kept of it."""

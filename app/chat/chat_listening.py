@@ -1,0 +1,86 @@
+"""/listen and /translate in the chat: what becomes of what somebody says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gemma4_mlx.errors import InputError
+
+from ..answer.answer_screen import AnswerScreen
+from ..line.attachments import recorded
+from ..speech import listening
+from ..terminal import note
+
+if TYPE_CHECKING:
+    from ..speech.listening import Heard
+    from .chat import Chat
+
+_NAME = "what you said"
+
+
+def listen(chat: Chat) -> None:
+    """What is said stands in the next line, as text or as the sound itself.
+
+    Raises:
+        InputError: no microphone, no terminal, or a model that does not hear.
+    """
+    heard = _hear(chat)
+    if heard is None:
+        return
+    if heard.wants_sound and _fits(heard):
+        chat.attach([recorded(heard.samples, _NAME)])
+    else:
+        chat.prefilled = heard.text
+
+
+def translate(chat: Chat, language: str) -> None:
+    """Write down and translate the sound that waits, else what was said last, else what is said now.
+
+    Raises:
+        InputError: as for `listen`.
+        ValueError: not a language.
+    """
+    from gemma4_mlx.speech.prompts import speech_prompt
+
+    prompt = speech_prompt(chat.language, language)
+    if any(attachment.kind == "audio" for attachment in chat.waiting):
+        chat.say(prompt)
+        return
+    if chat.heard is not None:
+        heard = chat.heard
+        model = chat.model
+        model.begin()
+        translation = model.thread.run(lambda: listening.translation_of(heard, *model(), chat.language, language))
+    else:
+        now = _hear(chat, language)
+        if now is None:
+            return
+        translation = now.translation or ""
+        note(now.text)
+    with AnswerScreen(show_thoughts=False) as screen:
+        screen.answer(translation)
+
+
+def _hear(chat: Chat, translate_to: str | None = None) -> Heard | None:
+    if not chat.edits_lines:
+        raise InputError("listening needs a terminal: attach a sound with /audio, or use `gemma4-mlx transcribe`")
+    chat.model.begin()
+    heard = listening.listen(chat.model.thread.submit, chat.model, chat.microphone, chat.language, translate_to)
+    if heard is None:
+        return None
+    if not heard.text:
+        note("nothing was heard")
+    if heard.note:
+        note(f"note: {heard.note}")
+    chat.heard = heard
+    return heard
+
+
+def _fits(heard: Heard) -> bool:
+    from gemma4_mlx.log_mel import SAMPLE_RATE
+    from gemma4_mlx.processing.audio import CLIP_SECONDS
+
+    if len(heard.samples) <= CLIP_SECONDS * SAMPLE_RATE:
+        return True
+    note(f"note: a message holds {CLIP_SECONDS} s of sound, and this is longer: here is the text instead")
+    return False

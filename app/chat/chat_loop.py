@@ -1,0 +1,113 @@
+"""`gemma4-mlx chat`: the loop of typing and answering."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+from gemma4_mlx.errors import Gemma4Error, InputError
+
+from ..endings import one_line
+from ..line.line_input import InputLine, Typed
+from ..models.model_choice import choose, fetch_model
+from ..terminal import note
+from ..typed_ahead import keys_wait
+from . import commands
+from .chat import Chat, ChatOptions
+from .conversation import Conversation
+from .model_thread import ModelThread, ThreadedModel
+from .sessions import SessionStore
+
+
+def chat(model_name: str | None, options: ChatOptions) -> None:
+    """Read lines and answer them until stdin ends, /quit, or Ctrl-C at an empty prompt.
+
+    Raises:
+        Gemma4Error: there is no such model, session or file of tools, or the model cannot be loaded. Errors in a
+            message are reported and the conversation goes on.
+        KeyboardInterrupt: Ctrl-C at an empty prompt, or twice in an answer.
+    """
+    tools = None
+    if options.tools is not None:
+        from ..tools.tools_file import load_tools
+
+        tools = load_tools(options.tools)
+    store = SessionStore(note)
+    session, replay = (store.new(), None) if options.resume is None else store.open(options.resume or None)
+    chosen = choose(model_name or (replay.model if replay else None), offer_demo=True)
+    name, folder = fetch_model(chosen.name)
+    conversation = replay.conversation if replay else Conversation(options.system, options.thinking)
+    model = ThreadedModel(ModelThread(), name, folder)
+    chat = Chat(model, conversation, session, store, options, tools, chosen.background)
+    line = InputLine(commands.COMMANDS, chat.footer, image_tokens=lambda: chat.image_tokens)
+    with keys_wait() if chat.edits_lines else nullcontext():
+        try:
+            _greet(chat, resumed=replay is not None)
+            while not chat.over:
+                _read_and_handle(chat, line)
+        except EOFError:
+            pass
+        finally:
+            chat.close()
+
+
+def _greet(chat: Chat, resumed: bool) -> None:
+    """What stands above the first prompt. Without a terminal the model is loaded first: nobody waits for a key."""
+    if not chat.edits_lines:
+        chat.model.wait()
+    if resumed:
+        chat.tell_where_it_stands()
+    note("/help lists the commands, Ctrl-D leaves.")
+
+
+def _read_and_handle(chat: Chat, line: InputLine) -> None:
+    """Read one line and do what it asks for; what cannot be done is reported.
+
+    Raises:
+        EOFError: stdin has ended.
+        KeyboardInterrupt: Ctrl-C at an empty prompt, or twice in an answer.
+        Exception: the model cannot be loaded.
+    """
+    if chat.fetching is not None and chat.fetching.finished:
+        note(chat.fetching.state())
+        chat.fetching = None
+    try:
+        if chat.edits_lines:
+            waiting, chat.waiting = chat.waiting, []
+            prefilled, chat.prefilled = chat.prefilled, ""
+            typed = line.read(prefilled, waiting)
+        else:
+            typed = line.read()
+    except (Gemma4Error, ValueError, OSError) as error:
+        note(f"error: {one_line(error)}")
+        return
+    try:
+        handle(chat, typed)
+    except KeyboardInterrupt:
+        if chat.model.thread.busy:  # pressed again while the first one took effect
+            raise
+        note("stopped")
+    except (Gemma4Error, ValueError, OSError) as error:
+        if error is chat.model.failure:
+            raise
+        note(f"error: {one_line(error)}")
+
+
+def handle(chat: Chat, typed: Typed) -> None:
+    """Do what one line asks for.
+
+    Raises:
+        Gemma4Error, ValueError, OSError: it cannot be done; the conversation is as it was.
+        KeyboardInterrupt: Ctrl-C, other than in an answer.
+    """
+    chat.waiting += typed.attachments
+    if commands.run(chat, typed.text):
+        return
+    if typed.text.startswith("/") and not chat.waiting:
+        command = typed.text.partition(" ")[0]
+        raise InputError(f"no command and no file {command}: /help lists commands; to say it, begin with a space")
+    if typed.text.strip():
+        chat.say(typed.text.strip())
+    elif chat.waiting and not chat.edits_lines:
+        chat.attach([])  # a line of nothing but files: they wait for words
+    elif chat.waiting:
+        chat.say("")

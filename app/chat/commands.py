@@ -1,0 +1,274 @@
+"""The chat's slash commands: one table of what can be typed, and what each of them does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gemma4_mlx.errors import InputError
+
+from ..line.attachments import Kind, open_attachment, unquoted
+from ..terminal import note, shortened
+
+if TYPE_CHECKING:
+    from .chat import Chat
+
+KEYS = """\
+Drop a file on the terminal, or type its path, to attach it. Tab completes commands and paths.
+Alt-Enter begins a new line, and so does Enter within \"\"\". Ctrl-G opens your editor.
+Ctrl-V pastes a picture, Ctrl-R listens. Ctrl-C stops an answer and keeps what was written of it."""
+
+_CODE_BLOCK = re.compile(r"^(`{3,}|~{3,})[^\n]*\n(.*?)^\1[`~]*[ \t]*$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command.
+
+    Attributes:
+        name: with its slash.
+        argument: what comes after it: FILE, LANGUAGE, choices as `on|off`, anything else, or nothing.
+        help: what it does.
+        run: does it, given the argument.
+    """
+
+    name: str
+    argument: str
+    help: str
+    run: Callable[[Chat, str], None]
+
+
+def run(chat: Chat, line: str) -> bool:
+    """Do what a line asks for, if it begins with a command's name; whether it did.
+
+    Raises:
+        Gemma4Error, ValueError, OSError: it cannot be done.
+    """
+    name, _, argument = line.partition(" ")
+    command = next((command for command in COMMANDS if command.name == name), None)
+    if command is not None:
+        command.run(chat, argument.strip())
+    return command is not None
+
+
+def _help(chat: Chat, argument: str) -> None:
+    usages = [f"{command.name} {command.argument}".rstrip() for command in COMMANDS]
+    width = max(map(len, usages))
+    lines = [f"{usage:<{width}}  {command.help}" for usage, command in zip(usages, COMMANDS, strict=True)]
+    note("\n".join([*lines, KEYS]))
+
+
+def _image(chat: Chat, argument: str) -> None:
+    _attach_file(chat, argument, "image")
+
+
+def _audio(chat: Chat, argument: str) -> None:
+    _attach_file(chat, argument, "audio")
+
+
+def _attach_file(chat: Chat, argument: str, kind: Kind) -> None:
+    if not argument:
+        raise InputError(f"/{kind} FILE: which file?")
+    chat.attach([open_attachment(unquoted(argument), kind, image_tokens=chat.image_tokens)])
+
+
+def _paste(chat: Chat, argument: str) -> None:
+    from ..line import clipboard
+
+    chat.attach(clipboard.attachments(chat.image_tokens))
+
+
+def _listen(chat: Chat, argument: str) -> None:
+    from .chat_listening import listen
+
+    listen(chat)
+
+
+def _translate(chat: Chat, argument: str) -> None:
+    if not argument:
+        raise InputError("/translate LANGUAGE: into which language?")
+    from .chat_listening import translate
+
+    translate(chat, argument)
+
+
+def _undo(chat: Chat, argument: str) -> None:
+    exchange = chat.take_back_last()
+    note(f"taken back: {shortened(exchange.text, 60)}")
+
+
+def _regenerate(chat: Chat, argument: str) -> None:
+    chat.answer_again()
+
+
+def _edit(chat: Chat, argument: str) -> None:
+    exchange = chat.take_back_last()
+    chat.waiting = [*exchange.attachments, *chat.waiting]
+    chat.prefilled = exchange.text
+    if not chat.edits_lines:
+        note(f"taken back: {shortened(exchange.text, 60)}")
+
+
+def _forget(chat: Chat, argument: str) -> None:
+    count = _number(argument or "1", "/forget N")
+    oldest = chat.conversation.exchanges[:count]
+    if not oldest:
+        raise InputError("there is nothing to forget")
+    chat.forget(oldest)
+    note(f"forgotten: the oldest {len(oldest)} of your messages and their answers")
+
+
+def _clear(chat: Chat, argument: str) -> None:
+    chat.clear()
+    note("forgotten")
+
+
+def _system(chat: Chat, argument: str) -> None:
+    chat.conversation.system = argument or None
+    chat.settings_changed()
+    note("instructions set" if argument else "no instructions")
+
+
+def _think(chat: Chat, argument: str) -> None:
+    match argument:
+        case "on" | "off":
+            chat.conversation.thinking = argument == "on"
+            chat.settings_changed()
+            note(f"thinking {argument}")
+        case "show" | "hide":
+            chat.show_thoughts = argument == "show"
+            note("thoughts are shown" if chat.show_thoughts else "thoughts are hidden")
+        case _:
+            raise InputError("/think on, off, show or hide")
+
+
+def _model(chat: Chat, argument: str) -> None:
+    if argument:
+        chat.change_model(argument)
+    note(f"model: {chat.model.name}")
+
+
+def _detail(chat: Chat, argument: str) -> None:
+    from gemma4_mlx.processing.images import check_image_tokens
+
+    if argument:
+        image_tokens = _number(argument, "/detail N")
+        check_image_tokens(image_tokens)
+        chat.image_tokens = image_tokens
+    note(f"pictures take up to {chat.image_tokens} tokens")
+
+
+def _context(chat: Chat, argument: str) -> None:
+    from .chat_figures import context_used
+
+    note(context_used(chat))
+
+
+def _stats(chat: Chat, argument: str) -> None:
+    from .chat_figures import speed_and_memory
+
+    note(speed_and_memory(chat))
+
+
+def _copy(chat: Chat, argument: str) -> None:
+    from ..line import clipboard
+
+    answer = next((e.answer for e in reversed(chat.conversation.exchanges) if e.answer), None)
+    if answer is None:
+        raise InputError("there is no answer to copy yet")
+    if not argument:
+        clipboard.copy(answer)
+        note("copied: the last answer")
+        return
+    blocks = [block[2] for block in _CODE_BLOCK.finditer(answer)]
+    number = _number(argument, "/copy N")
+    if number > len(blocks):
+        raise InputError(f"the last answer has {len(blocks) or 'no'} code block{'s' if len(blocks) != 1 else ''}")
+    clipboard.copy(blocks[number - 1])
+    note(f"copied: code block {number}")
+
+
+def _save(chat: Chat, argument: str) -> None:
+    if argument:
+        chat.session.rename(argument)
+    if not chat.session.begun:
+        note(f"this chat will be kept as {chat.session.name}, from your first message on")
+        return
+    note(f"kept as {chat.session.name}: gemma4-mlx chat --resume {_quoted(chat.session.name)}")
+
+
+def _load(chat: Chat, argument: str) -> None:
+    if not argument:
+        raise InputError(f"/load NAME or FILE; {chat.store.saved()}")
+    if argument in chat.store.names():
+        chat.go_on_with(argument)
+        return
+    path = Path(unquoted(argument)).expanduser()
+    if not path.is_file():
+        raise InputError(chat.store.no_such(argument))
+    from .export import read_export
+
+    if path.suffix.lower() == ".json":
+        chat.begin_from(read_export(path, note))
+    else:
+        chat.begin_from(chat.store.read_file(path).conversation)
+
+
+def _resume(chat: Chat, argument: str) -> None:
+    chat.go_on_with(None)
+
+
+def _export(chat: Chat, argument: str) -> None:
+    from .export import export
+
+    if not argument:
+        raise InputError("/export FILE.md or FILE.json")
+    if not chat.conversation.exchanges:
+        raise InputError("nothing has been said yet")
+    path = Path(unquoted(argument)).expanduser()
+    export(path, chat.conversation, chat.model.name)
+    note(f"written: {path}")
+
+
+def _quit(chat: Chat, argument: str) -> None:
+    chat.over = True
+
+
+def _number(argument: str, usage: str) -> int:
+    if not argument.isdecimal() or int(argument) < 1:
+        raise InputError(f"{usage}: a number, not {argument}")
+    return int(argument)
+
+
+def _quoted(name: str) -> str:
+    return f"'{name}'" if " " in name else name
+
+
+COMMANDS = (
+    Command("/image", "FILE", "attach a picture to your next message", _image),
+    Command("/audio", "FILE", "attach a sound, up to 30 s", _audio),
+    Command("/paste", "", "attach the picture in the clipboard", _paste),
+    Command("/listen", "", "speak instead of typing", _listen),
+    Command("/translate", "LANGUAGE", "translate the sound attached, or what you said last, or say now", _translate),
+    Command("/detail", "70|140|280|560|1120", "how many tokens a picture takes: more to read small print", _detail),
+    Command("/undo", "", "take back your last message and its answer", _undo),
+    Command("/edit", "", "change your last message and send it again", _edit),
+    Command("/regen", "", "answer your last message again", _regenerate),
+    Command("/forget", "N", "forget the oldest N messages", _forget),
+    Command("/clear", "", "forget the conversation and begin another", _clear),
+    Command("/system", "TEXT", "instructions for the model; without TEXT: none", _system),
+    Command("/think", "on|off|show|hide", "let the model think before it answers; show what it thinks", _think),
+    Command("/model", "NAME", "go on with another model", _model),
+    Command("/context", "", "tokens used, by message", _context),
+    Command("/stats", "", "speed and memory", _stats),
+    Command("/copy", "N", "copy the last answer, or its Nth code block", _copy),
+    Command("/save", "NAME", "give this chat a name", _save),
+    Command("/load", "NAME|FILE", "go on with a chat by its name, or from a file", _load),
+    Command("/resume", "", "go on with the chat before this one", _resume),
+    Command("/export", "FILE", "write the chat to a file: .md or .json", _export),
+    Command("/help", "", "this list", _help),
+    Command("/quit", "", "leave; so does Ctrl-D", _quit),
+)

@@ -1,0 +1,110 @@
+"""What has been said in a chat, and what goes to the model next. Knows no screen, no disk and no model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..line.attachments import Attachment, Kind
+
+Message = dict[str, Any]
+
+_BEFORE_THE_WORDS: tuple[Kind, ...] = ("image", "video", "text")
+
+
+def user_message(text: str, attachments: list[Attachment]) -> Message:
+    """One user turn in the Hugging Face form: pictures, videos and texts, then the words, then sound.
+
+    Sound comes after the words because the models answer a question about it better that way (their model cards).
+    """
+    before = [a.part() for kind in _BEFORE_THE_WORDS for a in attachments if a.kind == kind]
+    sounds = [a.part() for a in attachments if a.kind == "audio"]
+    words: list[Message] = [{"type": "text", "text": text}] if text else []
+    return {"role": "user", "content": [*before, *words, *sounds]}
+
+
+def assistant_message(text: str, thought: str = "") -> Message:
+    """What the model said, as templates read it back."""
+    return {"role": "assistant", "content": text, **({"reasoning_content": thought} if thought else {})}
+
+
+def reply(message: Any) -> Message:
+    """A model's or a tool's message read from a file. Raises KeyError or TypeError if it is none."""
+    wanted: dict[str, type] = {"assistant": str, "tool": dict}
+    if not isinstance(message["content"], wanted[message["role"]]):
+        raise TypeError(f"a {type(message['content']).__name__} as what {message['role']} said")
+    return dict(message)
+
+
+@dataclass
+class Exchange:
+    """What a person said, and what the model made of it.
+
+    Attributes:
+        number: tells it from the others of its conversation, for good.
+        text, attachments: the person's turn.
+        replies: the model's turn as chat templates take it: assistant messages, and tool messages with results between
+            them. Empty as long as there is no answer.
+    """
+
+    number: int
+    text: str
+    attachments: list[Attachment] = field(default_factory=list)
+    replies: list[Message] = field(default_factory=list)
+
+    @property
+    def answer(self) -> str:
+        """The words of the answer."""
+        return "\n\n".join(m["content"] for m in self.replies if m["role"] == "assistant" and m["content"])
+
+    @property
+    def thought(self) -> str:
+        """What the model thought, if it did."""
+        return "\n\n".join(m["reasoning_content"] for m in self.replies if m.get("reasoning_content"))
+
+
+@dataclass
+class Conversation:
+    """The exchanges so far, oldest first.
+
+    Attributes:
+        system: instructions for the model; apply to the whole conversation from the moment they are set.
+        thinking: whether the model may think before it answers.
+    """
+
+    system: str | None = None
+    thinking: bool = False
+    exchanges: list[Exchange] = field(default_factory=list)
+    _count: int = field(default=0, compare=False)
+
+    def begin(self, text: str, attachments: list[Attachment]) -> Exchange:
+        """Add what a person says."""
+        exchange = Exchange(self._count, text, list(attachments))
+        self.add(exchange)
+        return exchange
+
+    def add(self, exchange: Exchange) -> None:
+        """Add an exchange that has its number already."""
+        self.exchanges.append(exchange)
+        self._count = max(self._count, exchange.number + 1)
+
+    def drop(self, exchanges: list[Exchange]) -> None:
+        """Forget these."""
+        numbers = {exchange.number for exchange in exchanges}
+        self.exchanges = [exchange for exchange in self.exchanges if exchange.number not in numbers]
+
+    def messages(self) -> list[Message]:
+        """Everything the model must read to answer the last exchange."""
+        messages: list[Message] = [{"role": "system", "content": self.system}] if self.system else []
+        for exchange in self.exchanges:
+            turn = user_message(exchange.text, exchange.attachments)
+            before = messages[-1]["role"] if messages else None
+            if before == "user":
+                # The one before was never answered, because the program was killed: templates want turns to alternate.
+                messages[-1] = {"role": "user", "content": [*messages[-1]["content"], *turn["content"]]}
+            else:
+                if before == "tool":  # stopped while the model was to read a tool's result
+                    messages.append(assistant_message(""))
+                messages.append(turn)
+            messages += exchange.replies
+        return messages

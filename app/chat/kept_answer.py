@@ -1,0 +1,61 @@
+"""One answer of the chat while it is written: on the screen, and on disk as far as it has come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ..answer.answer_screen import AnswerScreen
+from ..answer.answering import Request, generate, show
+from .conversation import Exchange, Message, assistant_message
+from .model_thread import ThreadedModel
+from .sessions import Session
+
+if TYPE_CHECKING:
+    from gemma4_mlx.generation import Chunk, Generation
+
+
+class KeptAnswer:
+    """One answer being written: shown, and on disk as it grows.
+
+    Attributes:
+        text: what the model has written since it last read a function's result.
+    """
+
+    def __init__(self, model: ThreadedModel, session: Session, exchange: Exchange, show_thoughts: bool) -> None:
+        self.text = ""
+        self._model = model
+        self._session = session
+        self._exchange = exchange
+        self._show_thoughts = show_thoughts
+
+    def write(self, request: Request, replies: list[Message]) -> Generation:
+        """Let the model go on after `replies`. Raises what `generate` does, and KeyboardInterrupt."""
+        self.text = ""
+        request = replace(request, messages=[*request.messages, *replies])
+
+        def work(hand_out: Callable[[Chunk], None]) -> Generation:
+            return generate(*self._model(), request, hand_out, self._model.cache())
+
+        with AnswerScreen(self._show_thoughts) as screen:
+
+            def take(chunk: Chunk) -> None:
+                if chunk.kind == "answer":
+                    self.text += chunk.text
+                    self._session.piece(self._exchange, chunk.text)
+                show(chunk, screen)
+
+            return self._model.thread.stream(work, take)
+
+    def keep(self, replies: list[Message]) -> None:
+        """This is the answer, or a part of it that can be gone on from."""
+        self.text = ""
+        self._exchange.replies = replies
+        self._session.replied(self._exchange)
+
+    def keep_what_there_is(self) -> bool:
+        """Make what has come so far the answer; whether anything has."""
+        if self.text.strip():
+            self.keep([*self._exchange.replies, assistant_message(self.text)])
+        return bool(self._exchange.replies)

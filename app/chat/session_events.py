@@ -1,0 +1,138 @@
+"""A conversation as a list of events, and back: what the lines of a session's file say.
+
+An event is a JSON object. `settings`: instructions, thinking, the model's name. `user`: an exchange begins. `piece`:
+the next words of its answer. `replies`: the whole answer so far, in place of its pieces. `again`: another answer
+begins, in place of the one there is. `forgotten`: these exchanges are no longer part of the conversation. Exchanges go
+by their numbers, so that a lost line spoils nothing but the exchange it belongs to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any, get_args
+
+from ..line.attachments import Attachment, Kind
+from .conversation import Conversation, Exchange, Message, assistant_message, reply
+
+Event = dict[str, Any]
+OpenAttachment = Callable[[Kind, str, str], Attachment | None]
+"""Kind, name and SHA-256 → the attachment, None if it is lost."""
+
+
+def settings(conversation: Conversation, model: str) -> Event:
+    """How the conversation goes on from here."""
+    return {"event": "settings", "model": model, "system": conversation.system, "thinking": conversation.thinking}
+
+
+def begun(exchange: Exchange) -> Event:
+    """A person has said something."""
+    attachments = [{"kind": a.kind, "name": a.name, "sha256": digest(a)} for a in exchange.attachments]
+    return {"event": "user", "exchange": exchange.number, "text": exchange.text, "attachments": attachments}
+
+
+def piece(exchange: Exchange, text: str) -> Event:
+    """More of the answer."""
+    return {"event": "piece", "exchange": exchange.number, "text": text}
+
+
+def replied(exchange: Exchange) -> Event:
+    """All of the answer so far."""
+    return {"event": "replies", "exchange": exchange.number, "replies": exchange.replies}
+
+
+def again(exchange: Exchange) -> Event:
+    """It is answered anew."""
+    return {"event": "again", "exchange": exchange.number}
+
+
+def forgotten(exchanges: Sequence[Exchange]) -> Event:
+    """These are no longer part of the conversation."""
+    return {"event": "forgotten", "exchanges": [exchange.number for exchange in exchanges]}
+
+
+def digest(attachment: Attachment) -> str:
+    """What an attachment is kept under."""
+    return hashlib.sha256(attachment.data).hexdigest()
+
+
+class Replay:
+    """Events in, conversation out.
+
+    Attributes:
+        conversation: as far as the events have come.
+        model: the name of the model it was held with, None if no event said.
+        lost: names of attachments that could not be opened.
+    """
+
+    def __init__(self, open_attachment: OpenAttachment) -> None:
+        self.conversation = Conversation()
+        self.model: str | None = None
+        self.lost: list[str] = []
+        self._open_attachment = open_attachment
+        self._pieces: dict[int, str] = {}
+        self._replaced: dict[int, list[Message]] = {}  # answers that others were to come in place of
+
+    def feed(self, event: Event) -> None:
+        """Take the next event.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is none of ours.
+        """
+        match event["event"]:
+            case "settings":
+                self.model = _text(event["model"])
+                system = event["system"]
+                self.conversation.system = None if system is None else _text(system)
+                self.conversation.thinking = bool(event["thinking"])
+            case "user":
+                self._begin(event)
+            case "piece":
+                number = int(event["exchange"])
+                self._pieces[number] = self._pieces.get(number, "") + _text(event["text"])
+            case "again":
+                for exchange in self._numbered([event["exchange"]]):
+                    self._replaced[exchange.number] = exchange.replies
+                    exchange.replies = []
+            case "replies":
+                replies = [reply(message) for message in event["replies"]]
+                self._pieces.pop(int(event["exchange"]), None)
+                for exchange in self._numbered([event["exchange"]]):
+                    exchange.replies = replies
+            case "forgotten":
+                self.conversation.drop(self._numbered(event["exchanges"]))
+            case other:
+                raise ValueError(f"no event is called {other!r}")
+
+    def finish(self) -> Conversation:
+        """The conversation. An answer whose end was never written is kept as far as it came."""
+        for exchange in self.conversation.exchanges:
+            if rest := self._pieces.get(exchange.number):
+                exchange.replies = [*exchange.replies, assistant_message(rest)]
+            exchange.replies = exchange.replies or self._replaced.get(exchange.number, [])
+        return self.conversation
+
+    def _begin(self, event: Event) -> None:
+        exchange = Exchange(int(event["exchange"]), _text(event["text"]))
+        if self._numbered([exchange.number]):  # written twice: Ctrl-C came between writing and noting that
+            return
+        for entry in event["attachments"]:
+            kind, name, sha256 = entry["kind"], _text(entry["name"]), _text(entry["sha256"])
+            if kind not in get_args(Kind):
+                raise ValueError(f"no attachment is a {kind!r}")
+            attachment = self._open_attachment(kind, name, sha256)
+            if attachment is None:
+                self.lost.append(name)
+            else:
+                exchange.attachments.append(attachment)
+        self.conversation.add(exchange)
+
+    def _numbered(self, numbers: Sequence[Any]) -> list[Exchange]:
+        wanted = {int(number) for number in numbers}
+        return [exchange for exchange in self.conversation.exchanges if exchange.number in wanted]
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"a {type(value).__name__} where a text should be")
+    return value

@@ -1,0 +1,354 @@
+"""Chats on disk: one JSON line per event, written as it happens, and the attachments once each beside them.
+
+A crash loses nothing but the last moment of an answer. A disk that is full loses nothing either as long as the chat
+runs: what could not be written is written later.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+
+import platformdirs
+
+from gemma4_mlx.errors import Gemma4Error, InputError
+
+from ..endings import one_line
+from ..line.attachments import Attachment, Kind, open_attachment
+from .conversation import Conversation, Exchange
+from .session_events import Event, Replay, again, begun, digest, forgotten, piece, replied, settings
+
+SUFFIX = ".jsonl"
+_NAME = re.compile(r"\w[\w .+-]*")
+_SECONDS_BETWEEN_PIECES = 0.2
+_SHOWN_NAMES = 5
+
+
+class Session:
+    """One chat's file. It appears when the first message is sent.
+
+    Args:
+        folder: where sessions are kept.
+        name: of the session; its file is called so.
+        report: is told, in a line, when saving fails and when it works again.
+        file: the open and locked file of a session that exists; None: a new one.
+    """
+
+    def __init__(self, folder: Path, name: str, report: Callable[[str], None], file: int | None = None) -> None:
+        self.name = name
+        self._folder = folder
+        self._report = report
+        self._file = file
+        self._unwritten: list[Event] = []
+        self._unstored: dict[Path, bytes] = {}
+        self._failing = False
+        self._settings: Event | None = None
+        self._piece = ""
+        self._piece_written = 0.0
+
+    @property
+    def path(self) -> Path:
+        """Its file."""
+        return self._folder / f"{self.name}{SUFFIX}"
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is anything in it."""
+        return self._file is not None or bool(self._unwritten)
+
+    def user(self, exchange: Exchange, conversation: Conversation, model: str) -> None:
+        """A person has said something; on disk when this returns."""
+        self._note_settings(conversation, model)
+        for attachment in exchange.attachments:
+            self._unstored[attachment_path(self._folder, digest(attachment), attachment.name)] = attachment.data
+        self._write(begun(exchange), sync=True)
+
+    def piece(self, exchange: Exchange, text: str) -> None:
+        """More of the answer; on its way to disk within a fraction of a second."""
+        self._piece += text
+        if time.monotonic() - self._piece_written >= _SECONDS_BETWEEN_PIECES:
+            self._write(piece(exchange, self._piece))
+            self._piece = ""
+            self._piece_written = time.monotonic()
+
+    def replied(self, exchange: Exchange) -> None:
+        """The answer, or as far as it has come; on disk when this returns."""
+        self._piece = ""
+        self._write(replied(exchange), sync=True)
+
+    def again(self, exchange: Exchange) -> None:
+        """It is answered anew; the answer it has counts until there is another."""
+        self._piece = ""
+        self._write(again(exchange))
+
+    def settings(self, conversation: Conversation, model: str) -> None:
+        """Instructions, thinking or the model have changed, perhaps."""
+        if self.begun:
+            self._note_settings(conversation, model)
+            self._write(sync=True)
+
+    def forgotten(self, exchanges: list[Exchange]) -> None:
+        """These are no longer part of the conversation."""
+        if exchanges:
+            self._piece = ""
+            self._write(forgotten(exchanges), sync=True)
+
+    def whole(self, conversation: Conversation, model: str) -> None:
+        """A conversation that was begun elsewhere."""
+        for exchange in conversation.exchanges:
+            self.user(exchange, conversation, model)
+            self.replied(exchange)
+
+    def rename(self, name: str) -> None:
+        """Give it another name.
+
+        Raises:
+            InputError: there is a session of that name, or no file can be called so.
+            OSError: the file cannot be renamed.
+        """
+        check_name(name)
+        target = self._folder / f"{name}{SUFFIX}"
+        if name == self.name:
+            return
+        if target.exists():
+            raise InputError(f"there is a chat {name} already: choose another name, or go on with it: /load {name}")
+        if self._file is not None:
+            self.path.rename(target)
+        self.name = name
+
+    def close(self) -> None:
+        """Write what can be written, and let others have the file."""
+        if self._unwritten:
+            self._write()
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _note_settings(self, conversation: Conversation, model: str) -> None:
+        now = settings(conversation, model)
+        if now != self._settings:
+            self._settings = now
+            self._unwritten.append(now)
+
+    def _write(self, *events: Event, sync: bool = False) -> None:
+        self._unwritten += events
+        try:
+            if self._file is None:
+                self.name, self._file = create(self._folder, self.name)
+            for path in list(self._unstored):
+                store(path, self._unstored[path])
+                del self._unstored[path]
+            lines = "".join(json.dumps(event, ensure_ascii=False) + "\n" for event in self._unwritten)
+            append(self._file, lines.encode("utf-8", "surrogatepass"))
+            self._unwritten = []
+            if sync:
+                os.fsync(self._file)
+        except OSError as error:
+            if not self._failing:
+                self._report(
+                    f"note: this chat cannot be saved ({one_line(error)}); it goes on, and is saved when it can be"
+                )
+            self._failing = True
+            return
+        if self._failing:
+            self._report(f"note: this chat is saved again, as {self.name}")
+            self._failing = False
+
+
+class SessionStore:
+    """All sessions of this user.
+
+    Args:
+        report: is told in a line what a person should know.
+        folder: where they are kept; by default in the user's data folder.
+    """
+
+    def __init__(self, report: Callable[[str], None], folder: Path | None = None) -> None:
+        self.folder = folder or platformdirs.user_data_path("gemma4-mlx") / "sessions"
+        self._report = report
+
+    def new(self) -> Session:
+        """One that is not on disk yet."""
+        return Session(self.folder, datetime.now().strftime("%Y-%m-%d-%H%M%S"), self._report)
+
+    def names(self) -> list[str]:
+        """Of all sessions on disk, the one used last first."""
+        try:
+            files = [(path.stat().st_mtime_ns, path.stem) for path in self.folder.glob(f"*{SUFFIX}")]
+        except OSError:  # one was renamed at this moment
+            files = []
+        return [name for _, name in sorted(files, reverse=True)]
+
+    def open(self, name: str | None = None) -> tuple[Session, Replay]:
+        """Go on with a session.
+
+        Args:
+            name: None takes the one used last that no other chat has open.
+
+        Raises:
+            InputError: there is none, or another chat has it open.
+            OSError: its file cannot be read.
+        """
+        for candidate in self.names() if name is None else [name]:
+            path = self.folder / f"{candidate}{SUFFIX}"
+            try:
+                file = os.open(path, os.O_RDWR | os.O_APPEND)
+            except FileNotFoundError:
+                continue
+            if not lock(file):
+                os.close(file)
+                if name is None:
+                    continue
+                raise InputError(f"{name} is open in another chat: close it there first")
+            replay = self._read(path, file)
+            return Session(self.folder, candidate, self._report, file), replay
+        raise InputError(self.no_such(name))
+
+    def no_such(self, name: str | None) -> str:
+        """What to say when there is no session of that name, or none that is free."""
+        return f"there is no chat to go on with{'' if name is None else f' called {name}'}; {self.saved()}"
+
+    def saved(self) -> str:
+        """Which sessions there are, for people."""
+        names = self.names()
+        more = ", …" if len(names) > _SHOWN_NAMES else ""
+        return f"saved are: {', '.join(names[:_SHOWN_NAMES])}{more}" if names else "none has been saved yet"
+
+    def read_file(self, path: Path) -> Replay:
+        """The session in a file from elsewhere, which is left as it is. Raises InputError and OSError."""
+        replay, whole, _ = replayed(path.read_bytes(), path.parent)
+        if not whole:
+            raise InputError(f"{path} holds no chat: give a file that /export or this program wrote")
+        self._tell_lost(replay)
+        return replay
+
+    def _read(self, path: Path, file: int) -> Replay:
+        data = path.read_bytes()
+        replay, whole, damaged = replayed(data, self.folder)
+        if damaged:
+            kept = unused(path.with_suffix(".damaged"))
+            kept.write_bytes(data)
+            kept.chmod(0o600)
+            self._report(
+                f"note: {path.name} was damaged: what is whole of it is here, the damaged file is kept as {kept}"
+            )
+            os.ftruncate(file, 0)
+            append(file, whole)
+            os.fsync(file)
+        else:
+            os.ftruncate(file, len(whole))  # half a line may follow, and the next event needs one of its own
+        self._tell_lost(replay)
+        return replay
+
+    def _tell_lost(self, replay: Replay) -> None:
+        for name in replay.lost:
+            self._report(f"note: {name} could not be opened again and is left out")
+
+
+def check_name(name: str) -> None:
+    """Raise InputError for a name that a session's file cannot have."""
+    if not _NAME.fullmatch(name) or len(name.encode()) > 200 or name.strip() != name:
+        raise InputError(f"a session cannot be called {name!r}: use letters, digits, spaces, . _ + and -")
+
+
+def replayed(data: bytes, folder: Path) -> tuple[Replay, bytes, bool]:
+    """A session file's content → the conversation, its whole lines, and whether there were others.
+
+    A line without its end, the last one after a crash, counts as not written rather than as damaged.
+
+    Args:
+        folder: beside which its attachments are.
+    """
+    replay = Replay(lambda kind, name, sha256: reopened(folder, kind, name, sha256))
+    *lines, _ = data.split(b"\n")
+    whole = []
+    for line in lines:
+        with suppress(ValueError, KeyError, TypeError):
+            replay.feed(json.loads(line.decode("utf-8", "surrogatepass")))
+            whole.append(line + b"\n")
+    replay.finish()
+    return replay, b"".join(whole), len(whole) != len(lines)
+
+
+def attachment_path(folder: Path, sha256: str, name: str) -> Path:
+    """Where an attachment is kept; its suffix is kept so that other programs can open it."""
+    suffix = Path(name).suffix.lower()
+    return folder / "attachments" / (sha256 + (suffix if re.fullmatch(r"\.[a-z0-9]{1,8}", suffix) else ""))
+
+
+def reopened(folder: Path, kind: Kind, name: str, sha256: str) -> Attachment | None:
+    """An attachment of an earlier turn; None if it is not there, or not what it was."""
+    if not re.fullmatch(r"[0-9a-f]{64}", sha256):
+        return None
+    try:
+        attachment = open_attachment(attachment_path(folder, sha256, name).read_bytes(), kind, name)
+    except (OSError, Gemma4Error):
+        return None
+    return attachment if digest(attachment) == sha256 else None
+
+
+def store(path: Path, data: bytes) -> None:
+    """Write a file that only its owner can read, whole or not at all, unless it is there."""
+    if path.exists():
+        return
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        file = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            append(file, data)
+            os.fsync(file)
+        finally:
+            os.close(file)
+        beside.rename(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def create(folder: Path, name: str) -> tuple[str, int]:
+    """A new session file, locked; under a longer name if there is one of this name."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    while True:
+        path = unused(folder / f"{name}{SUFFIX}")
+        with suppress(FileExistsError):  # another chat began at this moment
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+            lock(file)
+            return path.stem, file
+
+
+def unused(path: Path) -> Path:
+    """This path, or one like it that no file has."""
+    number, free = 1, path
+    while free.exists():
+        number += 1
+        free = path.with_stem(f"{path.stem} {number}")
+    return free
+
+
+def lock(file: int) -> bool:
+    """Whether this process has the file to itself now; until it is closed, or the process ends in any way."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def append(file: int, data: bytes) -> None:
+    """All of `data` at the end of a file, or nothing of it. Raises OSError."""
+    size = os.fstat(file).st_size
+    try:
+        left = memoryview(data)
+        while left:
+            left = left[os.write(file, left) :]
+    except BaseException:
+        with suppress(OSError):
+            os.ftruncate(file, size)
+        raise

@@ -1,0 +1,1 @@
+"""The built-in model showing what it can do."""

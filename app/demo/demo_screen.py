@@ -1,0 +1,258 @@
+"""What the demonstration looks like: in colour where a terminal shows it, as plain lines anywhere else.
+
+On 80 columns and 24 rows all of it is on the screen at the end, for whoever wants to photograph it.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from ..models.model_choice import ModelChoice
+from ..terminal import shows_colour
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from PIL.Image import Image
+    from rich.console import Console, Group, RenderableType
+    from rich.table import Table
+    from rich.text import Text
+
+_SIDE_BY_SIDE = 68
+"""Columns from which a picture stands beside the words instead of above them."""
+_FEWEST_ROWS, _MOST_ROWS = 3, 10
+"""Of a picture, depending on the terminal's height."""
+_WAVE_ROWS = 2
+_LEVELS = " ▁▂▃▄▅▆▇█"
+_SMALL = "It knows little more than this. Gemma 4 itself, on this machine:"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One thing the model does.
+
+    Attributes:
+        title: what it does.
+        asked: the question it is given, if a person would ask one.
+        image, samples: what it is shown; float32 `[n]` at 16 kHz.
+        continues: it is about what the part before it was about, and stands close to it.
+    """
+
+    title: str
+    asked: str | None = None
+    image: Image | None = None
+    samples: npt.NDArray[np.float32] | None = None
+    continues: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A line the model gave.
+
+    Attributes:
+        text: as it came.
+        label: in front of it, when a part has several.
+        expected: what would be right; None where there is no one right answer.
+    """
+
+    text: str
+    label: str = ""
+    expected: str | None = None
+
+    @property
+    def line(self) -> str:
+        """The text on one line, without what could move a terminal's cursor."""
+        return "".join(c for c in " ".join(self.text.split()) if c.isprintable()) or "(nothing)"
+
+    @property
+    def verdict(self) -> str:
+        """A mark for right or wrong, with what would have been right; empty where nobody knows."""
+        if self.expected is None:
+            return ""
+        return " ✓" if self.line == self.expected else f" ✗ it is: {self.expected}"
+
+
+class DemoScreen(Protocol):
+    """Where the demonstration is shown."""
+
+    def busy(self, what: str) -> AbstractContextManager[object]:
+        """Say that something goes on, until it is over."""
+
+    def opening(self, weight_bytes: int, seconds: float) -> None:
+        """What this is, and how long the model took to load."""
+
+    def show(self, part: Part, work: Callable[[], list[Answer]]) -> None:
+        """Show a part, do its work, show what came of it and how long it took."""
+
+    def ending(self, choice: ModelChoice) -> None:
+        """The command that runs a real model."""
+
+
+def screen_for_stdout() -> DemoScreen:
+    """A terminal gets colours, pictures and movement; a file, a pipe and NO_COLOR get lines."""
+    if not shows_colour(sys.stdout):
+        return PlainScreen()
+    from rich.console import Console
+
+    return TerminalScreen(Console(file=sys.stdout, highlight=False))
+
+
+class PlainScreen:
+    """Lines of text."""
+
+    def busy(self, what: str) -> AbstractContextManager[object]:
+        return nullcontext()
+
+    def opening(self, weight_bytes: int, seconds: float) -> None:
+        _write(f"gemma4-mlx demo: {_introduction(weight_bytes)}, loaded in {seconds:.2f} s")
+
+    def show(self, part: Part, work: Callable[[], list[Answer]]) -> None:
+        _write(f"\n{part.title}")
+        if part.asked:
+            _write(f"  {part.asked}")
+        answers, seconds = _timed(work)
+        for answer in answers:
+            label = f"{answer.label}: " if answer.label else ""
+            _write(f"  {label}{answer.line}{answer.verdict}")
+        _write(f"  ({seconds:.2f} s)")
+
+    def ending(self, choice: ModelChoice) -> None:
+        _write(f"\n{_SMALL}\n  {_command(choice)}\n  ({choice.reason})")
+
+
+class TerminalScreen:
+    """Colour and pictures, with the newest part moving until it is done."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._beside = console.width >= _SIDE_BY_SIDE
+        share = 4 if self._beside else 2
+        self._picture_rows = max(_FEWEST_ROWS, min(_MOST_ROWS, console.height // share))
+        self._drawing_columns = 3 * self._picture_rows  # half blocks are square, and the picture is 3:2
+
+    def busy(self, what: str) -> AbstractContextManager[object]:
+        return self._console.status(what)
+
+    def opening(self, weight_bytes: int, seconds: float) -> None:
+        from rich.text import Text
+
+        introduction = f"  {_introduction(weight_bytes)}, loaded in {seconds:.2f} s"
+        self._console.print(Text.assemble(("gemma4-mlx demo", "bold"), (introduction, "dim")))
+
+    def show(self, part: Part, work: Callable[[], list[Answer]]) -> None:
+        from rich.live import Live
+
+        if not part.continues:
+            self._console.print()
+        drawing = self._drawing(part)
+        with Live(self._laid_out(part, drawing), console=self._console, refresh_per_second=12) as live:
+            answers, seconds = _timed(work)
+            live.update(self._laid_out(part, drawing, answers, seconds))
+
+    def ending(self, choice: ModelChoice) -> None:
+        from rich.text import Text
+
+        self._console.print()
+        self._console.print(Text(_SMALL))
+        self._console.print(Text(f"  {_command(choice)}", "bold"))
+        self._console.print(Text(f"  {choice.reason}", "dim"))
+
+    def _drawing(self, part: Part) -> Text | None:
+        if part.image is not None:
+            return half_blocks(part.image, self._drawing_columns, self._picture_rows)
+        if part.samples is not None:
+            return waveform(part.samples, self._drawing_columns, _WAVE_ROWS)
+        return None
+
+    def _laid_out(
+        self, part: Part, drawing: Text | None, answers: list[Answer] | None = None, seconds: float = 0.0
+    ) -> RenderableType:
+        from rich.console import Group
+        from rich.table import Table
+
+        words = self._words(part, answers, seconds)
+        if not self._beside:
+            return words if drawing is None else Group(drawing, words)
+        layout = Table.grid(padding=(0, 2), expand=True)
+        layout.add_column(width=self._drawing_columns)
+        layout.add_column(ratio=1)
+        layout.add_row(drawing or "", words)
+        return layout
+
+    def _words(self, part: Part, answers: list[Answer] | None, seconds: float) -> Group:
+        from rich.console import Group
+        from rich.spinner import Spinner
+        from rich.text import Text
+
+        rows: list[RenderableType] = [self._heading(part.title, "" if answers is None else f"{seconds:.2f} s")]
+        if part.asked:
+            rows.append(Text(part.asked, style="italic"))
+        if answers is None:
+            rows.append(Spinner("dots"))
+        widest = max((len(answer.label) for answer in answers or []), default=0)
+        for answer in answers or []:
+            label = f"{answer.label:<{widest}}  " if widest else ""
+            right = "green" if answer.expected is None or answer.line == answer.expected else "red"
+            rows.append(Text.assemble((label, "dim"), (answer.line, f"bold {right}"), (answer.verdict, right)))
+        return Group(*rows)
+
+    def _heading(self, title: str, time_taken: str) -> Table:
+        from rich.table import Table
+
+        heading = Table.grid(expand=True, padding=(0, 1))
+        heading.add_column(style="bold", ratio=1)
+        heading.add_column(style="dim", justify="right", no_wrap=True)
+        heading.add_row(title, time_taken)
+        return heading
+
+
+def half_blocks(image: Image, columns: int, rows: int) -> Text:
+    """A picture in `rows` rows of `columns` half blocks, each of them two pixels: its colour and its background's."""
+    import numpy as np
+    from rich.color import Color
+    from rich.style import Style
+    from rich.text import Text
+
+    pixels = np.asarray(image.convert("RGB").resize((columns, 2 * rows)))
+    text = Text(no_wrap=True)
+    for row in range(rows):
+        for above, below in zip(pixels[2 * row], pixels[2 * row + 1], strict=True):
+            text.append("▀", Style(color=Color.from_rgb(*above), bgcolor=Color.from_rgb(*below)))
+        text.append("\n" if row < rows - 1 else "")
+    return text
+
+
+def waveform(samples: npt.NDArray[np.float32], columns: int, rows: int) -> Text:
+    """How loud each stretch is as a column of blocks, the loudest as high as there are rows."""
+    import numpy as np
+    from rich.text import Text
+
+    # The root of the amplitude is closer to what an ear makes of it, and keeps soft words visible.
+    loudness = np.array([np.sqrt(np.abs(stretch).mean()) for stretch in np.array_split(samples, columns)])
+    top = len(_LEVELS) - 1
+    heights = np.round(rows * top * loudness / max(loudness.max(), 1e-9)).astype(int)
+    lines = ["".join(_LEVELS[min(max(h - top * below, 0), top)] for h in heights) for below in reversed(range(rows))]
+    return Text("\n".join(lines), style="cyan", no_wrap=True)
+
+
+def _introduction(weight_bytes: int) -> str:
+    return f"a small Gemma 4 inside the package, {weight_bytes / 1e6:.0f} MB"
+
+
+def _command(choice: ModelChoice) -> str:
+    return f"gemma4-mlx chat --model {choice.name}"
+
+
+def _timed(work: Callable[[], list[Answer]]) -> tuple[list[Answer], float]:
+    started = time.perf_counter()
+    return work(), time.perf_counter() - started
+
+
+def _write(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()

@@ -1,0 +1,103 @@
+"""A small copy of an attached picture in the terminal: in pixels where it can, in half blocks where it has colours.
+
+Codes: kitty's graphics protocol (https://sw.kovidgoyal.net/kitty/graphics-protocol/) and iTerm2's inline images
+(https://iterm2.com/documentation-images.html).
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, TextIO
+
+from ..terminal import shows_colour
+from .attachments import Attachment
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Protocol = Literal["kitty", "iterm2", "half-blocks"]
+
+_ROWS = 6
+_CELL = (10, 20)
+"""Pixels of a cell, roughly; what is sent is scaled to the rows by the terminal."""
+_CHUNK = 4096
+"""Base64 characters of one of kitty's escape sequences."""
+
+
+def picture_protocol(environment: Mapping[str, str] = os.environ) -> Protocol | None:
+    """How this terminal shows pictures; None where it does not.
+
+    Goes by the variables terminals set, because asking the terminal itself would eat what is typed meanwhile.
+    """
+    term = environment.get("TERM", "dumb")
+    program = environment.get("TERM_PROGRAM", "")
+    if term == "dumb" or environment.get("NO_COLOR"):
+        return None
+    # A multiplexer swallows both protocols unless it is set up to pass them on.
+    if not (environment.get("TMUX") or environment.get("STY") or term.startswith(("tmux", "screen"))):
+        if "kitty" in term or "ghostty" in term or environment.get("KITTY_WINDOW_ID") or program == "ghostty":
+            return "kitty"
+        if program in ("iTerm.app", "WezTerm") or environment.get("LC_TERMINAL") == "iTerm2":
+            return "iterm2"
+    return "half-blocks" if environment.get("COLORTERM") in ("truecolor", "24bit") else None
+
+
+def show_pictures(attachments: Sequence[Attachment]) -> None:
+    """Draw the pictures among the attachments, one below the other, where the terminal can."""
+    stream = sys.stdout if sys.stdout.isatty() else sys.stderr
+    protocol = picture_protocol()
+    if protocol is None or not shows_colour(stream):
+        return
+    for attachment in attachments:
+        if attachment.kind == "image":
+            draw(attachment.content, protocol, stream)
+
+
+def draw(picture: Image, protocol: Protocol, stream: TextIO) -> None:
+    """Draw a picture a few rows high; the cursor is at the beginning of the line below it afterwards."""
+    columns = min(os.get_terminal_size(stream.fileno()).columns - 1 if stream.isatty() else 79, 40)
+    width, height = _cells(picture, columns)
+    small = picture.resize((max(1, width * _CELL[0]), max(1, height * _CELL[1])))
+    if protocol == "half-blocks":
+        from rich.console import Console
+
+        from ..demo.demo_screen import half_blocks
+
+        console = Console(file=stream, color_system="truecolor", force_terminal=True, width=columns + 1)
+        console.print(half_blocks(small, width, height), end="")
+    elif protocol == "kitty":
+        stream.write(_kitty(_png(small), height))
+    else:
+        data = base64.b64encode(_png(small)).decode()
+        stream.write(f"\x1b]1337;File=inline=1;height={height};preserveAspectRatio=1:{data}\x07")
+    stream.write("\n")
+    stream.flush()
+
+
+def _cells(picture: Image, columns: int) -> tuple[int, int]:
+    """How many columns and rows a picture takes: six rows, or fewer when it is too wide for them."""
+    width = round(_ROWS * picture.width / picture.height * _CELL[1] / _CELL[0])
+    if width <= columns:
+        return max(1, width), _ROWS
+    return columns, max(1, round(columns * picture.height / picture.width * _CELL[0] / _CELL[1]))
+
+
+def _kitty(png: bytes, rows: int) -> str:
+    data = base64.b64encode(png).decode()
+    chunks = [data[start : start + _CHUNK] for start in range(0, len(data), _CHUNK)]
+    first = f"a=T,f=100,q=2,r={rows},"  # draw a PNG, do not answer, so many rows
+    last = len(chunks) - 1
+    return "".join(
+        f"\x1b_G{first if number == 0 else ''}m={int(number < last)};{chunk}\x1b\\"
+        for number, chunk in enumerate(chunks)
+    )
+
+
+def _png(picture: Image) -> bytes:
+    stream = io.BytesIO()
+    picture.save(stream, "PNG")
+    return stream.getvalue()

@@ -1,0 +1,1 @@
+"""Which model: what there is, what fits, what is fetched."""

@@ -1,0 +1,215 @@
+"""`gemma4-mlx models`: which models there are, which are here, which fit this machine; fetching and removing them."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from gemma4_mlx.checkpoint.builtin import DEMO
+from gemma4_mlx.errors import Gemma4Error
+
+from ..settings import config_file
+from ..terminal import asked, note
+from .fetching import fetch
+from .model_choice import ModelChoice, choose_model
+from .sizes import SIZES, Size, byte_size, physical_memory
+
+if TYPE_CHECKING:
+    from gemma4_mlx.checkpoint.hub_cache import CachedModel
+
+
+@dataclass(frozen=True)
+class Models:
+    """What there is.
+
+    Attributes:
+        memory: of this machine, in bytes.
+        cache: where models are fetched to.
+        free: bytes left on the disk it is on.
+        cached: every Gemma 4 in it, by Hub id.
+        choice: the model a command would use now, and why.
+    """
+
+    memory: int
+    cache: Path
+    free: int
+    cached: dict[str, CachedModel]
+    choice: ModelChoice
+
+    def of_size(self, size: Size) -> CachedModel | None:
+        """What the cache has of a size."""
+        from gemma4_mlx.checkpoint.hub import SHORT_NAMES
+
+        return self.cached.get(SHORT_NAMES[size.name])
+
+    def others(self) -> list[CachedModel]:
+        """What the cache has under no short name."""
+        from gemma4_mlx.checkpoint.hub import SHORT_NAMES
+
+        return [model for repo_id, model in self.cached.items() if repo_id not in SHORT_NAMES.values()]
+
+
+def look_around() -> Models:
+    """What there is here and now.
+
+    Raises:
+        Gemma4Error: the config file makes no sense.
+    """
+    from gemma4_mlx.checkpoint.hub import free_disk
+    from gemma4_mlx.checkpoint.hub_cache import cached_models
+
+    memory = physical_memory()
+    choice = choose_model(None, os.environ, config_file(), memory)
+    cache, free = free_disk()
+    return Models(memory, cache, free, {model.repo_id: model for model in cached_models()}, choice)
+
+
+def list_models(as_json: bool) -> None:
+    """Print the models there are.
+
+    Raises:
+        Gemma4Error: the config file makes no sense.
+    """
+    models = look_around()
+    if as_json:
+        sys.stdout.write(json.dumps(as_fields(models), ensure_ascii=False) + "\n")
+    else:
+        sys.stdout.write("".join(f"{line}\n" for line in as_lines(models)))
+
+
+def as_lines(models: Models) -> list[str]:
+    """What a person reads."""
+    memory = f"{models.memory / 2**30:.0f} GB"
+    rows = [(DEMO, "", "", "yes", "built in")]
+    for size in reversed(SIZES):
+        here = _here(models.of_size(size))
+        fits = "yes" if size.fits(models.memory) else "no"
+        rows.append((size.name, size.download, f"{size.memory_gb} GB", fits, here))
+    lines = [f"  {'name':<5} {'to fetch':>8}  {'memory':>6}  fits  here"]
+    lines += [
+        f"{'→' if name == models.choice.name else ' '} {name:<5} {fetch:>8}  {needs:>6}  {fits:<4}  {here}".rstrip()
+        for name, fetch, needs, fits, here in rows
+    ]
+    if others := models.others():
+        lines += ["", "Others in the Hugging Face cache:"]
+        lines += [f"{_arrow(models, model.repo_id)} {model.repo_id}  {_here(model)}" for model in others]
+    deaf = " and ".join(size.name for size in reversed(SIZES) if not size.hears)
+    lines += [
+        "",
+        f"This machine has {memory} of memory; {models.free / 1e9:.0f} GB are free in {models.cache}.",
+        f"A question would go to {models.choice.name}: {models.choice.reason}.",
+        f"{deaf} do not hear: sound goes to the largest that does.",
+    ]
+    return lines
+
+
+def _arrow(models: Models, name: str) -> str:
+    return "→" if models.choice.name == name else " "
+
+
+def _here(model: CachedModel | None) -> str:
+    if model is None:
+        return ""
+    return byte_size(model.nbytes) if model.whole else f"part, {byte_size(model.nbytes)}"
+
+
+def as_fields(models: Models) -> dict[str, Any]:
+    """The same for programs; sizes in bytes."""
+    from gemma4_mlx.checkpoint.hub import SHORT_NAMES
+
+    listed: list[dict[str, Any]] = [
+        {
+            "name": DEMO,
+            "repository": None,
+            "download_bytes": 0,
+            "needs_memory_bytes": None,
+            "fits": True,
+            "hears": True,
+            "fetched": True,
+            "disk_bytes": None,
+        }
+    ]
+    for size in reversed(SIZES):
+        cached = models.of_size(size)
+        listed.append(
+            {
+                "name": size.name,
+                "repository": SHORT_NAMES[size.name],
+                "download_bytes": round(size.download_gb * 1e9),
+                "needs_memory_bytes": size.memory_gb * 2**30,
+                "fits": size.fits(models.memory),
+                "hears": size.hears,
+                **_cached_fields(cached),
+            }
+        )
+    others = [
+        {"name": model.repo_id, "repository": model.repo_id, **_cached_fields(model)} for model in models.others()
+    ]
+    return {
+        "memory_bytes": models.memory,
+        "cache": str(models.cache),
+        "free_bytes": models.free,
+        "used": {"name": models.choice.name, "reason": models.choice.reason},
+        "models": listed + others,
+    }
+
+
+def _cached_fields(model: CachedModel | None) -> dict[str, Any]:
+    return {"fetched": model is not None and model.whole, "disk_bytes": 0 if model is None else model.nbytes}
+
+
+def pull(name: str) -> None:
+    """Fetch a model, showing how far it is on stderr; its folder goes to stdout.
+
+    Raises:
+        Gemma4Error: it cannot be found or fetched.
+    """
+    folder = fetch(name)
+    note(f"{name} is here; try it: gemma4-mlx chat --model {name}")
+    typer.echo(str(folder))
+
+
+def remove(name: str, confirmed: bool) -> None:
+    """Remove a model from the Hugging Face cache, once the person has agreed.
+
+    Args:
+        confirmed: they have agreed already.
+
+    Raises:
+        Gemma4Error: it is not one that can be removed.
+        typer.BadParameter: they have not agreed and cannot be asked.
+        KeyboardInterrupt: Ctrl-C while being asked.
+    """
+    from gemma4_mlx.checkpoint.hub import SHORT_NAMES
+    from gemma4_mlx.checkpoint.hub_cache import cached_models, remove_cached
+
+    if name.lower() == DEMO:
+        raise Gemma4Error("demo belongs to the program: it goes with it (pip uninstall gemma4-mlx)")
+    repo_id = SHORT_NAMES.get(name.lower(), name)
+    cached = {model.repo_id: model for model in cached_models()}
+    if repo_id not in cached:
+        raise Gemma4Error(_not_removable(name, list(cached)))
+    if not confirmed and not _agrees(f"Remove {repo_id}, {byte_size(cached[repo_id].nbytes)}?"):
+        note("kept")
+        return
+    freed = remove_cached(repo_id)
+    note(f"removed {repo_id}: {byte_size(freed)} freed")
+
+
+def _not_removable(name: str, cached: list[str]) -> str:
+    if os.path.isdir(os.path.expanduser(name)):
+        return f"{name} is a folder of yours, not in the Hugging Face cache: delete it yourself"
+    found = f"those that are: {', '.join(cached)}" if cached else "no Gemma 4 is"
+    return f"{name} is not in the Hugging Face cache; {found}"
+
+
+def _agrees(question: str) -> bool:
+    if sys.stdin is None or not sys.stdin.isatty() or not sys.stderr.isatty():
+        raise typer.BadParameter("nobody is here to agree: say --yes", param_hint="--yes")
+    return asked(f"{question} [y/N] ").strip().lower() in ("y", "yes")
