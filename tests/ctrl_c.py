@@ -49,9 +49,9 @@ def memory_ends_at_step(number: int, patch: pytest.MonkeyPatch) -> None:
     """The `number`-th step from now fails, after the cache was given its token."""
     step, calls = DecodeStep.ahead, []
 
-    def failing(self, ids, cache):
-        result = step(self, ids, cache)
-        calls.append(ids)
+    def failing(*arguments):
+        result = step(*arguments)
+        calls.append(arguments)
         if len(calls) == number:
             raise MemoryError
         return result

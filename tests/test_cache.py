@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from checkpoints import VARIANTS
-from gemma4_mlx.model.cache import FullCache, KVCache, SlidingCache, attention_mask, restoring
+from gemma4_mlx.model.cache import FullCache, KVCache, SlidingCache, attention_mask, join, restoring
 from parity import pair
 from tiny_tokenizer import SPECIAL_IDS
 
@@ -91,6 +91,30 @@ def test_an_interrupt_between_two_layers_leaves_the_cache_as_it_was(variant: str
             interrupt_half_way(cache, lost)
         steps = [model(ids[:, i : i + 1], cache=cache) for i in range(interrupted_after, 60)]
         assert np.allclose(np.array(mx.concatenate(steps, axis=1))[0], expected, atol=1e-4)
+
+
+def test_joining_leaves_the_caches_as_they_were() -> None:
+    model = pair("e2b").model
+    ids = mx.array(np.random.default_rng(0).integers(len(SPECIAL_IDS), 512, (1, 40)))
+    expected = np.array(model(ids[:, :31], last_only=True))
+    caches = [model.make_cache(), model.make_cache()]
+    for cache, length in zip(caches, (30, 9), strict=True):
+        model(ids[:, :length], cache=cache)
+    joined, padding = join(caches)
+    for i in range(4):
+        model.step_ahead(ids[:, i : i + 2].T, joined, padding)
+    assert padding.tolist() == [0, 21]
+    assert [cache[0].offset for cache in caches] == [30, 9]
+    np.testing.assert_allclose(np.array(model(ids[:, 30:31], cache=caches[0])), expected, atol=1e-4)
+
+
+def test_packed_caches_are_not_joined() -> None:
+    model = pair("e2b").model
+    caches = [model.make_cache(kv_bits=8), model.make_cache(kv_bits=8)]
+    for cache in caches:
+        model(mx.array([[40, 41, 42]]), cache=cache)
+    with pytest.raises(ValueError, match="without kv_bits"):
+        join(caches)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -13,6 +13,7 @@ import torch
 
 import gemma4_mlx as g4
 from checkpoints import VARIANTS
+from gemma4_mlx.model.cache import join
 from parity import pair
 from tiny_tokenizer import SPECIAL_IDS
 
@@ -33,6 +34,28 @@ def test_steps_have_the_logits_of_the_whole_prompt(variant: str, per_layer: str)
         ours = np.array(mx.concatenate(steps, axis=1))
         assert np.abs(ours - theirs[:, start:end]).max() < 1e-3 * theirs.std()
         assert {layer_cache.offset for layer_cache in cache} == {end}
+
+
+@pytest.mark.parametrize("per_layer", ["memory", "disk"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_rows_joined_from_caches_of_any_lengths_have_the_logits_of_each_alone(variant: str, per_layer: str) -> None:
+    # Below the window of 24 and across it, beyond it beside below it, and across the 256 at which buffers grow.
+    model, _ = g4.load(pair(variant).folder, per_layer=per_layer)
+    whole = np.array(model(mx.array(IDS)))
+    lengths = np.random.default_rng(5).integers(1, 250, 3).tolist()
+    for starts in ([3, 12, 7, 1], [40, 2, 22, 23, 24, 25], [251, 5, *lengths], [100, 100]):
+        steps, rows = 14, np.arange(len(starts)) % 2
+        caches = [model.make_cache() for _ in starts]
+        for row, start, cache in zip(rows, starts, caches, strict=True):
+            model(mx.array(IDS[row : row + 1, :start]), cache=cache)
+        joined, padding = join(caches)
+        for step in range(steps):
+            places = np.array(starts) + step
+            logits, read_rows = model.step_ahead(mx.array(IDS[rows, places])[:, None], joined, padding)
+            if read_rows is not None:
+                read_rows(IDS[rows, places])
+            np.testing.assert_allclose(np.array(logits)[:, 0], whole[rows, places], atol=1e-4, rtol=0)
+        assert {layer_cache.offset for layer_cache in joined} == {max(starts) + steps}
 
 
 def test_steps_and_chunks_share_a_cache() -> None:

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from checkpoints import build_checkpoint
+from demo_inputs import RECORDINGS
 from gemma4_mlx import load
 from gemma4_mlx.errors import InputError
 from gemma4_mlx.processing.audio import load_audio
@@ -32,9 +33,12 @@ RATE = 16_000
 
 @pytest.fixture
 def answers(monkeypatch):
-    """What is said in the clips, in order; `answers.clips` are those that were asked about, `answers.told` how."""
+    """What is said in the clips, in order; `answers.clips` are those that were asked about, `answers.told` how.
+
+    `answers.together` is how many were asked about at a time.
+    """
     module = sys.modules["gemma4_mlx.speech.recordings"]
-    script = SimpleNamespace(texts=[], clips=[], told=None)
+    script = SimpleNamespace(texts=[], clips=[], told=None, together=[])
 
     class Scripted:
         def __init__(self, model, processor, language, translate_to):
@@ -45,11 +49,13 @@ def answers(monkeypatch):
             heard = []
             return SimpleNamespace(hear=heard.append, end=lambda length: np.concatenate(heard)[:length])
 
-        def answer(self, clip, seconds):
-            assert seconds == len(clip) / RATE
-            script.clips.append(clip)
-            text = script.texts[len(script.clips) - 1]
-            return Answer(*read_answer(text, self.translate_to), doubtful="?" in text)
+        def answer_all(self, clips):
+            script.together.append(len(clips))
+            for clip, seconds in clips:
+                assert seconds == len(clip) / RATE
+                script.clips.append(clip)
+                text = script.texts[len(script.clips) - 1]
+                yield Answer(*read_answer(text, self.translate_to), doubtful="?" in text)
 
     monkeypatch.setattr(module, "Scribe", Scripted)
     monkeypatch.setattr(endpoints, "silero", lambda: lambda window: float(np.abs(window).mean() > 0.1))
@@ -151,6 +157,51 @@ def test_progress_tells_seconds_and_segments_in_order_and_ends_at_the_end(answer
     assert calls[-1] == (19, 19, None)
     assert tuple(segment for _, _, segment in calls if segment) == result.segments
     assert [done for done, _, segment in calls if segment] == [segment.end for segment in result.segments]
+
+
+def test_segments_are_written_down_one_then_two_then_four_at_a_time_and_in_order(answers):
+    answers.texts = list("abcdefghijklm")
+    calls: list[tuple[float, float | None, Segment | None]] = []
+    sound = _sound(*([(0.5, 3), (0, 4)] * 13))
+    result = transcribe(MODEL, None, sound, on_progress=lambda *call: calls.append(call))
+    assert answers.together == [1, 2, 4, 4, 2]
+    assert result.text == "a b c d e f g h i j k l m"
+    assert all(before[0] <= after[0] for before, after in itertools.pairwise(calls))
+    # While segments wait, no more is said to be done than what stands before them.
+    first, second = (next(i for i, call in enumerate(calls) if call[2] == result.segments[n]) for n in (0, 1))
+    assert max(done for done, _, _ in calls[first:second]) <= result.segments[1].start
+
+
+def test_an_interrupt_loses_only_the_segments_that_wait(answers):
+    answers.texts = list("abcdefgh")
+    sound = _sound(*([(0.5, 3), (0, 4)] * 8))
+    told: list[Segment] = []
+    blocks = itertools.count(1)
+
+    def interrupted(seconds: float, total: float | None, segment: Segment | None) -> None:
+        if segment is not None:
+            told.append(segment)
+        elif next(blocks) == 35:  # seconds: two more segments have been heard by now
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        transcribe(MODEL, None, sound, on_progress=interrupted)
+    assert [segment.text for segment in told] == ["a", "b", "c"]
+    answers.clips.clear()
+    answers.texts = list("defgh")
+    assert transcribe(MODEL, None, sound, after=told).text == "a b c d e f g h"
+
+
+@pytest.mark.parametrize("translate_to", [None, "French"])
+def test_a_recording_is_written_down_as_it_is_one_segment_at_a_time(translate_to, monkeypatch):
+    model, processor = load("demo")
+    pause = np.zeros(round(2.5 * RATE), np.float32)
+    sound = np.concatenate([part for recording in RECORDINGS for part in (load_audio(recording.path), pause)])
+    together = transcribe(model, processor, sound, "English", translate_to)
+    monkeypatch.setattr("gemma4_mlx.speech.recordings._TOGETHER", 1)
+    assert together == transcribe(model, processor, sound, "English", translate_to)
+    assert len(together.segments) == len(RECORDINGS)
+    assert len({segment.text for segment in together.segments}) == len(RECORDINGS)
 
 
 @pytest.mark.parametrize("rate", [8_000, 44_100])

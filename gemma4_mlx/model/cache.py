@@ -94,6 +94,10 @@ class _Cache:
         twin.buffers = tuple(mx.array(buffer) for buffer in self.buffers)
         return twin
 
+    def keep_rows(self, rows: mx.array) -> None:
+        """Keep the sequences `rows` int `[n]`, in that order, and forget the others."""
+        self.buffers = tuple(buffer[rows] for buffer in self.buffers)
+
     def _write(self, start: int, new: tuple[mx.array, ...]) -> None:
         for buffer, array in zip(self.buffers, new, strict=True):
             buffer[..., start : start + array.shape[2], :] = array
@@ -145,9 +149,14 @@ class FullCache(_Cache):
         return attention_mask(length, self.offset, window_size, as_array=return_array)
 
     def make_room(self) -> None:
-        """Let the buffers have a slot for one more token. The cache must not be empty."""
-        if self.offset == self.capacity:
-            self._grow(self.buffers, by=_STEP)
+        """Let the buffers have a slot for one more token, and one of few sizes. The cache must not be empty."""
+        wanted = _with_room(self.offset)
+        if self.capacity < wanted:
+            self._grow(self.buffers, by=wanted - self.capacity)
+
+    def ordered(self) -> tuple[mx.array, ...]:
+        """Keys and values of all tokens, oldest first."""
+        return self._used()
 
     def is_trimmable(self) -> bool:
         return True
@@ -236,6 +245,10 @@ class SlidingCache(_Cache):
         # A slice would share the ring's memory, and MLX could no longer update the ring in place.
         return tuple(mx.take(buffer, slots, axis=2) for buffer in self.buffers)
 
+    def ordered(self) -> tuple[mx.array, ...]:
+        """Keys and values of the last `min(offset, window - 1)` tokens, which later ones can see, oldest first."""
+        return self.tokens(self.offset - self._past_length(), self.offset)
+
     @classmethod
     def of_tokens(cls, window: int, offset: int, ordered: tuple[mx.array, ...]) -> SlidingCache:
         """The cache that holds `offset` tokens, from the last `min(offset, window - 1)` of them, oldest first."""
@@ -249,7 +262,7 @@ class SlidingCache(_Cache):
 
     def make_room(self) -> None:
         """Let the buffers have a slot for one more token, and one of few sizes. The cache must not be empty."""
-        wanted = min(self.window, -(-(self.offset + 1) // _STEP) * _STEP)
+        wanted = min(self.window, _with_room(self.offset))
         if self.capacity < wanted:
             self._grow(self.buffers, by=wanted - self.capacity)
 
@@ -282,6 +295,11 @@ class SlidingCache(_Cache):
         self.buffers, self.offset = mark
 
 
+def _with_room(offset: int) -> int:
+    """Slots for `offset` tokens and at least one more."""
+    return (offset // _STEP + 1) * _STEP
+
+
 def packed_or_plain(keys: mx.array, values: mx.array, bits: int | None) -> tuple[mx.array, ...]:
     """Keys and values as a cache's buffers hold them."""
     return (keys, values) if bits is None else (*pack(keys, bits), *pack(values, bits))
@@ -293,6 +311,45 @@ def as_keys_values(buffers: tuple[mx.array, ...], bits: int | None) -> KeysValue
 
 
 KVCache = FullCache | SlidingCache
+
+
+def join(caches: Sequence[Sequence[KVCache]]) -> tuple[list[KVCache], mx.array]:
+    """Caches of one sequence each → one cache of them all, for `Gemma4.step_ahead` with the padding returned.
+
+    All rows end where the longest does, and before row r stand `padding[r]` slots that nobody may look at. Keys keep
+    the rotation of their own positions: what comes next in row r stands at position `offset - padding[r]`. Nothing but
+    the step heeds the padding.
+
+    Args:
+        caches: of one model, none of them empty; they are left as they are.
+
+    Returns:
+        The cache, and the padding, int32 `[B]`.
+
+    Raises:
+        ValueError: packed caches.
+    """
+    offsets = [cache[0].offset for cache in caches]
+    end = max(offsets)
+    return [_join_layer(rows, end) for rows in zip(*caches, strict=True)], mx.array([end - start for start in offsets])
+
+
+def _join_layer(rows: Sequence[KVCache], end: int) -> KVCache:
+    """One layer of all rows, that end at `end`."""
+    if any(isinstance(row, FullCache) and row.bits is not None for row in rows):
+        raise ValueError("packed caches cannot be joined: make them without kv_bits")
+    buffers = tuple(_right_aligned(arrays) for arrays in zip(*(row.ordered() for row in rows), strict=True))
+    if isinstance(rows[0], SlidingCache):
+        return SlidingCache.of_tokens(rows[0].window, end, buffers)
+    layer = FullCache()
+    layer.state = (*buffers, end)
+    return layer
+
+
+def _right_aligned(arrays: Sequence[mx.array]) -> mx.array:
+    """Of `[1, kv_heads, S, head_dim]` each → `[B, kv_heads, longest S, head_dim]`, zeros before the shorter ones."""
+    longest = max(array.shape[2] for array in arrays)
+    return mx.concatenate([mx.pad(array, [(0, 0), (0, 0), (longest - array.shape[2], 0), (0, 0)]) for array in arrays])
 
 
 @contextmanager

@@ -39,8 +39,8 @@ class RotaryEmbedding:
         # Given rather than left to `base`, so that MLX's CPU backend does not work them out at every call.
         self.wavelengths = mx.array(np.concatenate([np.float32(rope.theta) ** exponents, still]))
 
-    def __call__(self, x: mx.array, offset: int) -> mx.array:
-        """`x` `[B, heads, L, head_dim]`; its first token stands at position `offset`."""
+    def __call__(self, x: mx.array, offset: int | mx.array) -> mx.array:
+        """`x` `[B, heads, L, head_dim]`; its first token stands at position `offset`, int `[B]` where rows differ."""
         return mx.fast.rope(
             x, self.dims, traditional=False, base=None, scale=1.0, offset=offset, freqs=self.wavelengths
         )
@@ -68,7 +68,7 @@ class Attention(nn.Module):
             if not self._values_are_keys:
                 self.v_proj = nn.Linear(hidden, kv_heads * self._head_dim, bias=False)
 
-    def add_to_cache(self, x: mx.array, offset: int, cache: KVCache) -> KeysValues:
+    def add_to_cache(self, x: mx.array, offset: int | mx.array, cache: KVCache) -> KeysValues:
         """Add the keys and values of `x` `[B, L, hidden]` to `cache`; returns all that queries of `x` may see."""
         raw_keys = self.k_proj(x)
         # k = v: the values are the keys before their norm and rotation, then normalised like any values.
@@ -77,7 +77,7 @@ class Attention(nn.Module):
         values = self._by_head(raw_values, partial(unit_rms_norm, eps=self._eps))
         return cache.update_and_fetch(keys, values)
 
-    def __call__(self, x: mx.array, keys_values: KeysValues, mask: Mask, offset: int) -> mx.array:
+    def __call__(self, x: mx.array, keys_values: KeysValues, mask: Mask, offset: int | mx.array) -> mx.array:
         """Attend from `x` `[B, L, hidden]`, whose first token stands at `offset`; returns `[B, L, hidden]`.
 
         `keys_values` are what `add_to_cache` returned: this layer's, or for a KV-shared layer its source's.
@@ -132,7 +132,7 @@ class DecoderLayer(nn.Module):
         normed: mx.array,
         keys_values: KeysValues,
         mask: Mask,
-        offset: int,
+        offset: int | mx.array,
         per_layer_input: mx.array | None,
     ) -> mx.array:
         """`x` and its `input_layernorm` `[B, L, hidden]`, `per_layer_input` `[B, L, per_layer_dim]` → the new `x`."""

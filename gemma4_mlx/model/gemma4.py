@@ -103,9 +103,11 @@ class Gemma4(nn.Module):
         """
         return self._step()(ids, cache)
 
-    def step_ahead(self, ids: mx.array, cache: Sequence[KVCache]) -> tuple[mx.array, ReadRows | None]:
+    def step_ahead(
+        self, ids: mx.array, cache: Sequence[KVCache], padding: mx.array | None = None
+    ) -> tuple[mx.array, ReadRows | None]:
         """`step` for ids that are still being computed; see `DecodeStep.ahead` for what else has to be done."""
-        return self._step().ahead(ids, cache)
+        return self._step().ahead(ids, cache, padding)
 
     def _step(self) -> DecodeStep:
         if self._decode_step is None:

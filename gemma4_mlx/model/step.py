@@ -28,12 +28,18 @@ ReadRows = Callable[[np.ndarray], None]
 
 
 class _SlotCache:
-    """One layer's cache inside the traced graph: writes its token at a slot, shows the whole buffer under a mask."""
+    """One layer's cache inside the traced graph: writes its token at a slot, shows the whole buffer under a mask.
 
-    def __init__(self, kind: _Kind, buffers: tuple[mx.array, ...], offset: mx.array, mask: Mask):
+    `offset` is where in the cache the token goes; the attribute of that name is where RoPE is to put it, which in rows
+    with padding before them is earlier.
+    """
+
+    def __init__(
+        self, kind: _Kind, buffers: tuple[mx.array, ...], offset: mx.array, padding: mx.array | None, mask: Mask
+    ):
         window, _, self._bits = kind
         self.buffers = buffers
-        self.offset = offset
+        self.offset = offset if padding is None else offset - padding
         self._slot = (offset if window is None else offset % window).reshape(1)
         self._mask = mask
 
@@ -75,8 +81,14 @@ class DecodeStep:
             read_rows(np.array(ids)[:, 0])
         return logits
 
-    def ahead(self, ids: mx.array, cache: Sequence[KVCache]) -> tuple[mx.array, ReadRows | None]:
+    def ahead(
+        self, ids: mx.array, cache: Sequence[KVCache], padding: mx.array | None = None
+    ) -> tuple[mx.array, ReadRows | None]:
         """Build the step for ids that are still being computed.
+
+        Args:
+            ids, cache: as for a call.
+            padding: int `[B]`, what `join` returned with the cache; None: the rows are equally long.
 
         Returns:
             The logits of a call, and, where the per-layer table is on disk, what must be called with the ids, int
@@ -88,7 +100,7 @@ class DecodeStep:
             layer_cache.make_room()
         buffers = [layer_cache.buffers for layer_cache in cache]
         kinds = [_kind(layer_cache) for layer_cache in cache]
-        logits, buffers = self._traced(ids, rows, mx.array(cache[0].offset), buffers, kinds)
+        logits, buffers = self._traced(ids, rows, mx.array(cache[0].offset), padding, buffers, kinds)
         for layer_cache, new in zip(cache, buffers, strict=True):
             layer_cache.buffers = tuple(new)
             layer_cache.offset += 1
@@ -107,6 +119,7 @@ class DecodeStep:
         ids: mx.array,
         rows: mx.array | None,
         offset: mx.array,
+        padding: mx.array | None,
         buffers: list[tuple[mx.array, ...]],
         kinds: list[_Kind],
     ) -> tuple[mx.array, list[tuple[mx.array, ...]]]:
@@ -116,14 +129,28 @@ class DecodeStep:
         for kind, layer_buffers in zip(kinds, buffers, strict=True):
             capacity, ring_is_full = layer_buffers[0].shape[2], kind[1]
             if (capacity, ring_is_full) not in masks:
-                masks[capacity, ring_is_full] = None if ring_is_full else mx.arange(capacity) <= offset
-            cache.append(_SlotCache(kind, tuple(layer_buffers), offset, masks[capacity, ring_is_full]))
+                masks[capacity, ring_is_full] = _visible(capacity, ring_is_full, offset, padding)
+            cache.append(_SlotCache(kind, tuple(layer_buffers), offset, padding, masks[capacity, ring_is_full]))
         ids = model.placeholders_as_pad(ids[:, 0])  # from here on nothing has a length
         embeddings = decoder.embed(ids)
         if rows is None:
             rows = decoder.per_layer_rows(ids)
         hidden = decoder(embeddings, decoder.per_layer_inputs(rows, embeddings), cache)
         return decoder.logits(hidden)[:, None], [layer_cache.buffers for layer_cache in cache]
+
+
+def _visible(capacity: int, ring_is_full: bool, offset: mx.array, padding: mx.array | None) -> Mask:
+    """Which slots the token at `offset` sees, once it is written.
+
+    Returns:
+        bool `[capacity]`; with padding `[B, 1, 1, capacity]`; None for all of them.
+    """
+    slots = mx.arange(capacity)
+    if padding is None:
+        return None if ring_is_full else slots <= offset
+    # A full ring holds the last `capacity` tokens.
+    places = offset - (offset - slots) % capacity if ring_is_full else slots
+    return ((places >= padding[:, None]) & (places <= offset))[:, None, None]
 
 
 # What of a layer's cache shapes the graph: its window (None: full attention), whether its ring is full and so needs no

@@ -6,14 +6,14 @@ Files and live sound share it; where clips begin and end is decided elsewhere.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gemma4_mlx.generation.answers import end_of_turn_ids
 from gemma4_mlx.speech.hearing import ClipInProgress, SpeechPrompt
 from gemma4_mlx.speech.prompts import is_suspect, read_answer
-from gemma4_mlx.speech.writing import Written, write
+from gemma4_mlx.speech.writing import Written, write, write_together
 
 if TYPE_CHECKING:
     from gemma4_mlx.model import Gemma4
@@ -79,7 +79,24 @@ class Scribe:
 
     def answer(self, cache: Sequence[KVCache], seconds: float, guess: Sequence[int] = ()) -> Answer:
         """The answer to a whole clip of `seconds`, read into `cache`. A suspicious one is asked for once more."""
-        written = self._write(cache, seconds, guess)
+        return self._checked(cache, seconds, self._write(cache, seconds, guess))
+
+    def answer_all(self, clips: Sequence[tuple[Sequence[KVCache], float]]) -> Iterator[Answer]:
+        """The answers to several clips, each given as to `answer`, in order.
+
+        All of them are written down in one decode before the first one comes; those that have to be asked for once
+        more are so one by one.
+        """
+        if len(clips) == 1:
+            yield self.answer(*clips[0])
+            return
+        caches = [cache for cache, _ in clips]
+        budgets = [self._budget(seconds) for _, seconds in clips]
+        answers = write_together(self._model, caches, self._prompt.after, self._stop_ids, budgets)
+        for (cache, seconds), written in zip(clips, answers, strict=True):
+            yield self._checked(cache, seconds, written)
+
+    def _checked(self, cache: Sequence[KVCache], seconds: float, written: Written) -> Answer:
         doubtful = self._is_suspect(written)
         if doubtful:
             again = self._write(cache, seconds, temperature=_RETRY_TEMPERATURE)
