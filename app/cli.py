@@ -5,6 +5,7 @@ Each command imports its work when it runs, so that `--help` answers at once and
 
 from __future__ import annotations
 
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -564,6 +565,9 @@ def bench(
 
 def main() -> None:
     """The `gemma4-mlx` command."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started this, who wants to see nothing
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (open to the end)
     for stream in (sys.stdout, sys.stderr):
         # A file name or a word that the terminal's encoding cannot show must not end the program.
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]

@@ -9,8 +9,10 @@ import os
 import re
 import shutil
 import sys
+import textwrap
 import unicodedata
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TextIO
 
@@ -21,12 +23,62 @@ PLAIN = "\x1b[0m"
 CLEAR_TO_END = "\x1b[K"
 
 
+_held: list[str] | None = None
+
+
 def note(message: str) -> None:
-    """One line on stderr, after whatever stdout still holds, so that a terminal shows them in order."""
+    """Lines on stderr, after whatever stdout still holds, so that a terminal shows them in order."""
+    if _held is not None:
+        _held.append(message)
+        return
     with suppress(OSError):  # a full disk or a closed pipe: reported by whoever wrote there
         sys.stdout.flush()
+    if sys.stderr.isatty():
+        message = "\n".join(_between_words(line, _columns()) for line in message.split("\n"))
     sys.stderr.write(message + "\n")
     sys.stderr.flush()
+
+
+@contextmanager
+def notes_held() -> Iterator[None]:
+    """In the body something is drawn again and again, and would take a note for its own: they are said afterwards."""
+    global _held
+    _held = []
+    try:
+        yield
+    finally:
+        messages, _held = _held, None
+        for message in messages:
+            note(message)
+
+
+def _between_words(line: str, columns: int) -> str:
+    """A line broken where a terminal would break it in the middle of a word; the second column of two stays one.
+
+    A very long word, such as a path, is for the terminal to break: it takes that back when it is copied.
+    """
+    first = _FIRST_COLUMN.match(line)
+    indent = len(first[0]) if first and len(first[0]) <= columns // 2 else min(len(line) - len(line.lstrip()), 2)
+    if any(len(word) > columns // 2 for word in line.split()):
+        return line
+    return textwrap.fill(
+        line,
+        columns,
+        subsequent_indent=" " * indent,
+        drop_whitespace=True,
+        replace_whitespace=False,
+        expand_tabs=False,
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
+
+
+_FIRST_COLUMN = re.compile(r"\S.*?\s{2,}(?=\S)")
+
+
+def somebody_types() -> bool:
+    """Whether stdin is a terminal; it may be closed altogether."""
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 def shows_colour(stream: TextIO) -> bool:
@@ -56,7 +108,11 @@ def asked(question: str) -> str:
     with lines_are_typed():
         sys.stderr.write(question)
         sys.stderr.flush()
-        return sys.stdin.readline()
+        try:
+            return sys.stdin.readline()
+        except KeyboardInterrupt:
+            sys.stderr.write("\n")
+            raise
 
 
 _ESCAPE_SEQUENCE = re.compile(r"\x1b\[[0-9;:?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")

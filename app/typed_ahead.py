@@ -14,6 +14,8 @@ from typing import Any
 
 # Fields of what tcgetattr gives.
 _INPUT, _LOCAL = 0, 3
+# Bracketed paste (xterm's mode 2004): a text that is pasted, or a file that is dropped, comes in one piece.
+_PASTES_BRACKETED, _PASTES_PLAIN = "\x1b[?2004h", "\x1b[?2004l"
 
 _as_it_was: list[Any] | None = None
 
@@ -29,15 +31,29 @@ def keys_wait() -> Iterator[None]:
     waiting[_LOCAL] |= termios.NOFLSH  # Ctrl-C stops the answer and leaves the rest
     termios.tcsetattr(sys.stdin, termios.TCSANOW, waiting)
     try:
+        pastes_wait()
         yield
     finally:
         leave_terminal_as_it_was()
+
+
+def pastes_wait() -> None:
+    """Have pastes come in one piece; to be said again after every line that was edited, which takes it back."""
+    if _as_it_was is not None:
+        _tell_terminal(_PASTES_BRACKETED)
+
+
+def _tell_terminal(code: str) -> None:
+    stream = sys.stdout if sys.stdout.isatty() else sys.stderr
+    stream.write(code)
+    stream.flush()
 
 
 def leave_terminal_as_it_was() -> None:
     """End `keys_wait` early, for a process that is about to leave without ceremony. Does nothing outside of it."""
     global _as_it_was
     if _as_it_was is not None:
+        _tell_terminal(_PASTES_PLAIN)
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, _as_it_was)
         _as_it_was = None
 
@@ -50,10 +66,12 @@ def lines_are_typed() -> Iterator[None]:
         return
     waiting = termios.tcgetattr(sys.stdin)
     termios.tcsetattr(sys.stdin, termios.TCSADRAIN, _as_it_was)
+    _tell_terminal(_PASTES_PLAIN)
     try:
         yield
     finally:
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, waiting)
+        pastes_wait()
 
 
 def forget_what_was_typed() -> None:

@@ -187,7 +187,7 @@ def test_two_chats_never_write_to_one_file(store, told):
     assert first.path != second.path
     with pytest.raises(InputError, match="open in another chat"):
         store.open(first.name)
-    with pytest.raises(InputError, match="no chat to go on with"):
+    with pytest.raises(InputError, match="is open in another chat"):
         store.open()
     first.close()
     assert texts(store.open()[1].conversation) == [("one", "first")]

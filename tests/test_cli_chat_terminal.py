@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
+import time
 from functools import cache
 from pathlib import Path
 
@@ -84,6 +86,81 @@ def test_what_is_typed_during_an_answer_waits_for_the_prompt_and_leaves_the_answ
     answer, _, after = screen.partition(STOPPED)
     assert "system" not in answer
     assert "> /system Be brief." in after
+
+
+def test_a_paste_during_an_answer_is_one_message(user):
+    with chat(user, *LONG, model=talkative()) as terminal:
+        terminal.wait_for(READY)
+        terminal.type("hello", "Enter")
+        is_answering(terminal, "hello")
+        terminal.paste("first line\nsecond line\nthird line\n")
+        terminal.type("C-c")
+        terminal.wait_for(r"> first line\n +second line\n +third line\n")
+        assert "stopped" not in terminal.screen().rpartition("third line")[2]
+
+
+def test_a_disk_that_fills_up_during_an_answer_is_said_behind_it(user):
+    with chat(user, *LONG, model=talkative()) as terminal:
+        terminal.wait_for(READY)
+        terminal.type("hello", "Enter")
+        is_answering(terminal, "hello")
+        shell = terminal.tmux("list-panes", "-F", "#{pane_pid}").strip()
+        (command,) = subprocess.run(["pgrep", "-P", shell], capture_output=True, text=True, check=True).stdout.split()
+        resource.prlimit(int(command), resource.RLIMIT_FSIZE, (1, 1))
+        time.sleep(1)
+        terminal.type("C-c")
+        screen = terminal.wait_for(STOPPED)
+        assert screen.count("this chat cannot be saved") == 1
+        terminal.type("/save mine", "Enter")
+        assert "kept as mine" not in terminal.wait_for("error: this chat cannot be saved")
+
+
+def test_the_terminal_is_as_it_was_when_the_command_is_told_to_end(user):
+    with chat(user, *LONG, model=talkative()) as terminal:
+        terminal.wait_for(READY)
+        terminal.type("hello", "Enter")
+        is_answering(terminal, "hello")
+        pane = terminal.tmux("list-panes", "-F", "#{pane_pid} #{pane_tty}").split()
+        subprocess.run(["pkill", "-TERM", "-P", pane[0]], check=True)
+        terminal.wait_for("exit code 143")
+        modes = subprocess.run(["stty", "-F", pane[1], "-a"], capture_output=True, text=True, check=True).stdout
+    assert re.search(r"(?<!-)icanon", modes)
+    assert re.search(r"(?<!-)\becho\b", modes)
+
+
+@pytest.mark.parametrize(
+    ("typed", "shown"), [("help", "/undo +take back"), ("?", "/undo +take back"), ("exit", "exit code 0")]
+)
+def test_words_for_help_and_the_way_out_are_understood(user, typed, shown):
+    with chat(user) as terminal:
+        terminal.wait_for(READY)
+        terminal.type(typed, "Enter")
+        terminal.wait_for(shown)
+
+
+def test_help_fits_a_narrow_terminal_without_breaking_words(user):
+    with chat(user, columns=60) as terminal:
+        terminal.wait_for(READY)
+        terminal.type("/hepl", "Enter")
+        terminal.wait_for(r"did you mean /help\?")
+        terminal.type("/help", "Enter")
+        screen = terminal.wait_for(r"/quit +leave")
+    told = " ".join(screen.split())
+    assert "Tab completes commands and paths." in told
+    assert "/translate LANGUAGE translate the sound attached, or what you said last, or say now" in told
+
+
+def test_a_chat_that_is_gone_on_with_shows_where_it_stood(user):
+    with chat(user, "--temperature", "0") as terminal:
+        terminal.wait_for(READY)
+        terminal.type(QUESTION, "Enter")
+        terminal.wait_for(rf"{re.escape(ANSWER)}\n+> *\n")
+        with chat(user, "--resume") as second:
+            second.wait_for("is open in another chat: close it there first")
+        terminal.type("C-d")
+        terminal.wait_for("exit code 0")
+    with chat(user, "--resume") as terminal:
+        terminal.wait_for(rf"1 message\n> {re.escape(QUESTION)}\n{re.escape(ANSWER)}\n")
 
 
 def test_no_turn_is_lost_when_the_command_is_killed_in_an_answer(user):

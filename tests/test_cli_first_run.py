@@ -79,6 +79,15 @@ def test_another_size_is_remembered_and_nobody_is_asked_twice(user):
     assert "fetching" not in screen
 
 
+def test_a_size_that_could_not_be_fetched_is_not_remembered(user):
+    user.reaches("http://127.0.0.1:9")
+    with TmuxTerminal("ask", "What is Gemma?", environment=user.environment) as terminal:
+        terminal.wait_for("Which one")
+        terminal.type(OTHER, "Enter")
+        assert "cannot reach" in terminal.wait_for("exit code 1")
+    assert not user.config.exists()
+
+
 def test_a_chat_begins_with_the_built_in_model_and_says_when_the_fetched_one_is_here(user):
     with TmuxTerminal("chat", environment=user.environment) as terminal:
         terminal.wait_for("Which one")
@@ -119,7 +128,7 @@ def test_an_offer_says_what_each_takes_and_what_is_here_already_in_forty_columns
     assert lines == [
         "  1  e2b   is here already",
         "  2  e4b   8.5 GB, for 16 GB of memory",
-        "  3  26b    15 GB, for 32 GB of memory",
+        "  3  26b    15 GB, too big: wants 32 GB",
         "  4  31b    18 GB, too big for the disk",
         "  5  demo  built in; fetch e2b meanwhile",
     ]

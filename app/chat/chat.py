@@ -17,7 +17,7 @@ from ..line.attachments import IMAGE_TOKENS, Attachment
 from ..line.line_input import edits_lines
 from ..models.model_choice import fetch_model
 from ..models.sizes import byte_size
-from ..terminal import Progress, asked, note, write
+from ..terminal import Progress, asked, note, shortened, write
 from ..tools.tool_rounds import Permission, answer_in_rounds
 from ..typed_ahead import leave_terminal_as_it_was
 from .context import oldest_to_drop
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from ..models.fetching import Fetch
     from ..speech.listening import Heard
     from ..tools.tools_file import Tools
+
+
+_SHOWN = 200  # characters of what was said last
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,7 @@ class Chat:
         self.answers: list[Generation] = []
         self.over = False
         self.edits_lines = edits_lines()
+        self._is_measured = False  # the last answer belongs to this conversation, as it stands
         self._tools = tools
         self._may_run = Permission(options.run_tools)
         self.fetching = fetching
@@ -117,12 +121,14 @@ class Chat:
         parts = [self.model.name if self.model.loaded else f"{self.model.name} is being loaded"]
         if self.fetching is not None:
             parts.append(self.fetching.state())
-        if self.answers:
+        if self.answers and self._is_measured:
             stats = self.answers[-1].stats
             used = stats.prompt_tokens + stats.generation_tokens
             parts.append(f"{used:,} of {self.model.context:,} tokens")
             parts.append(f"{stats.generation_tps:.0f} tok/s")
             parts.append(byte_size(stats.peak_memory_bytes))
+        if self.model.loaded and self.model.takes("audio"):
+            parts.append("microphone off, Ctrl-R")
         return " · ".join(parts)
 
     def close(self) -> None:
@@ -192,6 +198,8 @@ class Chat:
                 note("stopped; what was written stays in the conversation")
             else:
                 self._take_back(exchange, before)
+                if not before and self.edits_lines:
+                    self.prefilled, self.waiting = exchange.text, exchange.attachments
                 kept = "the answer before stays" if before else "your message was taken back"
                 note(f"stopped before the answer began; {kept}")
             if self.model.thread.busy:  # pressed again, while the first one took effect
@@ -209,6 +217,7 @@ class Chat:
             kind = type(error) if isinstance(error, Gemma4Error) else InputError
             raise kind(f"{one_line(error)} (not sent{lost})") from error
         self.answers.append(generation)
+        self._is_measured = True
         say_why_it_ended(generation, self.sampling.max_tokens)
 
     def _make_room(self) -> None:
@@ -247,6 +256,7 @@ class Chat:
         """Go on as if these had never been."""
         self.conversation.drop(exchanges)
         self.session.forgotten(exchanges)
+        self._is_measured = False
 
     def clear(self) -> None:
         """Begin another conversation, with the same instructions; this one stays on disk."""
@@ -295,6 +305,7 @@ class Chat:
     def _go_on(self, session: Session, conversation: Conversation) -> None:
         self.session.close()
         self.session, self.conversation = session, conversation
+        self._is_measured = False
 
     def _drop_what_it_cannot_take(self) -> None:
         self.model.wait()
@@ -308,7 +319,13 @@ class Chat:
     def tell_where_it_stands(self) -> None:
         exchanges = self.conversation.exchanges
         note(f"going on with {self.session.name}: {messages(len(exchanges))}")
-        if exchanges and not exchanges[-1].replies:
+        if not exchanges:
+            return
+        last = exchanges[-1]
+        note(f"> {shortened(last.title, _SHOWN)}")
+        if last.answer:
+            note(shortened(last.answer, _SHOWN))
+        if not last.replies:
             note("the last one was not answered: /regen answers it, /edit changes it")
 
 

@@ -28,7 +28,7 @@ def context_used(chat: Chat) -> str:
     )
     own = [total - before for total, before in zip(totals, [0, *totals], strict=False)]
     lines = [
-        f"{count:>9,}  {shortened(exchange.text, _SHOWN)}"
+        f"{count:>9,}  {shortened(exchange.title, _SHOWN)}"
         for count, exchange in zip(own, chat.conversation.exchanges, strict=True)
     ]
     share = totals[-1] / chat.model.context

@@ -57,6 +57,8 @@ def translate(chat: Chat, language: str) -> None:
             return
         translation = now.translation or ""
         note(now.text)
+    if not translation:
+        raise InputError(f"the model gave no translation into {language}")
     with AnswerScreen(show_thoughts=False) as screen:
         screen.answer(translation)
 

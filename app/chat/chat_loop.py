@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
+import signal
+import sys
 from contextlib import nullcontext
 
 from gemma4_mlx.errors import Gemma4Error, InputError
 
 from ..endings import one_line
 from ..line.line_input import InputLine, Typed
-from ..models.model_choice import choose, fetch_model
+from ..models.model_choice import choose, fetch_chosen
 from ..terminal import note
 from ..typed_ahead import keys_wait
 from . import commands
@@ -16,6 +19,9 @@ from .chat import Chat, ChatOptions
 from .conversation import Conversation
 from .model_thread import ModelThread, ThreadedModel
 from .sessions import SessionStore
+
+# What people type into a prompt when they look for the way out, or for help.
+_MEANT = {"exit": "/quit", "quit": "/quit", "help": "/help", "?": "/help"}
 
 
 def chat(model_name: str | None, options: ChatOptions) -> None:
@@ -34,11 +40,12 @@ def chat(model_name: str | None, options: ChatOptions) -> None:
     store = SessionStore(note)
     session, replay = (store.new(), None) if options.resume is None else store.open(options.resume or None)
     chosen = choose(model_name or (replay.model if replay else None), offer_demo=True)
-    name, folder = fetch_model(chosen.name)
+    folder = fetch_chosen(chosen)
     conversation = replay.conversation if replay else Conversation(options.system, options.thinking)
-    model = ThreadedModel(ModelThread(), name, folder)
+    model = ThreadedModel(ModelThread(), chosen.name, folder)
     chat = Chat(model, conversation, session, store, options, tools, chosen.background)
     line = InputLine(commands.COMMANDS, chat.footer, image_tokens=lambda: chat.image_tokens)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # leaves everything in order
     with keys_wait() if chat.edits_lines else nullcontext():
         try:
             _greet(chat, resumed=replay is not None)
@@ -100,11 +107,16 @@ def handle(chat: Chat, typed: Typed) -> None:
         KeyboardInterrupt: Ctrl-C, other than in an answer.
     """
     chat.waiting += typed.attachments
-    if commands.run(chat, typed.text):
+    line = typed.text
+    if chat.edits_lines and not chat.waiting:
+        line = _MEANT.get(line.strip().lower(), line)
+    if commands.run(chat, line):
         return
     if typed.text.startswith("/") and not chat.waiting:
         command = typed.text.partition(" ")[0]
-        raise InputError(f"no command and no file {command}: /help lists commands; to say it, begin with a space")
+        near = difflib.get_close_matches(command.lower(), [known.name for known in commands.COMMANDS], 1)
+        hint = f"did you mean {near[0]}?" if near else "/help lists commands;"
+        raise InputError(f"no command and no file {command}: {hint} To say it, begin with a space")
     if typed.text.strip():
         chat.say(typed.text.strip())
     elif chat.waiting and not chat.edits_lines:

@@ -97,7 +97,7 @@ def _translate(chat: Chat, argument: str) -> None:
 
 def _undo(chat: Chat, argument: str) -> None:
     exchange = chat.take_back_last()
-    note(f"taken back: {shortened(exchange.text, 60)}")
+    note(f"taken back: {shortened(exchange.title, 60)}")
 
 
 def _regenerate(chat: Chat, argument: str) -> None:
@@ -109,7 +109,7 @@ def _edit(chat: Chat, argument: str) -> None:
     chat.waiting = [*exchange.attachments, *chat.waiting]
     chat.prefilled = exchange.text
     if not chat.edits_lines:
-        note(f"taken back: {shortened(exchange.text, 60)}")
+        note(f"taken back: {shortened(exchange.title, 60)}")
 
 
 def _forget(chat: Chat, argument: str) -> None:
@@ -122,8 +122,9 @@ def _forget(chat: Chat, argument: str) -> None:
 
 
 def _clear(chat: Chat, argument: str) -> None:
+    kept = f"; {chat.session.name} is kept, /resume goes back to it" if chat.session.begun else ""
     chat.clear()
-    note("forgotten")
+    note(f"a new chat{kept}")
 
 
 def _system(chat: Chat, argument: str) -> None:
@@ -152,11 +153,14 @@ def _model(chat: Chat, argument: str) -> None:
 
 
 def _detail(chat: Chat, argument: str) -> None:
-    from gemma4_mlx.processing.images import check_image_tokens
+    from gemma4_mlx.processing.images import IMAGE_TOKENS, check_image_tokens
 
     if argument:
-        image_tokens = _number(argument, "/detail N")
-        check_image_tokens(image_tokens)
+        try:
+            image_tokens = int(argument)
+            check_image_tokens(image_tokens)
+        except ValueError:
+            raise InputError(f"/detail {'|'.join(map(str, IMAGE_TOKENS))}: one of these, not {argument}") from None
         chat.image_tokens = image_tokens
     note(f"pictures take up to {chat.image_tokens} tokens")
 
@@ -197,6 +201,8 @@ def _save(chat: Chat, argument: str) -> None:
     if not chat.session.begun:
         note(f"this chat will be kept as {chat.session.name}, from your first message on")
         return
+    if not chat.session.on_disk:
+        raise InputError("this chat cannot be saved at the moment; it goes on, and is saved when it can be")
     note(f"kept as {chat.session.name}: gemma4-mlx chat --resume {_quoted(chat.session.name)}")
 
 
@@ -229,6 +235,8 @@ def _export(chat: Chat, argument: str) -> None:
     if not chat.conversation.exchanges:
         raise InputError("nothing has been said yet")
     path = Path(unquoted(argument)).expanduser()
+    if not path.parent.is_dir():
+        raise InputError(f"there is no folder {path.parent}")
     export(path, chat.conversation, chat.model.name)
     note(f"written: {path}")
 
@@ -239,7 +247,7 @@ def _quit(chat: Chat, argument: str) -> None:
 
 def _number(argument: str, usage: str) -> int:
     if not argument.isdecimal() or int(argument) < 1:
-        raise InputError(f"{usage}: a number, not {argument}")
+        raise InputError(f"{usage}: a number from 1, not {argument}")
     return int(argument)
 
 

@@ -58,6 +58,11 @@ class Exchange:
         return "\n\n".join(m["content"] for m in self.replies if m["role"] == "assistant" and m["content"])
 
     @property
+    def title(self) -> str:
+        """What the person said, or the names of what they sent without a word."""
+        return self.text.strip() or ", ".join(attachment.name for attachment in self.attachments)
+
+    @property
     def thought(self) -> str:
         """What the model thought, if it did."""
         return "\n\n".join(m["reasoning_content"] for m in self.replies if m.get("reasoning_content"))

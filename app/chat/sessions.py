@@ -63,6 +63,11 @@ class Session:
         """Whether there is anything in it."""
         return self._file is not None or bool(self._unwritten)
 
+    @property
+    def on_disk(self) -> bool:
+        """Whether all of it is."""
+        return self._file is not None and not self._unwritten
+
     def user(self, exchange: Exchange, conversation: Conversation, model: str) -> None:
         """A person has said something; on disk when this returns."""
         self._note_settings(conversation, model)
@@ -196,6 +201,7 @@ class SessionStore:
             InputError: there is none, or another chat has it open.
             OSError: its file cannot be read.
         """
+        busy = []
         for candidate in self.names() if name is None else [name]:
             path = self.folder / f"{candidate}{SUFFIX}"
             try:
@@ -204,11 +210,12 @@ class SessionStore:
                 continue
             if not lock(file):
                 os.close(file)
-                if name is None:
-                    continue
-                raise InputError(f"{name} is open in another chat: close it there first")
+                busy.append(candidate)
+                continue
             replay = self._read(path, file)
             return Session(self.folder, candidate, self._report, file), replay
+        if busy:
+            raise InputError(f"{busy[0]} is open in another chat: close it there first")
         raise InputError(self.no_such(name))
 
     def no_such(self, name: str | None) -> str:
@@ -261,7 +268,8 @@ def check_name(name: str) -> None:
 def replayed(data: bytes, folder: Path) -> tuple[Replay, bytes, bool]:
     """A session file's content → the conversation, its whole lines, and whether there were others.
 
-    A line without its end, the last one after a crash, counts as not written rather than as damaged.
+    A line without its end, the last one after a crash, counts as not written rather than as damaged; but not if there
+    is no other line.
 
     Args:
         folder: beside which its attachments are.
@@ -274,7 +282,7 @@ def replayed(data: bytes, folder: Path) -> tuple[Replay, bytes, bool]:
             replay.feed(json.loads(line.decode("utf-8", "surrogatepass")))
             whole.append(line + b"\n")
     replay.finish()
-    return replay, b"".join(whole), len(whole) != len(lines)
+    return replay, b"".join(whole), len(whole) != len(lines) or bool(data and not lines)
 
 
 def attachment_path(folder: Path, sha256: str, name: str) -> Path:

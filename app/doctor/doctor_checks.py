@@ -25,6 +25,7 @@ from ..endings import one_line
 from ..microphone import Microphone, MicrophoneError, devices, find_device
 from ..models.sizes import SIZES, Size, physical_memory
 from ..settings import Settings, config_file, read_settings
+from ..terminal import somebody_types
 from .findings import Check, Finding, Status
 
 _OLDEST_MACOS = 14
@@ -195,7 +196,7 @@ def look_at_terminal() -> list[Finding]:
     from ..line.preview import picture_protocol
     from .terminal_answers import brackets_pastes
 
-    if not (sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()):
+    if not (somebody_types() and sys.stdout.isatty()):
         return [Finding("terminal", "ok", "none here: plain text is written")]
     if os.environ.get("TERM", "dumb") == "dumb":
         return [Finding("terminal", "warning", "TERM is dumb: no colours, no pictures, no editing of what you type")]

@@ -28,6 +28,7 @@ from gemma4_mlx.errors import Gemma4Error
 
 from ..endings import one_line
 from ..terminal import note, pasted
+from ..typed_ahead import pastes_wait
 from .line_blocks import is_open
 from .line_completion import Command, LineCompleter
 from .line_tokens import TOKEN, Tokens
@@ -86,7 +87,10 @@ class LineEditor:
         """
         draft, self._draft = self._draft, ""
         between = " " if draft and prefilled and not draft[-1].isspace() else ""
-        return self._session.prompt(default=draft + between + prefilled)
+        try:
+            return self._session.prompt(default=draft + between + prefilled)
+        finally:
+            pastes_wait()
 
     def _key_bindings(self) -> KeyBindings:
         bindings = KeyBindings()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from gemma4_mlx.errors import InputError
 
-from ..terminal import shows_lines
+from ..terminal import shows_lines, somebody_types
 from .attachments import IMAGE_TOKENS, Attachment, pieces
 from .dropped import dropped_files
 from .line_blocks import is_open, unblocked
@@ -99,7 +99,7 @@ class InputLine:
 
 def edits_lines() -> bool:
     """Whether there is a terminal where a line can be edited: on stdin, and on stdout or stderr."""
-    return sys.stdin.isatty() and (shows_lines(sys.stdout) or shows_lines(sys.stderr))
+    return somebody_types() and (shows_lines(sys.stdout) or shows_lines(sys.stderr))
 
 
 def _plain_message() -> str:
@@ -111,6 +111,8 @@ def _plain_message() -> str:
 
 
 def _plain_line() -> str:
+    if sys.stdin is None:  # closed by whoever started this
+        raise EOFError
     if sys.stdin.isatty():
         sys.stderr.write("> ")
         sys.stderr.flush()

@@ -12,7 +12,7 @@ from gemma4_mlx.checkpoint.builtin import DEMO
 from gemma4_mlx.errors import Gemma4Error
 
 from ..settings import config_file, remember_model
-from ..terminal import asked, note
+from ..terminal import asked, note, somebody_types
 from .sizes import SIZES, Size
 
 
@@ -53,6 +53,8 @@ class Offer:
             return "is here already"
         if size.download_gb * 1e9 > self.free:
             return f"{size.download:>6}, too big for the disk"
+        if not size.fits(self.memory):
+            return f"{size.download:>6}, too big: wants {size.memory_gb} GB"
         return f"{size.download:>6}, for {size.memory_gb} GB of memory"
 
     def chosen(self, typed: str) -> str | None:
@@ -67,7 +69,7 @@ class Offer:
 
 def asks() -> bool:
     """Whether a person sits there to be asked: stdin and stderr are a terminal."""
-    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+    return somebody_types() and sys.stderr.isatty()
 
 
 def make_offer(proposed: str, memory: int, hearing: bool, demo: bool) -> Offer | None:
@@ -94,7 +96,7 @@ def make_offer(proposed: str, memory: int, hearing: bool, demo: bool) -> Offer |
 
 
 def ask_which(offer: Offer) -> str:
-    """Ask until a name is chosen, which is returned. One that was not proposed is remembered in the config file.
+    """Ask until a name is chosen, which is returned.
 
     Raises:
         Gemma4Error: the terminal was closed.
@@ -111,12 +113,11 @@ def ask_which(offer: Offer) -> str:
         if name is not None:
             break
         note(f"Not one of {', '.join(offer.names)}.")
-    if name not in (DEMO, offer.names[0]):
-        _remember(name)
     return name
 
 
-def _remember(name: str) -> None:
+def remember(name: str) -> None:
+    """Write a choice into the config file, so that it is made once; the person is told."""
     file = config_file()
     try:
         remember_model(name, file)

@@ -35,10 +35,16 @@ class ModelChoice:
 
 @dataclass(frozen=True)
 class Chosen:
-    """What to open, and what a person waits for meanwhile, if anything."""
+    """What to open.
+
+    Attributes:
+        background: what a person waits for meanwhile.
+        to_remember: they chose another one than was proposed, and need not be asked again once it is here.
+    """
 
     name: str
     background: Fetch | None = None
+    to_remember: bool = False
 
 
 def choose_model(
@@ -106,12 +112,19 @@ def choose(option: str | None, hearing: bool = False, offer_demo: bool = False) 
         note(f"model: {choice.name} ({choice.reason}; another: --model, {VARIABLE}, or model in {config_file()})")
         return Chosen(choice.name)
     name = first_run.ask_which(offer)
-    return Chosen(name, Fetch(choice.name) if name == DEMO else None)
+    if name == DEMO:
+        return Chosen(name, background=Fetch(choice.name))
+    return Chosen(name, to_remember=name != choice.name)
 
 
 def open_model(option: str | None, hearing: bool = False) -> tuple[Gemma4, Processor]:
-    """Fetch and load the chosen model. Arguments and errors are those of `fetch_model`."""
-    _, folder = fetch_model(option, hearing)
+    """Choose, fetch and load a model. Arguments and errors are those of `fetch_model`."""
+    return open_chosen(choose(option, hearing))
+
+
+def open_chosen(chosen: Chosen) -> tuple[Gemma4, Processor]:
+    """Fetch and load what was chosen. Raises as `fetch_model`."""
+    folder = fetch_chosen(chosen)
     import gemma4_mlx as g4
 
     return g4.load(folder)
@@ -131,5 +144,13 @@ def fetch_model(
         Gemma4Error: it cannot be found, fetched or read.
         KeyboardInterrupt: Ctrl-C.
     """
-    name = choose(option, hearing).name
-    return name, fetch(name, on_progress)
+    chosen = choose(option, hearing)
+    return chosen.name, fetch_chosen(chosen, on_progress)
+
+
+def fetch_chosen(chosen: Chosen, on_progress: Callable[[str], None] | None = None) -> Path:
+    """The folder of what was chosen, fetched if need be. Raises as `fetch_model`."""
+    folder = fetch(chosen.name, on_progress)
+    if chosen.to_remember:
+        first_run.remember(chosen.name)
+    return folder

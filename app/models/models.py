@@ -15,7 +15,7 @@ from gemma4_mlx.checkpoint.builtin import DEMO
 from gemma4_mlx.errors import Gemma4Error
 
 from ..settings import config_file
-from ..terminal import asked, note
+from ..terminal import asked, note, somebody_types
 from .fetching import fetch
 from .model_choice import ModelChoice, choose_model
 from .sizes import SIZES, Size, byte_size, physical_memory
@@ -210,6 +210,6 @@ def _not_removable(name: str, cached: list[str]) -> str:
 
 
 def _agrees(question: str) -> bool:
-    if sys.stdin is None or not sys.stdin.isatty() or not sys.stderr.isatty():
+    if not somebody_types() or not sys.stderr.isatty():
         raise typer.BadParameter("nobody is here to agree: say --yes", param_hint="--yes")
     return asked(f"{question} [y/N] ").strip().lower() in ("y", "yes")

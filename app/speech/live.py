@@ -20,7 +20,7 @@ import typer
 from gemma4_mlx.errors import InputError
 
 from ..endings import FAILED, one_line
-from ..models.model_choice import choose, open_model
+from ..models.model_choice import choose, open_chosen
 from ..terminal import note, shows_lines
 from .live_sound import SAMPLE_RATE, FloatArray, LiveSound, PlayedSound
 from .transcripts import Format, TranscriptWriter
@@ -107,11 +107,11 @@ def _transcribe(
         if path is not None:
             _check_writable(path)
     with ExitStack() as stack:
-        chosen = choose(model_name, hearing=True).name  # who is asked which model is not being recorded meanwhile
+        chosen = choose(model_name, hearing=True)  # who is asked which model is not being recorded meanwhile
         interrupts = stack.enter_context(_interrupts())
         sound = open_sound()
         stack.enter_context(sound)
-        model, processor = open_model(chosen, hearing=True)
+        model, processor = open_chosen(chosen)
         live = stack.enter_context(
             g4.LiveTranscriber(
                 model,

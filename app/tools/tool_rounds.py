@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..answer.answer_screen import AnswerScreen
 from ..chat.conversation import Message, assistant_message
-from ..terminal import asked, note
+from ..terminal import asked, note, somebody_types
 from ..typed_ahead import lines_are_typed
 
 if TYPE_CHECKING:
@@ -30,12 +30,13 @@ class Permission:
 
     def __init__(self, granted: bool) -> None:
         self._granted = granted
+        self._always: set[str] = set()
 
     def __call__(self, name: str) -> bool:
         """Ask for one call. Raises KeyboardInterrupt."""
-        if self._granted:
+        if self._granted or name in self._always:
             return True
-        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        if not (somebody_types() and sys.stderr.isatty()):
             note(f"note: {name} was not run, because there is nobody to ask; --yes runs every call")
             return False
         while True:
@@ -44,7 +45,7 @@ class Permission:
                 case "y" | "yes":
                     return True
                 case "a" | "always":
-                    self._granted = True
+                    self._always.add(name)
                     return True
                 case "n" | "no":
                     return False

@@ -82,7 +82,7 @@ class Tools:
         try:
             with redirect_stdout(sys.stderr):
                 plain = as_json(tool.function(**checked))
-        except Exception as error:  # anything a person's code may raise; the model is told, and so is the person
+        except (Exception, SystemExit) as error:  # anything a person's code may raise; model and person are told
             return {"error": f"{type(error).__name__}: {one_line(error)}"}
         return plain if isinstance(plain, dict) else {"value": plain}
 
@@ -129,6 +129,8 @@ def _run(path: Path) -> types.ModuleType:
 def describe(function: Callable[..., Any], path: Path) -> Tool:
     """A function's JSON description, from its signature and its docstring. Raises InputError as `load_tools`."""
     where = f"{path}: {function.__name__}"
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise InputError(f"{where} is async: a tool is an ordinary function, which may call asyncio.run")
     documentation = inspect.getdoc(function)
     if not documentation:
         raise InputError(f"{where} has no docstring: say what it does, so that the model knows when to call it")
