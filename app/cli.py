@@ -7,15 +7,32 @@ from __future__ import annotations
 
 import os
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .completion import complete_model
 from .endings import exit_codes
 from .models.models_commands import models
+from .options import (
+    BenchFormat,
+    Debug,
+    ImageTokens,
+    MaxTokens,
+    Model,
+    Peer,
+    PerLayer,
+    RecipeName,
+    Seed,
+    StoredType,
+    System,
+    Temperature,
+    Think,
+    ThinkOrNot,
+    ToolsFile,
+    TranscriptFormat,
+    Yes,
+)
 
 if TYPE_CHECKING:
     from .answer.answering import Sampling
@@ -32,108 +49,6 @@ cli = typer.Typer(
 
 
 cli.add_typer(models, name="models")
-
-
-class TranscriptFormat(StrEnum):
-    """What `transcribe` writes."""
-
-    text = "text"
-    srt = "srt"
-    vtt = "vtt"
-    json = "json"
-    jsonl = "jsonl"
-
-
-class RecipeName(StrEnum):
-    """What `convert` makes of the weights; `gemma4_mlx.checkpoint.recipes` says what each one does."""
-
-    four_bit = "4bit"
-    eight_bit = "8bit"
-    mxfp4 = "mxfp4"
-    bf16 = "bf16"
-    speech = "speech"
-
-
-class StoredType(StrEnum):
-    """Precision of what `convert` does not quantize."""
-
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-    float32 = "float32"
-
-
-class BenchFormat(StrEnum):
-    """What `bench` writes."""
-
-    text = "text"
-    md = "md"
-    csv = "csv"
-    json = "json"
-    jsonl = "jsonl"
-
-
-class Peer(StrEnum):
-    """Other engines `bench` can measure."""
-
-    mlx_lm = "mlx-lm"
-    mlx_vlm = "mlx-vlm"
-
-
-class PerLayer(StrEnum):
-    """Where the per-layer table of the small sizes stays."""
-
-    auto = "auto"
-    disk = "disk"
-    memory = "memory"
-
-
-Model = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        "-m",
-        metavar="NAME",
-        show_default=False,
-        autocompletion=complete_model,
-        help="e2b, e4b, 26b, 31b, a Hugging Face id, a folder, or demo (small, built in). Otherwise GEMMA4_MLX_MODEL, "
-        "then `model` in the config file, then the largest size that fits this machine.",
-    ),
-]
-MaxTokens = Annotated[
-    int | None,
-    typer.Option(
-        "--max-tokens", min=1, metavar="N", show_default=False, help="Longest answer, in tokens. Default: 2048."
-    ),
-]
-Temperature = Annotated[
-    float | None,
-    typer.Option(
-        "--temperature", min=0.0, metavar="T", help="0 always takes the likeliest token. Default: the model's."
-    ),
-]
-Think = Annotated[bool, typer.Option("--think", help="Let the model think first; its thoughts go to stderr.")]
-Seed = Annotated[int | None, typer.Option("--seed", min=0, metavar="N", help="Draw the same answer again.")]
-System = Annotated[str | None, typer.Option("--system", metavar="TEXT", help="Instructions for the model.")]
-ThinkOrNot = Annotated[
-    bool | None,
-    typer.Option(
-        "--think/--no-think", show_default=False, help="Let the model think first; its thoughts go to stderr."
-    ),
-]
-ImageTokens = Annotated[
-    int | None,
-    typer.Option(
-        "--image-tokens",
-        metavar="N",
-        show_default=False,
-        help="Tokens a picture may take: 70, 140, 280, 560 or 1120, more to read small print. Default: 280.",
-    ),
-]
-ToolsFile = Annotated[
-    Path | None, typer.Option("--tools", metavar="FILE", help="A Python file with functions that the model may call.")
-]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Run the functions of --tools without asking.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show Python's traceback when something fails.")]
 
 
 def _print_version(wanted: bool) -> None:

@@ -12,6 +12,8 @@ import pytest
 
 from checkpoints import build_checkpoint
 from gemma4_mlx.checkpoint import load_model, read_config
+from gemma4_mlx.checkpoint.builtin import FOLDER
+from gemma4_mlx.checkpoint.convert import convert
 from tiny_tokenizer import SPECIAL_IDS
 
 TOLERANCE = 1e-2  # of the peer logits' standard deviation
@@ -34,6 +36,7 @@ np.save(sys.argv[3], np.array(logits.astype(mx.float32)))
 """,
 }
 
+PEERS = sorted(LOGITS)
 CONVERSIONS = [
     ("mlx_vlm", "e2b", ["--q-bits", "4"]),
     ("mlx_vlm", "e2b", ["--quant-predicate", "mixed_4_8", "--q-group-size", "32"]),
@@ -58,6 +61,17 @@ def test_what_a_peer_converts_gives_its_own_logits_here(
     folder = tmp_path / "converted"
     run("-m", peer, "convert", "--hf-path", str(tmp_path / "hf"), "--mlx-path", str(folder), "-q", *options)
     ids = np.random.default_rng(6).integers(len(SPECIAL_IDS), 512, (1, 80))
+    np.save(tmp_path / "ids.npy", ids)
+    run("-c", LOGITS[peer], str(folder), str(tmp_path / "ids.npy"), str(tmp_path / "logits.npy"))
+    theirs = np.load(tmp_path / "logits.npy")
+    ours = np.array(load_model(folder, read_config(folder))(mx.array(ids)))
+    assert np.abs(ours - theirs).max() < TOLERANCE * theirs.std()
+
+
+@pytest.mark.parametrize("peer", PEERS)
+def test_the_built_in_model_gives_its_logits_in_a_peer_too(peer: str, tmp_path: Path) -> None:
+    folder = convert(FOLDER, tmp_path / "float32", recipe="bf16", dtype="float32")
+    ids = np.random.default_rng(6).integers(30, 900, (1, 80))
     np.save(tmp_path / "ids.npy", ids)
     run("-c", LOGITS[peer], str(folder), str(tmp_path / "ids.npy"), str(tmp_path / "logits.npy"))
     theirs = np.load(tmp_path / "logits.npy")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from gemma4_mlx.app.cli import RecipeName, StoredType
+from gemma4_mlx.app.options import RecipeName, StoredType
 
 from gemma4_mlx.checkpoint.conversion_plan import STORED_DTYPES, ConversionPlan, plan_conversion
 from gemma4_mlx.checkpoint.quantization import Packing
