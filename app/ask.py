@@ -16,8 +16,9 @@ from gemma4_mlx.errors import InputError
 
 from .answer.answer_screen import AnswerScreen
 from .answer.answering import Request, Sampling, generate, say_why_it_ended, show
-from .chat.conversation import Conversation, Message
+from .chat.conversation import Conversation
 from .line.attachments import IMAGE_TOKENS, open_attachment
+from .messages import Message
 from .models.model_choice import open_model
 from .tools.tool_rounds import Permission, answer_in_rounds
 

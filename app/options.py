@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .completion import complete_model
+from .models.completion import complete_model
 
 
 class TranscriptFormat(StrEnum):

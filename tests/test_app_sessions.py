@@ -12,9 +12,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from gemma4_mlx.app.chat.conversation import Conversation, assistant_message
+from gemma4_mlx.app.chat.conversation import Conversation
 from gemma4_mlx.app.chat.sessions import Session, SessionStore
 from gemma4_mlx.app.line.attachments import open_attachment
+from gemma4_mlx.app.messages import assistant_message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -228,12 +229,13 @@ def test_a_name_that_does_not_exist_lists_those_that_do(store):
 def test_on_a_full_disk_the_chat_goes_on_is_told_once_and_all_is_saved_later(store, told):
     session, conversation = store.new(), Conversation()
     say(session, conversation, "one", "first")
+    attached = [cat()]  # drawn while there is room
     size = session.path.stat().st_size
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, before[1]))  # room for half a line
-        say(session, conversation, "two", "second", [cat()])
+        say(session, conversation, "two", "second", attached)
         say(session, conversation, "three", "third")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -251,7 +253,8 @@ def test_after_kill_9_nothing_that_was_recorded_is_missing(store):
     program = f"""
 import os, signal
 from pathlib import Path
-from gemma4_mlx.app.chat.conversation import Conversation, assistant_message
+from gemma4_mlx.app.chat.conversation import Conversation
+from gemma4_mlx.app.messages import assistant_message
 from gemma4_mlx.app.chat.sessions import SessionStore
 session, conversation = SessionStore(print, Path({str(store.folder)!r})).new(), Conversation()
 first = conversation.begin("one", [])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from gemma4_mlx.app.chat.conversation import Conversation, assistant_message, user_message
+from gemma4_mlx.app.chat.conversation import Conversation
 from gemma4_mlx.app.line.attachments import Attachment
+from gemma4_mlx.app.messages import assistant_message, user_message
 
 CAT = Attachment("image", "cat.png", "", "the picture")
 VOICE = Attachment("audio", "voice.wav", "", "the sound")

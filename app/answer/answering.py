@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..chat.conversation import Message
 from ..line.attachments import IMAGE_TOKENS
+from ..messages import Message
 from ..terminal import note
 from .answer_screen import AnswerScreen
 

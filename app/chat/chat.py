@@ -15,13 +15,14 @@ from ..answer.answering import Request, Sampling, say_why_it_ended
 from ..endings import INTERRUPTED, one_line
 from ..line.attachments import IMAGE_TOKENS, Attachment
 from ..line.line_input import edits_lines
+from ..messages import Message
 from ..models.model_choice import fetch_model
 from ..models.sizes import byte_size
 from ..terminal import Progress, asked, note, shortened, write
 from ..tools.tool_rounds import Permission, answer_in_rounds
 from ..typed_ahead import leave_terminal_as_it_was
 from .context import oldest_to_drop
-from .conversation import Conversation, Exchange, Message
+from .conversation import Conversation, Exchange
 from .kept_answer import KeptAnswer
 from .model_thread import ThreadedModel
 from .sessions import Session, SessionStore

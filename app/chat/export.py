@@ -12,8 +12,9 @@ from typing import Any, get_args
 from gemma4_mlx.errors import Gemma4Error, InputError
 
 from ..line.attachments import Attachment, Kind, fenced, open_attachment
+from ..messages import Message, reply
 from ..whole_file import write_whole
-from .conversation import Conversation, Exchange, Message, reply
+from .conversation import Conversation, Exchange
 
 _NOUNS: dict[Kind, str] = {"image": "picture", "audio": "sound", "video": "video", "text": "text"}
 

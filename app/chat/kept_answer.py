@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from ..answer.answer_screen import AnswerScreen
 from ..answer.answering import Request, generate, show
-from .conversation import Exchange, Message, assistant_message
+from ..messages import Message, assistant_message
+from .conversation import Exchange
 from .model_thread import ThreadedModel
 from .sessions import Session
 

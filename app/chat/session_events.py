@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
 from ..line.attachments import Attachment, Kind
-from .conversation import Conversation, Exchange, Message, assistant_message, reply
+from ..messages import Message, assistant_message, reply
+from .conversation import Conversation, Exchange
 
 Event = dict[str, Any]
 OpenAttachment = Callable[[Kind, str, str], Attachment | None]

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from ..completion import complete_cached, complete_model
 from ..endings import exit_codes
+from .completion import complete_cached, complete_model
 
 models = typer.Typer(
     help="List the models, with what each takes and which are here; fetch and remove them.",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..answer.answer_screen import AnswerScreen
-from ..chat.conversation import Message, assistant_message
+from ..messages import Message, assistant_message
 from ..terminal import asked, note, somebody_types
 from ..typed_ahead import lines_are_typed
 

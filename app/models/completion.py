@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gemma4_mlx.checkpoint.builtin import DEMO
 
-from .models.sizes import SIZES
+from .sizes import SIZES
 
 
 def complete_model(typed: str) -> list[str]:
