@@ -21,8 +21,8 @@ from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
 OUTPUT = Path(__file__).parents[1] / "docs" / "chat.svg"
-COLUMNS, ROWS = 76, 24
-SEED = 4
+COLUMNS, ROWS = 76, 18
+SEED = 7
 PATIENCE = 60.0  # seconds
 # What a terminal's sixteen colours look like is its own affair; this is a dark one.
 THEME = TerminalTheme(
