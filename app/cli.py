@@ -480,8 +480,12 @@ def bench(
 
 def main() -> None:
     """The `gemma4-mlx` command."""
+    # Closed by whoever started this. The next file to be opened would take its number, and be written to, or refused
+    # (MLX takes none numbered 0).
+    if sys.stdin is None:
+        os.open(os.devnull, os.O_RDONLY)
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by whoever started this, who wants to see nothing
+        if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (open to the end)
     for stream in (sys.stdout, sys.stderr):
         # A file name or a word that the terminal's encoding cannot show must not end the program.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 
 import pytest
 
-from command_line import environment, run
+from command_line import COMMAND, environment, run
 
 HEAVY = {
     "mlx",
@@ -72,3 +73,14 @@ def test_wrong_usage_is_exit_code_2_and_leaves_stdout_empty(arguments):
     assert finished.stdout == ""
     assert "Error: " in finished.stderr
     assert "Traceback" not in finished.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "closed"),
+    [("chat -m demo", "<&-"), ("ask hi -m demo", "2>&- <&-"), ("--version", ">&-"), ("models", ">&-")],
+)
+def test_a_stream_that_is_closed_is_as_one_that_leads_nowhere(arguments, closed):
+    line = f"{shlex.join(COMMAND)} {arguments} {closed}"
+    finished = subprocess.run(line, shell=True, env=environment(), capture_output=True, text=True)
+    assert finished.returncode == 0
+    assert "rror" not in finished.stderr
