@@ -1,10 +1,12 @@
 """A program for tests: writes the Markdown of a file to the screen as a model would, a few characters at a time.
 
-Not a test itself. Arguments: the file, seconds between pieces, and `think` to show thoughts.
+Not a test itself. Arguments: the file, seconds between pieces, and `think` to show thoughts. After Ctrl-C it says how
+much it has written.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from pathlib import Path
@@ -15,15 +17,19 @@ from gemma4_mlx.app.answer.answer_screen import AnswerScreen
 def main() -> None:
     file, pause, *options = sys.argv[1:]
     answer = Path(file).read_text()
-    with AnswerScreen(show_thoughts="think" in options) as screen:
-        for word in ["What ", "is asked?\nA list, ", "perhaps."]:
-            screen.thought(word)
-        for start in range(0, len(answer), 6):
-            screen.answer(answer[start : start + 6])
-            time.sleep(float(pause))
-        screen.tool_call("weather", {"city": "Plzeň", "days": 3})
-        screen.tool_result("weather", "\n".join(f"result {number}" for number in range(20)))
-        screen.answer("That is **all**.")
+    screen = AnswerScreen(show_thoughts="think" in options)
+    try:
+        with screen:
+            for word in ["What ", "is asked?\nA list, ", "perhaps."]:
+                screen.thought(word)
+            for start in range(0, len(answer), 6):
+                screen.answer(answer[start : start + 6])
+                time.sleep(float(pause))
+            screen.tool_call("weather", {"city": "Plzeň", "days": 3})
+            screen.tool_result("weather", json.dumps({"hours": list(range(1000))}))
+            screen.answer("That is **all**.")
+    except KeyboardInterrupt:
+        print(f"stopped after {len(screen.text)} characters")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -40,7 +43,21 @@ def long_answer(lines: int) -> str:
 
 def seen(screen: str) -> Counter[int]:
     """How often each numbered line is on the screen, wherever the terminal broke it."""
-    return Counter(int(number) for number in re.findall(r"line (\d{3})", re.sub(r"\s+", " ", screen)))
+    return Counter(int(number) for number in re.findall(r"line(\d{3})", unspaced(screen)))
+
+
+def unspaced(text: str) -> str:
+    return re.sub(r"\s+", "", text)
+
+
+def reached(number: int) -> str:
+    """A pattern for the screen once a numbered line is on it; the next ones do too, if that is broken at an edge."""
+    return "line (" + "|".join(f"{number + more:03}" for more in range(5)) + ")"
+
+
+def long_paragraph(lines: int) -> str:
+    """Three numbered lines in a row of 80."""
+    return " ".join(f"line {number:03} alpha beta gamma" for number in range(1, lines + 1))
 
 
 def terminal(
@@ -65,12 +82,104 @@ def test_no_line_is_lost_or_doubled_when_the_terminal_changes_its_size_in_an_ans
     answer = long_answer(70)
     with terminal(answer, tmp_path, pause=0.003) as shown:
         for number in range(3):
-            shown.wait_for(f"line {10 + 20 * number:03}")
+            shown.wait_for(reached(10 + 20 * number))
             shown.resize(columns, rows)
             time.sleep(0.2)
             shown.resize(80, 24)
         screen = shown.wait_for(END)
     assert seen(screen) == seen(answer)
+
+
+def the_program(shown: TmuxTerminal) -> int:
+    shell = shown.tmux("list-panes", "-F", "#{pane_pid}").strip()
+    return int(subprocess.run(["pgrep", "-P", shell], capture_output=True, text=True, check=True).stdout)
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(40, 24), (60, 24), (30, 24), (80, 10), (40, 10), (120, 24), (120, 40)])
+def test_no_line_of_a_long_paragraph_is_lost_or_doubled_when_the_terminal_changes_its_size_in_it(
+    tmp_path, columns, rows
+):
+    answer = long_paragraph(90)
+    with terminal(answer, tmp_path, pause=0.003) as shown:
+        for number, size in [(20, (columns, rows)), (40, (80, 24)), (60, (columns, rows))]:
+            shown.wait_for(reached(number))
+            # At rest: rows that are on their way to a terminal that wraps its lines anew are counted as they were, by
+            # any program; that such a race loses nothing is the next test.
+            os.kill(the_program(shown), signal.SIGSTOP)
+            time.sleep(0.2)
+            shown.resize(*size)
+            time.sleep(0.4)  # tmux tells of sizes at intervals of a quarter of a second
+            os.kill(the_program(shown), signal.SIGCONT)
+        screen = shown.wait_for(END)
+    assert seen(screen) == seen(answer)
+
+
+@pytest.mark.parametrize("answer", [long_paragraph(120), long_answer(70)], ids=["paragraph", "blocks"])
+def test_no_line_is_lost_when_the_size_changes_faster_than_the_program_is_told(tmp_path, answer):
+    with terminal(answer, tmp_path, pause=0.004) as shown:
+        for number in (10, 30):
+            shown.wait_for(reached(number))
+            for size in [(120, 40), (30, 8), (80, 24)]:
+                shown.resize(*size)
+                time.sleep(0.15)
+        screen = shown.wait_for(END)
+    assert set(seen(screen)) == set(seen(answer))
+    # What was live at the first resize may be there twice, and never more than that.
+    assert (seen(screen) - seen(answer)).total() <= 2 * 7
+
+
+def test_rows_of_a_paragraph_are_in_the_scrollback_before_it_ends(tmp_path):
+    answer = long_paragraph(90)
+    with terminal(answer, tmp_path, rows=10, pause=0.005) as shown:
+        screen = shown.wait_for(reached(60))
+    assert END not in screen
+    counts = seen(screen)
+    # Three numbered lines are a row, and two rows and the one being written may still change.
+    assert all(counts[number] == 1 for number in range(1, 51))
+
+
+def styled(coloured: str) -> list[tuple[str, frozenset[str]]]:
+    """Each character but spaces, with the codes that are on at it."""
+    codes: frozenset[str] = frozenset()
+    characters = []
+    for code, character in re.findall(r"\x1b\[([\d;]*)m|(\S)", coloured):
+        if character:
+            characters.append((character, codes))
+        for part in [] if character else (code or "0").split(";"):
+            codes = frozenset() if part == "0" else codes | {part}
+    return characters
+
+
+def test_words_keep_their_style_though_the_rows_of_a_paragraph_come_one_by_one(tmp_path):
+    passage = (
+        "Plain words to begin with and then **some that are bold, so many that they take more than two rows of this "
+        "narrow terminal, until here**, `code_with_underscores`, 2 * 3, snake_case, [a link](https://example.org/a_b) "
+        "with *slanted words, and **bold ones** in them*, and ~~struck out~~ ones, about ~10. "
+    )
+    answer = passage * 3
+    with terminal(answer, tmp_path, columns=40, pause=0.004) as shown:
+        shown.wait_for("exit code 0")
+        one_by_one = styled(shown.tmux("capture-pane", "-p", "-e", "-S", "-500"))
+    with terminal(answer, tmp_path, columns=40) as shown:
+        shown.wait_for("exit code 0")
+        at_once = styled(shown.tmux("capture-pane", "-p", "-e", "-S", "-500"))
+    assert one_by_one == at_once
+    text = "".join(character for character, _ in at_once)
+    for words, code in [("untilhere", "1"), ("code_with_underscores", "36"), ("boldones", "3"), ("struckout", "9")]:
+        for found in re.finditer(words, text):
+            assert all(code in codes for _, codes in at_once[found.start() : found.end()])
+
+
+def test_ctrl_c_in_the_middle_of_a_paragraph_loses_and_doubles_nothing_of_it(tmp_path):
+    answer = long_paragraph(200)
+    with terminal(answer, tmp_path, pause=0.005) as shown:
+        shown.wait_for(reached(40))
+        shown.type("C-c")
+        screen = shown.wait_for("stopped after")
+    told, _, written = unspaced(screen).partition("/thinkshow")[2].partition("stoppedafter")
+    length = int(re.match(r"\d+", written)[0])
+    assert 40 * 20 < length < len(answer)
+    assert told.removesuffix("^C") == unspaced(answer[:length])
 
 
 def test_what_is_left_is_whole_markdown_with_code_that_can_be_copied(tmp_path):
@@ -85,8 +194,20 @@ def test_what_is_left_is_whole_markdown_with_code_that_can_be_copied(tmp_path):
     assert lines[start : start + 4] == code
     assert lines[2:start] == ["Title", "", "Some words and code.", ""]
     rest = "\n".join(lines[start + 4 :])
-    assert re.search(r"\n *1 one\n *2 two\n\n→ weather\(city=\"Plzeň\", days=3\)\n  result 0\n", rest)
-    assert "  … 12 more lines\n\nThat is all.\nexit code 0" in rest
+    assert re.search(r"\n *1 one\n *2 two\n\n→ weather\(city=\"Plzeň\", days=3\)\n  {\"hours\": \[0, 1, 2,", rest)
+
+
+@pytest.mark.parametrize("columns", [30, 80])
+def test_of_a_tools_result_eight_rows_are_shown_and_how_much_more_there_is(tmp_path, columns):
+    with terminal("", tmp_path, columns=columns) as shown:
+        screen = shown.wait_for("exit code 0")
+    rows = [line.rstrip() for line in screen.partition("days=3)\n")[2].partition("\n\n")[0].split("\n")]
+    assert len(rows) == 9
+    assert all(row.startswith("  ") and len(row) <= columns for row in rows)
+    shown_of_it = " ".join(row.strip() for row in rows[:8])
+    result = json.dumps({"hours": list(range(1000))})
+    assert result.startswith(shown_of_it)
+    assert rows[8] == f"  … {len(result) - len(shown_of_it) - 1:,} more characters"  # the rest begins behind a space
 
 
 def test_thoughts_are_shown_dim_when_they_are_wanted(tmp_path):
@@ -141,5 +262,5 @@ def test_a_pipe_gets_the_answer_alone(tmp_path):
     )
     assert finished.stdout == "# Title\n\n\x1b[2J **bold**\nThat is **all**.\n"
     assert finished.stderr.startswith(
-        'What is asked?\nA list, perhaps.\ncalls weather(city="Plzeň", days=3)\nweather: result 0\n'
+        'What is asked?\nA list, perhaps.\ncalls weather(city="Plzeň", days=3)\nweather: {"hours": [0, 1,'
     )

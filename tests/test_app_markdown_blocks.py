@@ -7,7 +7,7 @@ import re
 
 import pytest
 from gemma4_mlx.app.answer.markdown_blocks import Block, MarkdownBlocks
-from gemma4_mlx.app.answer.markdown_lines import Painter
+from gemma4_mlx.app.answer.markdown_lines import Line, Painter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -119,9 +119,99 @@ def test_any_markdown_can_be_painted_at_any_width(lines, columns):
         for block in finished:
             painter.block(block, columns)
         if stream.tail:
-            painter.block(stream.tail, columns, finished=False)
+            painter.beginning(stream.tail, columns)
     for block in stream.finish():
         painter.block(block, columns)
+
+
+MARKUP = st.sampled_from(
+    [
+        *("word", "**bold**", "**bold words and more**", "*it*", "`code_x`", "`` a`b ``", "_em_", "snake_case", "2*3"),
+        *("2 * 3", "*", "_", "**", "`", "~~gone~~", "~~", "~10", "[link](http://x.y/z_a)", "[with words](u)", "[1]"),
+        *("[", "![img](p.png)", "![", "<http://a.b/c>", "<", "a|b", "\\", "\\*", "\\[ x \\]", "\\alpha_1", "&amp;"),
+        *(
+            "é“”—",
+            "你好世界你好世界",
+            "🙂👨‍👩‍👧",
+            "x" * 30,
+            "***both***",
+            "foo*",
+            "*foo",
+            "_foo",
+            "](u)",
+            "(**b**)",
+            "\nnext",
+            "\n=",
+        ),
+    ]
+)
+
+
+def row_by_row(text: str, widths: list[int], step: int) -> list[str]:
+    """Painted as it is written, each row as soon as it is settled, in a terminal that changes its width."""
+    painter, stream = Painter(io.StringIO()), MarkdownBlocks()
+    rows: list[Line] = []
+    standing = ""
+    for number, start in enumerate(range(0, len(text) + 1, step)):
+        columns = widths[number % len(widths)]
+        ended = start + step > len(text)
+        for block in [*stream.feed(text[start : start + step]), *(stream.finish() if ended else [])]:
+            rows += painter.block(block, columns, standing)
+            standing = ""
+        if stream.tail:
+            beginning = painter.beginning(stream.tail, columns, standing)
+            rows += beginning.settled
+            standing = beginning.standing
+    return [row.coded for row in rows]
+
+
+def letters(rows: list[str]) -> str:
+    return "".join("".join(rows).split())
+
+
+@settings(deadline=None)
+@given(st.lists(MARKUP, max_size=40), st.lists(st.sampled_from([6, 12, 20, 40]), min_size=1), st.integers(1, 9))
+def test_a_paragraph_whose_rows_come_one_by_one_at_any_widths_is_the_one_that_is_painted_at_once(words, widths, step):
+    text = " ".join(["A paragraph:", *words])
+    assert letters(row_by_row(text, widths, step)) == letters(painted(text))
+
+
+LAST_LINES = ["---", "===", "- an item", "1. an item", "| a | b |\n|---|---|\n| c | d |", "```\ncode\n```", "> quote"]
+
+
+@pytest.mark.parametrize("last", LAST_LINES)
+def test_what_follows_the_rows_of_a_paragraph_neither_loses_nor_doubles_them(last):
+    text = "a paragraph of some rows\nthat ends here\n" + last
+    assert letters(row_by_row(text, [10], 1)) == letters(painted(text, 10))
+
+
+def beginning(text: str) -> tuple[list[str], list[str]]:
+    begun = Painter(io.StringIO()).beginning(Block("markdown", text), 12)
+    return [line.coded for line in begun.settled], [line.coded for line in begun.growing]
+
+
+def test_rows_settle_as_soon_as_two_follow_them():
+    assert beginning("one two three four five six") == (["one two"], ["three four", "five six"])
+
+
+@pytest.mark.parametrize("opening", ["**", "*", "__", "_", "`", "~~", "[", "!["])
+def test_no_row_settles_at_or_behind_what_may_still_become_markup(opening):
+    settled, _ = beginning(f"one two three four five six {opening}seven" + " word" * 30)
+    assert settled == ["one two", "three four", "five six"]
+
+
+@pytest.mark.parametrize(
+    "text", ["2 * 3", "a_b_c", "[1]", "~10", "foo*", "a < b", "\\alpha", "a | b", "`a *b`", "**a** c"]
+)
+def test_marks_that_can_open_nothing_hold_no_row_back(text):
+    settled, growing = beginning(f"{text} one two three four five six" + " word" * 30)
+    assert len(growing) == 2
+    assert len(settled) > 10
+
+
+def test_text_that_is_not_what_was_settled_is_painted_again():
+    lines = Painter(io.StringIO()).block(Block("markdown", "one *two* three four"), 40, standing="one *two* ")
+    assert [line.coded for line in lines] == ["two three four"]
 
 
 def painted(text: str, columns: int = 40) -> list[str]:

@@ -1,6 +1,6 @@
 """One answer in a terminal: each finished block of its Markdown goes into the scrollback once, and stays copyable.
 
-Only what is being written is drawn again and again.
+Of a paragraph, each row does. Only what is being written is drawn again and again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .markdown_blocks import Block, MarkdownBlocks
 from .markdown_lines import Line, Painter
 
 _DRAW_SECONDS = 0.05
-_RESULT_LINES = 8
+_RESULT_ROWS = 8
 _DIM, _CALL = "dim", "cyan"
 
 
@@ -31,12 +31,13 @@ class TerminalAnswer:
         self._show_thoughts = show_thoughts
         self._clock = clock
         self._painter = Painter(stream)
-        self._tail = LiveTail(stream)
+        self._tail = LiveTail(stream, clock)
         self._blocks = MarkdownBlocks()
         self._thought = ""  # the last line of it
         self._thinking_since: float | None = None
         self._finished: list[Block] = []  # and not on the screen yet, when Ctrl-C comes between
         self._above = False  # something of this answer stands above
+        self._standing = ""  # text of the paragraph that is being written that does
         self._drawn_at = 0.0
 
     def start(self) -> None:
@@ -62,10 +63,12 @@ class TerminalAnswer:
         self._put([Line("", 0), *lines] if self._above else lines)
 
     def tool_result(self, name: str, result: str) -> None:
-        lines = printable(result).rstrip("\n").split("\n")
-        if len(lines) > _RESULT_LINES:
-            lines[_RESULT_LINES:] = [f"… {len(lines) - _RESULT_LINES} more lines"]
-        self._put([line for text in lines for line in self._text(f"  {text}")])
+        indent = "  "
+        columns = max(1, self._tail.size.columns - len(indent))
+        lines, left = self._painter.excerpt(printable(result).rstrip("\n"), columns, _RESULT_ROWS, _DIM)
+        if left:
+            lines += self._painter.text(f"… {left:,} more characters", columns, _DIM)
+        self._put([Line(indent + line.coded, len(indent) + line.cells) for line in lines])
 
     def finish(self) -> None:
         """Put everything that was held back on the screen for good."""
@@ -89,27 +92,38 @@ class TerminalAnswer:
             self._put([])
 
     def _put(self, lines: Sequence[Line]) -> None:
-        """Put finished blocks, and then lines, on the screen for good; they are forgotten once they are there."""
-        above = self._above
+        """Put on the screen for good: finished blocks, then lines, then what is settled of the block being written.
+
+        They are forgotten once they are there.
+        """
+        above, standing = self._above, self._standing
+        columns = self._tail.size.columns
         painted: list[Line] = []
         for block in self._finished:
-            painted += self._spaced(block, above, finished=True)
-            above = True
+            painted += _gap(block, above, standing) + self._painter.block(block, columns, standing)
+            above, standing = True, ""
+        painted += lines
         above = above or bool(lines)
-        self._tail.replace([*painted, *lines], self._live(above))
-        self._finished, self._above, self._drawn_at = [], above, self._clock()
-
-    def _live(self, above: bool) -> list[Line]:
+        live: list[Line] = []
         if self._thinking_since is not None:
             seconds = self._clock() - self._thinking_since
-            return self._text(self._thought if self._show_thoughts else f"thinking… {seconds:.0f} s")
-        tail = self._blocks.tail
-        return [] if tail is None else self._spaced(tail, above, finished=False)
-
-    def _spaced(self, block: Block, above: bool, finished: bool) -> list[Line]:
-        """A block with an empty line in front, unless it is the first or goes on with the one before it."""
-        lines = self._painter.block(block, self._tail.size.columns, finished)
-        return [Line("", 0), *lines] if above and not block.joined else lines
+            live = self._text(self._thought if self._show_thoughts else f"thinking… {seconds:.0f} s")
+        elif (tail := self._blocks.tail) is not None:
+            gap = _gap(tail, above, standing)
+            beginning = self._painter.beginning(tail, columns, standing)
+            standing = beginning.standing
+            if beginning.settled:
+                painted += gap + beginning.settled
+                above, live = True, beginning.growing
+            else:
+                live = gap + beginning.growing
+        self._tail.replace(painted, live)
+        self._finished, self._above, self._standing, self._drawn_at = [], above, standing, self._clock()
 
     def _text(self, text: str, style: str = _DIM) -> list[Line]:
         return self._painter.text(text, self._tail.size.columns, style)
+
+
+def _gap(block: Block, above: bool, standing: str) -> list[Line]:
+    """An empty line in front of a block, unless it is the first, goes on with the one before, or has begun above."""
+    return [Line("", 0)] if above and not block.joined and not standing else []

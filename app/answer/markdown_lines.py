@@ -5,13 +5,26 @@ Code is left alone: no border, no indentation, no line broken, so that what is c
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import ClassVar, TextIO
 
+from markdown_it.token import Token
 from rich import box
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
-from rich.markdown import CodeBlock, Heading, Markdown, MarkdownElement, TableElement
+from rich.markdown import (
+    CodeBlock,
+    Heading,
+    ImageItem,
+    Markdown,
+    MarkdownContext,
+    MarkdownElement,
+    Paragraph,
+    TableElement,
+    TextElement,
+)
 from rich.segment import Segment, Segments
 from rich.style import Style
 from rich.syntax import ANSISyntaxTheme, Syntax
@@ -23,6 +36,25 @@ from .markdown_blocks import Block, parser
 
 _CONTEXT = 100
 """Lines of code before a line that decide its colours."""
+_GROWING_ROWS = 2
+"""Rows at the end of a paragraph that its next word may change, or show to be no paragraph."""
+
+# What is still text and may become markup by what follows, if it opens any: emphasis not before a space and _ not
+# within a word, code, a struck-out passage, a link (but no brackets that are closed, with no address behind them), an
+# entity or address without its end, the row of a table.
+_MAY_OPEN = re.compile(
+    r"""
+    \*+ (?! [\s*] )
+    | (?<! \w ) _+ (?! [\s_] )
+    | `
+    | ~~
+    | !?\[ (?! [^][`<]* \] [^(:] )
+    | [<&] [^\s<>&]* \Z
+    | \A \|
+    """,
+    re.VERBOSE,
+)
+_MARK = "\0"  # no character of an answer: CommonMark has none of it
 
 # No black, no white, no yellow: each is invisible on some background.
 _THEME = Theme(
@@ -70,6 +102,21 @@ class Line:
     cells: int
 
 
+@dataclass(frozen=True)
+class Beginning:
+    """A block that is still being written.
+
+    Attributes:
+        settled: lines at its beginning that nothing which follows can change.
+        standing: the text of these and of the lines of it that were settled before.
+        growing: the lines after them.
+    """
+
+    settled: list[Line]
+    standing: str
+    growing: list[Line]
+
+
 class Painter:
     """Paints blocks in order.
 
@@ -81,17 +128,54 @@ class Painter:
         self._console = Console(file=stream, theme=_THEME, highlight=False, markup=False, emoji=False)
         self._code: list[str] = []
 
-    def block(self, block: Block, columns: int, finished: bool = True) -> list[Line]:
-        """A block's lines, broken to fit into so many columns; code is not broken.
+    def block(self, block: Block, columns: int, standing: str = "") -> list[Line]:
+        """A finished block's lines, broken to fit into so many columns; code is not broken.
 
         Args:
-            finished: this is what the block remains; its code is the beginning of the code that follows.
+            standing: text at its beginning to leave out. What is not as it was when it was settled is painted again.
         """
-        if block.kind == "markdown":
-            tokens = parser().parse(block.source)
-            if block.number is not None and tokens:
-                tokens[0].attrs["start"] = block.number
-            return self._lines(_Markdown(tokens), columns)
+        if block.kind == "code":
+            return self._code_lines(block, finished=True)
+        paragraph, others = _first_paragraph(block)
+        rows = self._rows(self._unbroken(paragraph), columns, standing)
+        return self._under([line for line, _ in rows], others, columns)
+
+    def beginning(self, block: Block, columns: int, standing: str = "") -> Beginning:
+        """The lines of a block that is still being written, but for the text of it that stands above already."""
+        if block.kind == "code":
+            return Beginning([], "", self._code_lines(block, finished=False))
+        # Marks at the end may be more of them soon, and whether they open or close shows in what is behind them.
+        paragraph, others = _first_paragraph(replace(block, source=block.source.rstrip("*_~`")))
+        if not paragraph:
+            return Beginning([], "", self._under([], others, columns))
+        _mark_what_may_open(paragraph)
+        text = self._unbroken(paragraph)
+        certain = text.plain.find(_MARK)
+        if certain < 0:
+            certain = len(text)
+        else:
+            text = Text.assemble(text[:certain], text[certain + 1 :])
+        if paragraph[0].type != "paragraph_open":  # what stands over a "-" is a heading until a list begins there
+            certain = 0
+        rows = self._rows(text, columns, standing)
+        settled = [(line, end) for line, end in rows[:-_GROWING_ROWS] if end <= certain]
+        if settled:
+            standing = text.plain[: settled[-1][1]]
+        growing = [line for line, _ in rows[len(settled) :]]
+        return Beginning([line for line, _ in settled], standing, self._under(growing, others, columns))
+
+    def text(self, text: str, columns: int, style: str) -> list[Line]:
+        """Plain text in one style, wrapped."""
+        return [line for line, _ in self._rows(Text.assemble((text.expandtabs(8), style)), columns)]
+
+    def excerpt(self, text: str, columns: int, rows: int, style: str) -> tuple[list[Line], int]:
+        """The first rows of plain text in one style, wrapped; and how many characters are left out."""
+        text = text.expandtabs(8)
+        # No more than can be seen is wrapped: it may be a whole file.
+        shown = self._rows(Text.assemble((text[: rows * (columns + 1)], style)), columns)[:rows]
+        return [line for line, _ in shown], len(text) - shown[-1][1] if shown else 0
+
+    def _code_lines(self, block: Block, finished: bool) -> list[Line]:
         # Tabs are kept, so that a Makefile is copied as it is; but what is drawn again must be measured.
         source = block.source if finished else block.source.expandtabs(8)
         code = [*(self._code if block.joined else []), source]
@@ -101,9 +185,33 @@ class Painter:
         # Not wrapped: the terminal does that, and takes it back when the line is copied.
         return self._coded([list(coloured.render(self._console))])
 
-    def text(self, text: str, columns: int, style: str) -> list[Line]:
-        """Plain text in one style, wrapped."""
-        return self._lines(Text(text, style), columns)
+    def _unbroken(self, tokens: list[Token]) -> Text:
+        """The text of a paragraph, with new lines only where the paragraph has them."""
+        options = self._console.options.update(no_wrap=True, overflow="ignore", height=None)
+        segments = self._console.render(_Markdown(tokens), options)
+        text = Text.assemble(*((segment.text, segment.style or "") for segment in segments))
+        text.rstrip()
+        return text
+
+    def _rows(self, text: Text, columns: int, standing: str = "") -> list[tuple[Line, int]]:
+        """A text's lines, broken to fit, without what stands above; and where in it the line after each begins."""
+        start = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(standing, text.plain, strict=False)))
+        while 0 < start < len(text) and text.plain[start] in " \n":
+            start += 1
+        if not text.plain[start:].strip():
+            return []
+        broken = text[start:].wrap(self._console, max(columns, 2))  # a character may be two cells wide
+        starts = []
+        for row in broken:
+            starts.append(max(start, text.plain.find(row.plain, start)))  # behind the spaces it was broken at
+            start = starts[-1] + len(row)
+        lines = self._coded(list(row.render(self._console)) for row in broken)
+        return list(zip(lines, [*starts[1:], len(text)], strict=True))
+
+    def _under(self, lines: list[Line], tokens: list[Token], columns: int) -> list[Line]:
+        """Lines, and other blocks beneath them."""
+        others = self._lines(_Markdown(tokens), columns)
+        return [*lines, Line("", 0), *others] if lines and others else lines + others
 
     def _lines(self, content: RenderableType, columns: int) -> list[Line]:
         options = self._console.options.update(width=columns, height=None)
@@ -134,11 +242,53 @@ def _without_trailing_spaces(line: list[Segment]) -> list[Segment]:
     return segments
 
 
+def _first_paragraph(block: Block) -> tuple[list[Token], list[Token]]:
+    """A block's tokens: those of the paragraph, or heading, that it begins with, if it does; and the others."""
+    tokens = parser().parse(block.source)
+    if block.number is not None and tokens:
+        tokens[0].attrs["start"] = block.number
+    length = 3 if tokens and tokens[0].type in ("paragraph_open", "heading_open") else 0
+    return tokens[:length], tokens[length:]
+
+
+def _mark_what_may_open(paragraph: list[Token]) -> None:
+    """Put a mark in front of the first thing that may open markup; within emphasis or a link, in front of these.
+
+    Code that opens in them may take the marks away that closed them.
+    """
+    for inline in paragraph:
+        children = inline.children or []
+        outermost = 0
+        for index, token in enumerate(children):
+            if token.level == 0:
+                outermost = index
+            if token.type == "text" and (found := _MAY_OPEN.search(token.content)):
+                if token.level:
+                    children.insert(outermost, Token("text", "", 0, content=_MARK))
+                else:
+                    token.content = token.content[: found.start()] + _MARK + token.content[found.start() :]
+                return
+
+
 def _highlighted(code: str, language: str) -> Text:
     return Syntax(code, language or "text", theme=_CODE_THEME, background_color="default", tab_size=0).highlight(code)
 
 
-class _LeftHeading(Heading):
+class _WithImages(TextElement):
+    """Text that names its images where they are, not in front of it."""
+
+    def on_child_close(self, context: MarkdownContext, child: MarkdownElement) -> bool:
+        if not isinstance(child, ImageItem):
+            return True
+        self.text.append_text(Text.assemble("🌆 ", child.text or child.destination))
+        return False
+
+
+class _Paragraph(_WithImages, Paragraph):
+    pass
+
+
+class _LeftHeading(_WithImages, Heading):
     """A heading where the text is, not in the middle of a wide terminal."""
 
     LEVEL_ALIGN = {}  # noqa: RUF012 (Rich declares it)
@@ -170,6 +320,7 @@ class _Markdown(Markdown):
 
     elements: ClassVar[dict[str, type[MarkdownElement]]] = {
         **Markdown.elements,
+        "paragraph_open": _Paragraph,
         "heading_open": _LeftHeading,
         "fence": _BareCode,
         "code_block": _BareCode,
