@@ -205,7 +205,7 @@ class Microphone:
         """
         samples = self.capture.take(timeout)
         if not len(samples) and (self.capture.closed or not self._stream.active or self.capture.is_dead):
-            raise MicrophoneError(f"{self.device.name} is gone: connect it again, or choose another with --device")
+            raise MicrophoneError(f"{self.device.name} is gone: connect it again, or choose another: `gemma4-mlx devices` lists them")
         return samples
 
     def stop(self) -> FloatArray:
@@ -278,7 +278,7 @@ class Microphone:
             return stream, capture
         raise MicrophoneError(
             f"{self.device.name} cannot be opened ({' '.join(str(refusal).split())}): "
-            "close what else uses it, or choose another with --device"
+            "close what else uses it, or choose another: `gemma4-mlx devices` lists them"
         )
 
 
