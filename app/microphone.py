@@ -205,7 +205,9 @@ class Microphone:
         """
         samples = self.capture.take(timeout)
         if not len(samples) and (self.capture.closed or not self._stream.active or self.capture.is_dead):
-            raise MicrophoneError(f"{self.device.name} is gone: connect it again, or choose another: `gemma4-mlx devices` lists them")
+            raise MicrophoneError(
+                f"{self.device.name} is gone: connect it again, or choose another: `gemma4-mlx devices` lists them"
+            )
         return samples
 
     def stop(self) -> FloatArray:
