@@ -191,7 +191,7 @@ def test_a_device_that_refuses_its_own_rate_is_opened_at_another(monkeypatch):
 def test_a_device_that_refuses_every_rate_says_why(monkeypatch):
     monkeypatch.setattr(microphone, "_sounddevice", lambda: SomeDevice)
     monkeypatch.setattr(microphone, "_OTHER_RATES", (44_100,))
-    with pytest.raises(MicrophoneError, match=r"Scarlett.*-9997.*--device"):
+    with pytest.raises(MicrophoneError, match=r"Scarlett.*-9997.*gemma4-mlx devices"):
         Microphone(MIXER)
 
 
