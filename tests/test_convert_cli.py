@@ -47,7 +47,7 @@ def test_a_dry_run_prints_sizes_and_memory_and_writes_nothing(tmp_path: Path) ->
     assert set(megabytes) == {"decoder", "embeddings", "per-layer table", "vision tower", "audio tower"}
     table = megabytes["per-layer table"]
     text = {line[-1]: float(line[1]) for line in lines if line[0] == "text"}
-    assert text["memory"] - text["disk"] == pytest.approx(table, abs=0.02)
+    assert text["memory"] - text["disk"] == pytest.approx(table, abs=0.15)  # each is rounded to 0.1
     assert list(tmp_path.iterdir()) == []
 
 

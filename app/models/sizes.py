@@ -59,5 +59,7 @@ def physical_memory() -> int:
 
 
 def byte_size(count: int) -> str:
-    """So many bytes, for people: "5.5 GB", "45.3 MB"."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+    """So many bytes, for people: "5.5 GB", "281 MB", "4.3 MB"."""
+    if count >= 1e9:
+        return f"{count / 1e9:.1f} GB"
+    return f"{count / 1e6:.{0 if count >= 1e7 else 1}f} MB"
