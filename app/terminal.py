@@ -16,8 +16,6 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TextIO
 
-from .typed_ahead import forget_what_was_typed, lines_are_typed
-
 DIM = "\x1b[2m"
 PLAIN = "\x1b[0m"
 CLEAR_TO_END = "\x1b[K"
@@ -81,6 +79,16 @@ def somebody_types() -> bool:
     return sys.stdin is not None and sys.stdin.isatty()
 
 
+def terminal_stream() -> TextIO:
+    """Whichever of stdout and stderr is the terminal, so that `chat > answers.txt` works; stderr if neither is."""
+    return sys.stdout if sys.stdout.isatty() else sys.stderr
+
+
+def edits_lines() -> bool:
+    """Whether there is a terminal where a line can be edited: on stdin, and on stdout or stderr."""
+    return somebody_types() and (shows_lines(sys.stdout) or shows_lines(sys.stderr))
+
+
 def shows_colour(stream: TextIO) -> bool:
     """Whether codes for dim and colour may be written to `stream`."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
@@ -100,19 +108,6 @@ def shortened(text: str, most: int) -> str:
     """`text` on one line of at most so many characters."""
     line = " ".join(text.split())
     return line if len(line) <= most else f"{line[: most - 1]}…"
-
-
-def asked(question: str) -> str:
-    """What a person types behind a question, with its line's end; empty when the terminal is closed."""
-    forget_what_was_typed()
-    with lines_are_typed():
-        sys.stderr.write(question)
-        sys.stderr.flush()
-        try:
-            return sys.stdin.readline()
-        except KeyboardInterrupt:
-            sys.stderr.write("\n")
-            raise
 
 
 _ESCAPE_SEQUENCE = re.compile(r"\x1b\[[0-9;:?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")

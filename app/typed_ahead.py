@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from .terminal import somebody_types, terminal_stream
+
 # Fields of what tcgetattr gives.
 _INPUT, _LOCAL = 0, 3
 # Bracketed paste (xterm's mode 2004): a text that is pasted, or a file that is dropped, comes in one piece.
@@ -44,7 +46,7 @@ def pastes_wait() -> None:
 
 
 def _tell_terminal(code: str) -> None:
-    stream = sys.stdout if sys.stdout.isatty() else sys.stderr
+    stream = terminal_stream()
     stream.write(code)
     stream.flush()
 
@@ -74,7 +76,23 @@ def lines_are_typed() -> Iterator[None]:
         pastes_wait()
 
 
-def forget_what_was_typed() -> None:
-    """Throw away what waits: it cannot have been meant for a question that was not there yet."""
+def can_be_asked() -> bool:
+    """Whether a person sits there to be asked: stdin and stderr are a terminal."""
+    return somebody_types() and sys.stderr.isatty()
+
+
+def asked(question: str) -> str:
+    """What a person types behind a question, with its line's end; empty when the terminal is closed.
+
+    What waits is thrown away: it cannot have been meant for a question that was not there yet.
+    """
     if _as_it_was is not None:
         termios.tcflush(sys.stdin, termios.TCIFLUSH)
+    with lines_are_typed():
+        sys.stderr.write(question)
+        sys.stderr.flush()
+        try:
+            return sys.stdin.readline()
+        except KeyboardInterrupt:
+            sys.stderr.write("\n")
+            raise

@@ -9,6 +9,8 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -52,11 +54,26 @@ def is_answering(terminal: TmuxTerminal, message: str) -> None:
     terminal.wait_for(rf"> {message}\n+[^\n…/]{{4}}")
 
 
-def kill(terminal: TmuxTerminal) -> None:
-    """What a crash of the machine does to the command."""
+@contextmanager
+def answering(user: User, **size: int) -> Iterator[TmuxTerminal]:
+    """A chat in the middle of a long answer to "hello"."""
+    with chat(user, *LONG, model=talkative(), **size) as terminal:
+        terminal.wait_for(READY)
+        terminal.type("hello", "Enter")
+        is_answering(terminal, "hello")
+        yield terminal
+
+
+def process_in(terminal: TmuxTerminal) -> int:
+    """The command's process."""
     shell = terminal.tmux("list-panes", "-F", "#{pane_pid}").strip()
     (command,) = subprocess.run(["pgrep", "-P", shell], capture_output=True, text=True, check=True).stdout.split()
-    os.kill(int(command), signal.SIGKILL)
+    return int(command)
+
+
+def kill(terminal: TmuxTerminal) -> None:
+    """What a crash of the machine does to the command."""
+    os.kill(process_in(terminal), signal.SIGKILL)
     terminal.wait_for("exit code 137")
 
 
@@ -75,10 +92,7 @@ def test_ctrl_c_stops_an_answer_keeps_what_there_is_of_it_and_the_conversation_g
 
 
 def test_what_is_typed_during_an_answer_waits_for_the_prompt_and_leaves_the_answer_alone(user):
-    with chat(user, *LONG, model=talkative(), columns=120) as terminal:
-        terminal.wait_for(READY)
-        terminal.type("hello", "Enter")
-        is_answering(terminal, "hello")
+    with answering(user, columns=120) as terminal:
         terminal.type("/system Be brief.", "Enter", "C-d")
         terminal.type("C-c")
         screen = terminal.wait_for("exit code")
@@ -89,10 +103,7 @@ def test_what_is_typed_during_an_answer_waits_for_the_prompt_and_leaves_the_answ
 
 
 def test_a_paste_during_an_answer_is_one_message(user):
-    with chat(user, *LONG, model=talkative()) as terminal:
-        terminal.wait_for(READY)
-        terminal.type("hello", "Enter")
-        is_answering(terminal, "hello")
+    with answering(user) as terminal:
         terminal.paste("first line\nsecond line\nthird line\n")
         terminal.type("C-c")
         terminal.wait_for(r"> first line\n +second line\n +third line\n")
@@ -100,13 +111,8 @@ def test_a_paste_during_an_answer_is_one_message(user):
 
 
 def test_a_disk_that_fills_up_during_an_answer_is_said_behind_it(user):
-    with chat(user, *LONG, model=talkative()) as terminal:
-        terminal.wait_for(READY)
-        terminal.type("hello", "Enter")
-        is_answering(terminal, "hello")
-        shell = terminal.tmux("list-panes", "-F", "#{pane_pid}").strip()
-        (command,) = subprocess.run(["pgrep", "-P", shell], capture_output=True, text=True, check=True).stdout.split()
-        resource.prlimit(int(command), resource.RLIMIT_FSIZE, (1, 1))
+    with answering(user) as terminal:
+        resource.prlimit(process_in(terminal), resource.RLIMIT_FSIZE, (1, 1))
         time.sleep(1)
         terminal.type("C-c")
         screen = terminal.wait_for(STOPPED)
@@ -116,14 +122,11 @@ def test_a_disk_that_fills_up_during_an_answer_is_said_behind_it(user):
 
 
 def test_the_terminal_is_as_it_was_when_the_command_is_told_to_end(user):
-    with chat(user, *LONG, model=talkative()) as terminal:
-        terminal.wait_for(READY)
-        terminal.type("hello", "Enter")
-        is_answering(terminal, "hello")
-        pane = terminal.tmux("list-panes", "-F", "#{pane_pid} #{pane_tty}").split()
-        subprocess.run(["pkill", "-TERM", "-P", pane[0]], check=True)
+    with answering(user) as terminal:
+        tty = terminal.tmux("list-panes", "-F", "#{pane_tty}").strip()
+        os.kill(process_in(terminal), signal.SIGTERM)
         terminal.wait_for("exit code 143")
-        modes = subprocess.run(["stty", "-F", pane[1], "-a"], capture_output=True, text=True, check=True).stdout
+        modes = subprocess.run(["stty", "-F", tty, "-a"], capture_output=True, text=True, check=True).stdout
     assert re.search(r"(?<!-)icanon", modes)
     assert re.search(r"(?<!-)\becho\b", modes)
 
@@ -164,10 +167,7 @@ def test_a_chat_that_is_gone_on_with_shows_where_it_stood(user):
 
 
 def test_no_turn_is_lost_when_the_command_is_killed_in_an_answer(user):
-    with chat(user, *LONG, model=talkative()) as terminal:
-        terminal.wait_for(READY)
-        terminal.type("hello", "Enter")
-        is_answering(terminal, "hello")
+    with answering(user) as terminal:
         terminal.type("C-c")
         terminal.wait_for(STOPPED)
         terminal.type("again", "Enter")

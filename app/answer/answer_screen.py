@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -32,27 +32,27 @@ class AnswerScreen:
     def __init__(self, show_thoughts: bool) -> None:
         self.text = ""
         self._shown: TerminalAnswer | _PlainAnswer
-        self._stack = ExitStack()
+        self._notes: AbstractContextManager[None] = nullcontext()
         if shows_colour(sys.stdout) and shows_lines(sys.stdout):
             from .answer_terminal import TerminalAnswer
 
             self._shown = TerminalAnswer(sys.stdout, show_thoughts)
-            self._draws = True
+            self._notes = notes_held()
         else:
             self._shown = _PlainAnswer(show_thoughts)
-            self._draws = False
 
     def __enter__(self) -> AnswerScreen:
-        if self._draws:
-            self._stack.enter_context(notes_held())
-        self._stack.callback(self._shown.finish)
+        self._notes.__enter__()
         self._shown.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.close()
+        try:
+            self._shown.finish()
+        finally:
+            self._notes.__exit__(None, None, None)
 
     def answer(self, text: str) -> None:
         """Show more of the answer."""

@@ -14,13 +14,12 @@ from gemma4_mlx.errors import ContextLengthError, Gemma4Error, InputError
 from ..answer.answering import Request, Sampling, say_why_it_ended
 from ..endings import INTERRUPTED, one_line
 from ..line.attachments import IMAGE_TOKENS, Attachment
-from ..line.line_input import edits_lines
 from ..messages import Message
 from ..models.model_choice import fetch_model
 from ..models.sizes import byte_size
-from ..terminal import Progress, asked, note, shortened, write
+from ..terminal import Progress, edits_lines, note, shortened, write
 from ..tools.tool_rounds import Permission, answer_in_rounds
-from ..typed_ahead import leave_terminal_as_it_was
+from ..typed_ahead import asked, leave_terminal_as_it_was
 from .context import oldest_to_drop
 from .conversation import Conversation, Exchange
 from .kept_answer import KeptAnswer
@@ -28,7 +27,7 @@ from .model_thread import ThreadedModel
 from .sessions import Session, SessionStore
 
 if TYPE_CHECKING:
-    from gemma4_mlx.generation import Generation
+    from gemma4_mlx.generation import Generation, Stats
 
     from ..models.fetching import Fetch
     from ..speech.listening import Heard
@@ -108,7 +107,7 @@ class Chat:
         self.answers: list[Generation] = []
         self.over = False
         self.edits_lines = edits_lines()
-        self._is_measured = False  # the last answer belongs to this conversation, as it stands
+        self._figures: Stats | None = None  # of the last answer, if the conversation stands as that left it
         self._tools = tools
         self._may_run = Permission(options.run_tools)
         self.fetching = fetching
@@ -122,8 +121,7 @@ class Chat:
         parts = [self.model.name if self.model.loaded else f"{self.model.name} is being loaded"]
         if self.fetching is not None:
             parts.append(self.fetching.state())
-        if self.answers and self._is_measured:
-            stats = self.answers[-1].stats
+        if (stats := self._figures) is not None:
             used = stats.prompt_tokens + stats.generation_tokens
             parts.append(f"{used:,} of {self.model.context:,} tokens")
             parts.append(f"{stats.generation_tps:.0f} tok/s")
@@ -218,7 +216,7 @@ class Chat:
             kind = type(error) if isinstance(error, Gemma4Error) else InputError
             raise kind(f"{one_line(error)} (not sent{lost})") from error
         self.answers.append(generation)
-        self._is_measured = True
+        self._figures = generation.stats
         say_why_it_ended(generation, self.sampling.max_tokens)
 
     def _make_room(self) -> None:
@@ -257,7 +255,7 @@ class Chat:
         """Go on as if these had never been."""
         self.conversation.drop(exchanges)
         self.session.forgotten(exchanges)
-        self._is_measured = False
+        self._figures = None
 
     def clear(self) -> None:
         """Begin another conversation, with the same instructions; this one stays on disk."""
@@ -291,6 +289,7 @@ class Chat:
         model.wait()
         self.model = model
         self.answers = []
+        self._figures = None
         self._drop_what_it_cannot_take()
         self.settings_changed()
 
@@ -306,7 +305,7 @@ class Chat:
     def _go_on(self, session: Session, conversation: Conversation) -> None:
         self.session.close()
         self.session, self.conversation = session, conversation
-        self._is_measured = False
+        self._figures = None
 
     def _drop_what_it_cannot_take(self) -> None:
         self.model.wait()

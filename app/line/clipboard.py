@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from gemma4_mlx.errors import InputError
 
+from ..terminal import terminal_stream
 from .attachments import IMAGE_TOKENS, Attachment, open_attachment
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def copy(text: str) -> None:
                 return
             except (OSError, subprocess.SubprocessError):  # no display to reach: the next way
                 continue
-    stream = sys.stdout if sys.stdout.isatty() else sys.stderr
+    stream = terminal_stream()
     encoded = base64.b64encode(text.encode()).decode()
     if not stream.isatty() or len(encoded) > _LONGEST_ESCAPE:
         raise InputError("there is no clipboard here (pbcopy, wl-copy or xclip): select the text instead")

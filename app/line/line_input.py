@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from gemma4_mlx.errors import InputError
 
-from ..terminal import shows_lines, somebody_types
+from ..terminal import edits_lines
 from .attachments import IMAGE_TOKENS, Attachment, pieces
 from .dropped import dropped_files
 from .line_blocks import is_open, unblocked
@@ -95,11 +95,6 @@ class InputLine:
     def is_command(self, line: str) -> bool:
         """Whether a line begins with a command's name and is not a file's path all the same."""
         return line.partition(" ")[0] in self._names and not dropped_files(line)
-
-
-def edits_lines() -> bool:
-    """Whether there is a terminal where a line can be edited: on stdin, and on stdout or stderr."""
-    return somebody_types() and (shows_lines(sys.stdout) or shows_lines(sys.stderr))
 
 
 def _plain_message() -> str:

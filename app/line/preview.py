@@ -9,11 +9,10 @@ from __future__ import annotations
 import base64
 import io
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, TextIO
 
-from ..terminal import shows_colour
+from ..terminal import shows_colour, terminal_stream
 from .attachments import Attachment
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def picture_protocol(environment: Mapping[str, str] = os.environ) -> Protocol | 
 
 def show_pictures(attachments: Sequence[Attachment]) -> None:
     """Draw the pictures among the attachments, one below the other, where the terminal can."""
-    stream = sys.stdout if sys.stdout.isatty() else sys.stderr
+    stream = terminal_stream()
     protocol = picture_protocol()
     if protocol is None or not shows_colour(stream):
         return

@@ -5,14 +5,14 @@ What is shown comes from the table of sizes, so that nothing is asked over the n
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 
 from gemma4_mlx.checkpoint.builtin import DEMO
 from gemma4_mlx.errors import Gemma4Error
 
 from ..settings import config_file, remember_model
-from ..terminal import asked, note, somebody_types
+from ..terminal import note
+from ..typed_ahead import asked
 from .sizes import SIZES, Size
 
 
@@ -65,11 +65,6 @@ class Offer:
         if word.isdecimal() and 1 <= int(word) <= len(self.names):
             return self.names[int(word) - 1]
         return word if word in self.names else None
-
-
-def asks() -> bool:
-    """Whether a person sits there to be asked: stdin and stderr are a terminal."""
-    return somebody_types() and sys.stderr.isatty()
 
 
 def make_offer(proposed: str, memory: int, hearing: bool, demo: bool) -> Offer | None:

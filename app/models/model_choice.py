@@ -13,6 +13,7 @@ from gemma4_mlx.errors import Gemma4Error
 
 from ..settings import config_file, read_settings
 from ..terminal import note
+from ..typed_ahead import can_be_asked
 from . import first_run
 from .fetching import Fetch, fetch
 from .sizes import SIZES, physical_memory
@@ -107,7 +108,7 @@ def choose(option: str | None, hearing: bool = False, offer_demo: bool = False) 
     choice = choose_model(option, os.environ, config_file(), memory, hearing)
     if not choice.automatic:
         return Chosen(choice.name)
-    offer = first_run.make_offer(choice.name, memory, hearing, offer_demo) if first_run.asks() else None
+    offer = first_run.make_offer(choice.name, memory, hearing, offer_demo) if can_be_asked() else None
     if offer is None:
         note(f"model: {choice.name} ({choice.reason}; another: --model, {VARIABLE}, or model in {config_file()})")
         return Chosen(choice.name)

@@ -15,7 +15,8 @@ from gemma4_mlx.checkpoint.builtin import DEMO
 from gemma4_mlx.errors import Gemma4Error
 
 from ..settings import config_file
-from ..terminal import asked, note, somebody_types
+from ..terminal import note
+from ..typed_ahead import asked, can_be_asked
 from .fetching import fetch
 from .model_choice import ModelChoice, choose_model
 from .sizes import SIZES, Size, byte_size, physical_memory
@@ -210,6 +211,6 @@ def _not_removable(name: str, cached: list[str]) -> str:
 
 
 def _agrees(question: str) -> bool:
-    if not somebody_types() or not sys.stderr.isatty():
+    if not can_be_asked():
         raise typer.BadParameter("nobody is here to agree: say --yes", param_hint="--yes")
     return asked(f"{question} [y/N] ").strip().lower() in ("y", "yes")

@@ -7,7 +7,6 @@ and read keys. What becomes of what was heard is the chat's business.
 from __future__ import annotations
 
 import asyncio
-import sys
 import textwrap
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -22,7 +21,7 @@ import numpy.typing as npt
 from gemma4_mlx.errors import InputError
 
 from ..endings import one_line
-from ..terminal import printable, shows_lines, somebody_types
+from ..terminal import edits_lines, printable
 from .live import hear
 from .live_screen import METER_CELLS, Meter
 from .live_sound import SAMPLE_RATE, LiveSound
@@ -97,7 +96,7 @@ def listen(
     from ..microphone import Microphone, devices, find_device
 
     speech_prompt(language, translate_to)
-    if not (somebody_types() and (shows_lines(sys.stdout) or shows_lines(sys.stderr))):
+    if not edits_lines():
         raise InputError("listening needs a terminal that can redraw a line: use `gemma4-mlx transcribe mic` here")
     with Microphone(find_device(device, devices())) as microphone:
         return listen_to(microphone, submit, model, language, translate_to)

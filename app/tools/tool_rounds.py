@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..answer.answer_screen import AnswerScreen
 from ..messages import Message, assistant_message
-from ..terminal import asked, note, somebody_types
-from ..typed_ahead import lines_are_typed
+from ..terminal import note
+from ..typed_ahead import asked, can_be_asked, lines_are_typed
 
 if TYPE_CHECKING:
     from gemma4_mlx.generation import Generation, ToolCall
@@ -36,7 +36,7 @@ class Permission:
         """Ask for one call. Raises KeyboardInterrupt."""
         if self._granted or name in self._always:
             return True
-        if not (somebody_types() and sys.stderr.isatty()):
+        if not can_be_asked():
             note(f"note: {name} was not run, because there is nobody to ask; --yes runs every call")
             return False
         while True:
