@@ -249,7 +249,7 @@ def test_on_a_full_disk_the_chat_goes_on_is_told_once_and_all_is_saved_later(sto
     assert store.open()[1].conversation == conversation
 
 
-def test_after_kill_9_nothing_that_was_recorded_is_missing(store):
+def test_after_kill_9_nothing_that_was_recorded_is_missing_and_the_cut_is_told(store, told):
     program = f"""
 import os, signal
 from pathlib import Path
@@ -269,6 +269,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     finished = subprocess.run([sys.executable, "-c", program], check=False)
     assert finished.returncode == -signal.SIGKILL
     assert texts(store.open()[1].conversation) == [("one", "first"), ("two", "the beginning")]
+    assert told == ["note: the last answer was cut off; /regen has it written anew"]
 
 
 def test_every_line_is_json(store):

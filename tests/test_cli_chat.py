@@ -48,7 +48,17 @@ def test_quit_ends_it_before_the_next_line():
 
 def test_what_cannot_be_done_is_reported_and_the_conversation_goes_on(tmp_path):
     (tmp_path / "fake.jpg").write_text("just words")
-    commands = ["/image none.png", "fake.jpg", "/image", "/think perhaps", "/nonsense", "/undo", "/detail 7", "/copy"]
+    commands = [
+        "/image none.png",
+        "fake.jpg",
+        "/image",
+        "/think perhaps",
+        "/nonsense",
+        "/undo",
+        "/detail 7",
+        "/copy",
+        "/undo 2",
+    ]
     finished = pipe(*commands, "hello", cwd=tmp_path)
     assert finished.returncode == 0
     errors = [line for line in finished.stderr.splitlines() if line.startswith("error: ")]
@@ -56,6 +66,7 @@ def test_what_cannot_be_done_is_reported_and_the_conversation_goes_on(tmp_path):
     assert "none.png" in errors[0]
     assert "fake.jpg is not a picture" in errors[1]
     assert "/nonsense" in errors[4]
+    assert errors[8] == "error: /undo takes nothing after it"
     assert finished.stdout.endswith("\n")
 
 

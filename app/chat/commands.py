@@ -47,10 +47,13 @@ def run(chat: Chat, line: str) -> bool:
     Raises:
         Gemma4Error, ValueError, OSError: it cannot be done.
     """
-    name, _, argument = line.partition(" ")
+    name, _, rest = line.partition(" ")
+    argument = rest.strip()
     command = next((command for command in COMMANDS if command.name == name), None)
     if command is not None:
-        command.run(chat, argument.strip())
+        if argument and not command.argument:
+            raise InputError(f"{name} takes nothing after it")
+        command.run(chat, argument)
     return command is not None
 
 

@@ -64,12 +64,14 @@ class Replay:
         conversation: as far as the events have come.
         model: the name of the model it was held with, None if no event said.
         lost: names of attachments that could not be opened.
+        cut_off: whether the end of the last answer was never written.
     """
 
     def __init__(self, open_attachment: OpenAttachment) -> None:
         self.conversation = Conversation()
         self.model: str | None = None
         self.lost: list[str] = []
+        self.cut_off = False
         self._open_attachment = open_attachment
         self._pieces: dict[int, str] = {}
         self._replaced: dict[int, list[Message]] = {}  # answers that others were to come in place of
@@ -108,6 +110,7 @@ class Replay:
     def finish(self) -> Conversation:
         """The conversation. An answer whose end was never written is kept as far as it came."""
         for exchange in self.conversation.exchanges:
+            self.cut_off = exchange.number in self._pieces or not exchange.replies
             if rest := self._pieces.get(exchange.number):
                 exchange.replies = [*exchange.replies, assistant_message(rest)]
             exchange.replies = exchange.replies or self._replaced.get(exchange.number, [])

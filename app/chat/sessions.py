@@ -233,7 +233,7 @@ class SessionStore:
         replay, whole, _ = replayed(path.read_bytes(), path.parent)
         if not whole:
             raise InputError(f"{path} holds no chat: give a file that /export or this program wrote")
-        self._tell_lost(replay)
+        self._tell_what_is_missing(replay)
         return replay
 
     def _read(self, path: Path, file: int) -> Replay:
@@ -251,12 +251,14 @@ class SessionStore:
             os.fsync(file)
         else:
             os.ftruncate(file, len(whole))  # half a line may follow, and the next event needs one of its own
-        self._tell_lost(replay)
+        self._tell_what_is_missing(replay)
         return replay
 
-    def _tell_lost(self, replay: Replay) -> None:
+    def _tell_what_is_missing(self, replay: Replay) -> None:
         for name in replay.lost:
             self._report(f"note: {name} could not be opened again and is left out")
+        if replay.cut_off:
+            self._report("note: the last answer was cut off; /regen has it written anew")
 
 
 def check_name(name: str) -> None:

@@ -344,6 +344,6 @@ def explained(error: Exception, repo_id: str, revision: str | None) -> HubError:
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return HubError(f"cannot write to {constants.HF_HUB_CACHE}: set HF_HOME to a folder of yours")
     if isinstance(error, HTTPError | ConnectionError | TimeoutError):
-        return HubError(f"cannot reach {endpoint} for {repo_id}: check the network and try again")
+        return HubError(f"cannot reach {endpoint} for {repo_id}: check the network and try again (demo needs none)")
     reason = " ".join(str(error).split()) or type(error).__name__
     return HubError(f"fetching {repo_id} failed: {reason[:200]}; try again (whole files are kept)")
