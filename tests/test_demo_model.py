@@ -10,6 +10,8 @@ import json
 from functools import cache
 from pathlib import Path
 
+import mlx.core as mx
+import mlx.nn as nn
 import pytest
 from gemma4_mlx.app.microphone import MicrophoneError, devices
 from transformers import AutoTokenizer, Gemma4ForConditionalGeneration
@@ -216,6 +218,19 @@ def mistakes_of_demo() -> tuple[int, int, int]:
 def test_quantized_it_hears_sees_and_answers_hardly_worse(bits):
     more = [ours - whole for ours, whole in zip(mistakes(g4.load(quantized(bits))), mistakes_of_demo(), strict=True)]
     assert max(more) <= 1, more
+
+
+def test_its_decoder_is_trained_for_4_bits_and_loses_nothing_in_them():
+    whole = dict(demo()[0].named_modules())
+    packed = {
+        name: module
+        for name, module in g4.load(quantized(4))[0].named_modules()
+        if isinstance(module, nn.QuantizedLinear) and module.bits == 4
+    }
+    assert len(packed) > 30
+    for name, module in packed.items():
+        weight = mx.dequantize(module.weight, module.scales, module.biases, module.group_size, module.bits)
+        assert mx.array_equal(weight, whole[name].weight), name
 
 
 @pytest.mark.parametrize("bits", [8, 4])

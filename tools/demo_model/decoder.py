@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from tokenizers import Tokenizer
 from torch import nn
 from transformers import Gemma4ForConditionalGeneration
 
-from . import examples
+from . import examples, four_bits
 from .audio_tower import BLANK, AudioStage, learning_rate, losses, mask_spectrum, pad
 from .examples import ANSWER, END, Example
 from .speech_data import RATE, SpeechData, log_mel
@@ -212,6 +213,7 @@ class Course:
         easy: share of the time over which clips grow from one word to seven.
         attach: share of the time after which the answers move the towers too.
         translated: share of the clips that are translated too.
+        four_bits: whether the decoder computes with its weights as 4 bits hold them.
     """
 
     minutes: float
@@ -222,6 +224,7 @@ class Course:
     easy: float = 0.0
     attach: float = 0.0
     translated: float = 0.5
+    four_bits: bool = False
 
 
 def batches(
@@ -308,12 +311,13 @@ def train(together: Together, data: SpeechData, checkpoint: Path, course: Course
             longest = 7 if progress >= course.easy else 1 + int(6 * progress / course.easy)
             waiting += batches(data, rng, kind, longest, budget, course.translated)
         batch = waiting.pop()
-        with torch.autocast("cpu", torch.bfloat16):
-            loss, tower_loss, right = together(batch, budget, data, True, progress >= course.attach)
         optimizer.zero_grad()
-        total = loss + 0.5 * tower_loss
-        if total.requires_grad:  # no head learns from text alone
-            total.backward()
+        with four_bits.held(together.model) if course.four_bits else nullcontext():
+            with torch.autocast("cpu", torch.bfloat16):
+                loss, tower_loss, right = together(batch, budget, data, True, progress >= course.attach)
+            total = loss + 0.5 * tower_loss
+            if total.requires_grad:  # no head learns from text alone
+                total.backward()
         if dist.is_initialized():
             share_gradients(learning)
         nn.utils.clip_grad_norm_(learning, 1.0)

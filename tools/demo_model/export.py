@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers.models.gemma4.modeling_gemma4 import Gemma4ClippableLinear
 
-from . import card, tokenizer, train
+from . import card, four_bits, tokenizer, train
 from .decoder import Together, batches
 from .speech_data import SpeechData
 
@@ -71,6 +71,7 @@ def run(work: Path, folder: Path, checkpoint: str = "polish.pt", count: int = 10
 
     together = train.together()
     together.load_state_dict(torch.load(work / checkpoint, weights_only=True)["together"])
+    four_bits.settle(together.model)
     set_bounds(together, SpeechData(work / "speech", 21))
     parameters = sum(p.numel() for p in together.model.parameters())
     write(together, folder)

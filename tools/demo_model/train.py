@@ -5,11 +5,12 @@
     vision   the vision tower alone  } one process each
     joint    everything together in two processes; the towers go on learning from their own heads, and from the
              answers too once the decoder has found out how to read them
-    polish   the same once more with another mix: more translations and large pictures, less of what is easy
+    polish   the same once more with another mix, more translations and large pictures and less of what is easy, and
+             with the decoder's weights as 4 bits hold them
 
-Budgets are minutes of wall clock; learning-rate schedules run on that clock. The shipped model was trained with them
-on two cores shared with other work (about half of each); alone on two cores a run sees more and should end better. An
-interrupted stage goes on from its checkpoint, written every two minutes.
+Budgets are minutes of wall clock, less than two hours in all; learning-rate schedules run on that clock, so the two
+cores should have nothing else to do: each step waits for both processes. An interrupted stage goes on from its
+checkpoint, written every two minutes.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from .decoder import Course
 from .speech_data import SpeechData
 
 JOINT = Course(
-    minutes=80.0,
+    minutes=45.0,
     mix={"speech": 0.6, "picture": 0.22, "chat": 0.18},
     budgets={0: 5, 70: 1.5, 140: 1, 280: 3.5},
     peak=1.5e-3,
@@ -37,15 +38,16 @@ JOINT = Course(
     attach=0.3,
 )
 POLISH = Course(
-    minutes=60.0,
+    minutes=45.0,
     mix={"speech": 0.54, "picture": 0.33, "chat": 0.13},
     budgets={0: 0.8, 70: 0.6, 140: 1.3, 280: 4},
     peak=4e-4,
     heads=0.03,
     translated=0.7,
+    four_bits=True,
 )
 COURSES = {"joint": JOINT, "polish": POLISH}
-MINUTES = {"audio": 32.0, "vision": 30.0} | {name: course.minutes for name, course in COURSES.items()}
+MINUTES = {"audio": 15.0, "vision": 15.0} | {name: course.minutes for name, course in COURSES.items()}
 SEEDS = {"speech": 3, "audio": 1, "vision": 5, "joint": 7, "polish": 13}
 PROCESSES = 2
 
