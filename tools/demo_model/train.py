@@ -8,7 +8,7 @@
     polish   the same once more with another mix, more translations and large pictures and less of what is easy, and
              with the decoder's weights as 4 bits hold them
 
-Budgets are minutes of wall clock, less than two hours in all; learning-rate schedules run on that clock, so the two
+Budgets are minutes of wall clock, two hours in all; learning-rate schedules run on that clock, so the two
 cores should have nothing else to do: each step waits for both processes. An interrupted stage goes on from its
 checkpoint, written every two minutes.
 """
@@ -38,8 +38,8 @@ JOINT = Course(
     attach=0.3,
 )
 POLISH = Course(
-    minutes=45.0,
-    mix={"speech": 0.54, "picture": 0.33, "chat": 0.13},
+    minutes=60.0,
+    mix={"speech": 0.46, "picture": 0.42, "chat": 0.12},
     budgets={0: 0.8, 70: 0.6, 140: 1.3, 280: 4},
     peak=4e-4,
     heads=0.03,
