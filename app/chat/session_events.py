@@ -109,8 +109,8 @@ class Replay:
 
     def finish(self) -> Conversation:
         """The conversation. An answer whose end was never written is kept as far as it came."""
+        self.cut_off = any(e.number in self._pieces or not e.replies for e in self.conversation.exchanges[-1:])
         for exchange in self.conversation.exchanges:
-            self.cut_off = exchange.number in self._pieces or not exchange.replies
             if rest := self._pieces.get(exchange.number):
                 exchange.replies = [*exchange.replies, assistant_message(rest)]
             exchange.replies = exchange.replies or self._replaced.get(exchange.number, [])

@@ -36,7 +36,7 @@ def rounded(values: list[nn.Parameter]) -> list[torch.Tensor]:
     groups = np.concatenate([value.detach().numpy().reshape(-1, AFFINE_4.group_size) for value in values])
     packed = mx.array(groups).astype(mx.bfloat16)
     # MLX moves a group's steps so that one of them is zero; where that leaves the last step unused, a second packing
-    # moves them once more. A third changes nothing.
+    # moves them once more. A third has changed no weight of the exported model: tests/test_demo_model.py sees to it.
     for _ in range(2):
         packed = mx.dequantize(*mx.quantize(packed, **AFFINE_4.as_arguments()), **AFFINE_4.as_arguments())
     flat = torch.from_numpy(np.array(packed.astype(mx.float32))).flatten()
@@ -48,8 +48,7 @@ def held(model: Gemma4ForConditionalGeneration) -> Iterator[None]:
     """Inside, the model computes with 4-bit weights; gradients go to the whole ones, which come back at the end."""
     parameters = weights(model)
     whole = [parameter.data for parameter in parameters]
-    for parameter, value in zip(parameters, rounded(parameters), strict=True):
-        parameter.data = value
+    settle(model)
     try:
         yield
     finally:
