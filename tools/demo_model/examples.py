@@ -64,7 +64,7 @@ def speech(
 
 def picture(rng: random.Random, small: bool = False) -> Example:
     """A drawn picture, before or after the question; sometimes with a plain question after it."""
-    drawn = pictures.small_picture(rng) if small else pictures.random_picture(rng)
+    drawn = pictures.small_picture(rng, close_ups=0.2) if small else pictures.random_picture(rng)
     prompt, slot = rng.choice(questions.IMAGE_PROMPTS), "<|image><|image|><image|>"
     if rng.random() < 0.25:
         prompt = prompt.lower().rstrip("?.")

@@ -91,16 +91,17 @@ def random_picture(rng: random.Random) -> Picture:
     return draw(random_things(rng, rng.choice([1, 2, 2])), random_size(rng), rng)
 
 
-def small_picture(rng: random.Random) -> Picture:
+def small_picture(rng: random.Random, close_ups: float) -> Picture:
     """A picture of 12 to 56 soft tokens if taken as it is: sides are multiples of 48.
 
-    Half of them are close-ups of one thing as large as it is in a whole picture of 280 tokens.
+    ``close_ups`` of them show one thing as large as it is in a whole picture of 280 tokens, the others two things:
+    which of two is named first is learnt from nothing else.
     """
-    if rng.random() < 0.5:
+    if rng.random() < close_ups:
         size = rng.choice([(288, 288), (336, 288), (288, 336), (336, 336), (384, 336)])
         return draw(random_things(rng, 1), size, rng)
     size = rng.choice([(144, 192), (192, 144), (192, 192), (240, 192), (192, 288), (288, 192), (336, 192)])
-    return draw(random_things(rng, rng.choice([1, 2, 2])), size, rng)
+    return draw(random_things(rng, 2), size, rng)
 
 
 def _background(size: tuple[int, int], colours: set[str], rng: random.Random) -> Image.Image:
@@ -124,22 +125,27 @@ def _background(size: tuple[int, int], colours: set[str], rng: random.Random) ->
 
 
 def _places(count: int, width: int, height: int, rng: random.Random) -> list[tuple[float, float, float]]:
-    """Centre and radius of each shape, in the order they are named."""
+    """Centre and radius of each shape, in the order they are named.
+
+    Two of them lie clearly beside or clearly above each other: on a slant, which is first would be anybody's guess.
+    """
     if count == 1:
         radius = min(width, height) * rng.uniform(0.2, 0.42)
         return [(rng.uniform(radius, width - radius), rng.uniform(radius, height - radius), radius)]
     beside = rng.random() < width / (width + height) * 1.6 - 0.3
     long, short = (width, height) if beside else (height, width)
-    places = []
-    for part in range(2):
-        room = min(long / 2, short)
-        radius = room * rng.uniform(0.24, 0.42)
-        low, high = long * part / 2 + radius, long * (part + 1) / 2 - radius
-        along = rng.uniform(low, high) if high > low else (low + high) / 2
-        middle, slack = short / 2, min(short / 2 - radius, long * 0.18)
-        across = middle + rng.uniform(-slack, slack)
-        places.append((along, across, radius) if beside else (across, along, radius))
-    return places
+    while True:
+        places = []
+        for part in range(2):
+            room = min(long / 2, short)
+            radius = room * rng.uniform(0.24, 0.42)
+            low, high = long * part / 2 + radius, long * (part + 1) / 2 - radius
+            along = rng.uniform(low, high) if high > low else (low + high) / 2
+            middle, slack = short / 2, min(short / 2 - radius, long * 0.18)
+            places.append((along, middle + rng.uniform(-slack, slack), radius))
+        (along, across, _), (further, beyond, _) = places
+        if abs(beyond - across) < 0.7 * (further - along):
+            return [(x, y, r) if beside else (y, x, r) for x, y, r in places]
 
 
 def _mask(shape: str, size: tuple[int, int], x: float, y: float, radius: float, rng: random.Random) -> Image.Image:

@@ -31,14 +31,14 @@ from .speech_data import SpeechData
 
 JOINT = Course(
     minutes=45.0,
-    mix={"speech": 0.6, "picture": 0.22, "chat": 0.18},
-    budgets={0: 5, 70: 1.5, 140: 1, 280: 3.5},
+    mix={"speech": 0.56, "picture": 0.27, "chat": 0.17},
+    budgets={0: 4, 70: 1.5, 140: 1.5, 280: 3.5},
     peak=1.5e-3,
     easy=0.1,
     attach=0.3,
 )
 POLISH = Course(
-    minutes=60.0,
+    minutes=45.0,
     mix={"speech": 0.46, "picture": 0.42, "chat": 0.12},
     budgets={0: 0.8, 70: 0.6, 140: 1.3, 280: 4},
     peak=4e-4,

@@ -99,7 +99,8 @@ class VisionStage(nn.Module):
 
 
 def train(stage: VisionStage, seed: int, checkpoint: Path, minutes: float, peak: float = 2e-3) -> None:
-    """Small pictures of 12 to 28 soft tokens first (four times as many shapes for the same work), then real budgets.
+    """Small pictures first (four times as many shapes for the same work), then real budgets; close-ups of one thing
+    first, then two things: what a thing is comes before which of the two is named first.
 
     Goes on from ``checkpoint`` if it exists.
     """
@@ -120,11 +121,11 @@ def train(stage: VisionStage, seed: int, checkpoint: Path, minutes: float, peak:
         rate = min(peak * (step + 1) / 200, learning_rate(int(progress * 10_000), 10_000, peak, 1))
         for group in optimizer.param_groups:
             group["lr"] = rate
-        if rng.random() < (0.9 if progress < 0.6 else 0.3):
+        if rng.random() < (0.9 if progress < 0.7 else 0.3):
             budget = 0
-            batch = [pictures.small_picture(rng) for _ in range(36)]
+            batch = [pictures.small_picture(rng, close_ups=0.6 if progress < 0.4 else 0.1) for _ in range(36)]
         else:
-            budget = rng.choices([70, 140, 280], [2, 1, 1] if progress > 0.6 else [1, 0, 0])[0]
+            budget = rng.choices([70, 140, 280], [2, 1, 1] if progress > 0.7 else [1, 0, 0])[0]
             batch = [pictures.random_picture(rng) for _ in range({70: 16, 140: 8, 280: 4}[budget])]
         pixels, positions, _ = patches([picture.image for picture in batch], budget)
         with torch.autocast("cpu", torch.bfloat16):
