@@ -113,6 +113,24 @@ def test_while_a_message_is_answered_again_its_old_answer_is_not_lost(store):
     assert texts(store.open()[1].conversation) == [("hello", "hi")]
 
 
+def test_a_cut_off_answer_and_the_one_that_comes_in_its_place_are_never_glued_together(store):
+    session, conversation = store.new(), Conversation()
+    say(session, conversation, "hello", None)
+    session.piece(conversation.exchanges[0], "good ")
+    session.close()
+    for _ in range(2):  # neither time anything comes
+        session, replay = store.open()
+        assert texts(replay.conversation) == [("hello", "good ")]
+        session.again(replay.conversation.exchanges[0])
+        session.close()
+    session, replay = store.open()
+    assert texts(replay.conversation) == [("hello", "good ")]
+    session.again(replay.conversation.exchanges[0])
+    session.piece(replay.conversation.exchanges[0], "hi ")
+    session.close()
+    assert texts(store.open()[1].conversation) == [("hello", "hi ")]
+
+
 def test_what_was_taken_back_does_not_come_back(store):
     session, conversation = store.new(), Conversation()
     say(session, conversation, "one", "first")
