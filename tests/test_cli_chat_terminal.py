@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import pytest
 
-from command_line import checkpoint, scratch
+from command_line import COMMAND, checkpoint, scratch
 from tiny_tokenizer import SPECIAL_IDS
 from tmux_terminal import TmuxTerminal
 from users import User
@@ -45,8 +46,8 @@ def user(tmp_path: Path) -> User:
     return User(tmp_path)
 
 
-def chat(user: User, *options: str | Path, model: str | Path = "demo", **size: int) -> TmuxTerminal:
-    return TmuxTerminal("chat", "--model", model, *options, environment=user.environment, cwd=user.home, **size)
+def chat(user: User, *options: str | Path, model: str | Path = "demo", **terminal: Any) -> TmuxTerminal:
+    return TmuxTerminal("chat", "--model", model, *options, environment=user.environment, cwd=user.home, **terminal)
 
 
 def is_answering(terminal: TmuxTerminal, message: str) -> None:
@@ -215,6 +216,22 @@ def test_a_terminal_of_another_size_goes_on_with_the_line_that_was_being_typed(u
         terminal.wait_for("No. Everything")
         terminal.wait_for(r"anywhere\.\n+> *\n")
         assert terminal.screen().count(QUESTION) == 1
+
+
+def test_ctrl_z_sets_the_chat_aside_and_the_line_that_was_being_typed_comes_back_with_it(user):
+    shell = ("bash", "-c", 'set -m; "$@"; echo set aside; read; fg', "bash", *COMMAND)
+    with chat(user, "--temperature", "0", program=shell) as terminal:
+        terminal.wait_for(READY)
+        first, second = QUESTION[:15], QUESTION[15:]
+        terminal.type("-l", first)
+        terminal.wait_for(f"> {first}")
+        terminal.type("C-z")
+        assert first not in terminal.wait_for("set aside\n")
+        terminal.type("Enter")
+        terminal.wait_for(f"> {first}")
+        terminal.type("-l", second)
+        terminal.type("Enter")
+        terminal.wait_for(re.escape(ANSWER))
 
 
 def test_ctrl_d_half_way_through_a_line_leaves_nothing_out_and_at_an_empty_one_leaves(user):

@@ -76,6 +76,7 @@ class LineEditor:
             bottom_toolbar=lambda: fitted(self._footer(), get_app().output.get_size().columns),
             prompt_continuation=" " * len(PROMPT),
             refresh_interval=_FOOTER_SECONDS,
+            enable_suspend=True,
             output=create_output(always_prefer_tty=True),
         )
 
