@@ -177,3 +177,7 @@ def test_in_the_chat_what_is_said_stands_in_the_line_behind_what_was_typed(tmp_p
         microphone.play(RECORDINGS[0].path)
         terminal.type("Tab")
         assert "1 1" not in terminal.wait_for(r"> \[audio 1").rpartition("> [")[2]
+        terminal.type("C-c", "C-r")
+        terminal.wait_for("○ ▯")
+        terminal.type("C-d")  # elsewhere the end of what one enters, so here too
+        terminal.wait_for("nothing was heard")

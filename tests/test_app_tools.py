@@ -172,6 +172,17 @@ def test_whatever_a_model_gives_the_result_is_json_the_template_takes(arguments)
         json.dumps(result, allow_nan=False)
 
 
+def test_a_list_and_a_dict_may_hold_anything_or_one_type(file):
+    file.write_text(
+        "from typing import Any\n"
+        "def f(any: dict[str, Any], all: list[Any], each: dict[str, float]):\n    'x'\n    return any, all, each\n"
+    )
+    tools = load_tools(file)
+    anything = {"any": {"a": [None]}, "all": [{}, 1], "each": {"b": 1}}
+    assert tools.call("f", anything) == {"value": [{"a": [None]}, [{}, 1], {"b": 1.0}]}
+    assert tools.call("f", {**anything, "each": {"b": "1"}}) == {"error": 'each.b must be a number, not "1"'}
+
+
 @pytest.mark.parametrize(
     ("source", "error"),
     [
@@ -183,6 +194,8 @@ def test_whatever_a_model_gives_the_result_is_json_the_template_takes(arguments)
         ("def f(a):\n    'x'\n", "f has no type for a"),
         ("def f(a: set):\n    'x'\n", "f: a is set: use str"),
         ("def f(a: int | str):\n    'x'\n", "f: a is"),
+        ("def f(a: dict[int, str]):\n    'x'\n", "f: a is dict"),
+        ("def f(a: dict[str, set]):\n    'x'\n", "f: a is set: use str"),
         ("def f(a: 'Nothing'):\n    'x'\n", "f has a type that means nothing"),
         ("def f(*a: int):\n    'x'\n", r"f takes \*a"),
     ],

@@ -271,6 +271,7 @@ class _Region:
 
         @bindings.add("enter")
         @bindings.add("c-r")
+        @bindings.add("c-d")
         def done(_event: KeyPressEvent) -> None:
             self._listening.over.set()
 

@@ -28,10 +28,16 @@ def schema_of(kind: Any) -> dict[str, Any]:
     elif inspect.isclass(kind) and issubclass(kind, Enum):
         return _choices([member.value for member in kind], kind)
     elif origin is list or kind is list:
-        return {"type": "array", **({"items": schema_of(arguments[0])} if arguments else {})}
-    elif origin is dict or kind is dict:
+        return {"type": "array", **({"items": schema_of(arguments[0])} if _checks_items(arguments) else {})}
+    elif kind is dict or (origin is dict and arguments[0] is str):
+        if _checks_items(arguments):
+            schema_of(arguments[1])
         return {"type": "object"}
     raise TypeError(getattr(kind, "__name__", None) or str(kind))
+
+
+def _checks_items(arguments: tuple[Any, ...]) -> bool:
+    return bool(arguments) and arguments[-1] is not Any
 
 
 def _choices(values: list[Any], kind: Any) -> dict[str, Any]:
@@ -63,11 +69,11 @@ def fitted(value: Any, kind: Any, where: str) -> Any:
     container = origin or kind
     if not isinstance(value, container):
         raise ValueError(f"{where} must be {'a list' if container is list else 'an object'}")
-    if container is list and arguments:
+    if not _checks_items(arguments):
+        return value
+    if container is list:
         return [fitted(item, arguments[0], f"{where}[{number}]") for number, item in enumerate(value)]
-    if container is dict and arguments:
-        return {key: fitted(item, arguments[1], f"{where}.{key}") for key, item in value.items()}
-    return value
+    return {key: fitted(item, arguments[1], f"{where}.{key}") for key, item in value.items()}
 
 
 def _chosen(value: Any, choices: Mapping[Any, Any], where: str) -> Any:
