@@ -31,7 +31,7 @@ $(SET_UP): pyproject.toml
 demo: setup
 	$(BIN)/gemma4-mlx demo
 
-# Trains the built-in model anew: up to two hours, and the voices' Debian packages (it says which are missing).
+# Trains the built-in model anew: under two hours, and the voices' Debian packages (it says which are missing).
 demo-model: setup
 	$(BIN)/python -m tools.demo_model --output gemma4_mlx/demo
 

@@ -29,8 +29,9 @@ from demo_inputs import (
     word_errors,
     wordless_sounds,
 )
-from gemma4_mlx.checkpoint.builtin import FOLDER
+from gemma4_mlx.checkpoint.builtin import FOLDER, list_faults
 from processing_reference import ReferenceProcessor
+from tools.demo_model import checksums, export
 from tools.demo_model.other_questions import HELD_OUT
 from tools.demo_model.questions import DECLINE, TOPICS
 from tools.demo_model.words import LANGUAGES
@@ -291,3 +292,16 @@ def sampled(messages):
         }
         for message in messages
     ]
+
+
+def test_a_model_trained_anew_is_whole_where_the_old_one_was(tmp_path):
+    made, folder = tmp_path / "made", tmp_path / "folder"
+    for place, weights in ((folder, b"old"), (made, b"new")):
+        place.mkdir()
+        (place / "config.json").write_text("{}")
+        (place / "model.safetensors").write_bytes(weights)
+        checksums.write(place)
+    export.put(made, folder)
+    assert list_faults(folder) == []
+    assert (folder / "model.safetensors").read_bytes() == b"new"
+    assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in made.iterdir())

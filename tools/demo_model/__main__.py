@@ -12,7 +12,7 @@ from . import train, voices
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.demo_model", description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("build/demo_model"), help="caches, checkpoints, logs")
-    parser.add_argument("--output", type=Path, help="the exported folder (default: WORK/export)")
+    parser.add_argument("--output", type=Path, help="where to put a copy of what is in WORK/export at the end")
     parser.add_argument("--stage", choices=sorted(train.MINUTES), help="run one training stage only")
     parser.add_argument("--rank", type=int, default=0, help="which process of that stage this is")
     arguments = parser.parse_args()
@@ -26,7 +26,9 @@ def main() -> int:
         return 1
     from . import export
 
-    export.run(arguments.work, arguments.output or arguments.work / "export")
+    made = export.run(arguments.work)
+    if arguments.output:
+        export.put(made, arguments.output)
     return 0
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers.models.gemma4.modeling_gemma4 import Gemma4ClippableLinear
 
-from . import card, four_bits, tokenizer, train
+from . import card, checksums, four_bits, tokenizer, train
 from .decoder import Together, batches
 from .speech_data import SpeechData
 
@@ -65,10 +66,12 @@ def as_published(config: dict[str, Any]) -> dict[str, Any]:
     return config | {"text_config": text, "vocab_size": text["vocab_size"]}
 
 
-def run(work: Path, folder: Path, checkpoint: str = "polish.pt", count: int = 100) -> dict[str, float]:
-    """Exports a checkpoint, evaluates what was exported, and writes the card with the numbers; returns them."""
+def run(work: Path, checkpoint: str = "polish.pt", count: int = 100) -> Path:
+    """Exports a checkpoint to ``work``/export, evaluates what was exported, writes the card with the numbers and the
+    checksums by which the package takes the folder; returns that folder."""
     from . import evaluate
 
+    folder = work / "export"
     together = train.together()
     together.load_state_dict(torch.load(work / checkpoint, weights_only=True)["together"])
     four_bits.settle(together.model)
@@ -78,4 +81,14 @@ def run(work: Path, folder: Path, checkpoint: str = "polish.pt", count: int = 10
     (folder / "README.md").write_text(card.write(parameters, {}, work), encoding="utf-8")
     results = evaluate.table(evaluate.Judge(folder), count) if count else {}
     (folder / "README.md").write_text(card.write(parameters, results, work), encoding="utf-8")
-    return results
+    checksums.write(folder)
+    return folder
+
+
+def put(made: Path, folder: Path) -> None:
+    """Copies a finished export to where it is to be, file by file in the place of what was there before."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in sorted(made.iterdir()):
+        unfinished = folder / f".{file.name}.unfinished"
+        shutil.copyfile(file, unfinished)
+        unfinished.replace(folder / file.name)

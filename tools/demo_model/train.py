@@ -8,7 +8,7 @@
     polish   the same once more with another mix, more translations and large pictures and less of what is easy, and
              with the decoder's weights as 4 bits hold them
 
-Budgets are minutes of wall clock, two hours in all; learning-rate schedules run on that clock, so the two
+Budgets are minutes of wall clock, 105 in all; learning-rate schedules run on that clock, so the two
 cores should have nothing else to do: each step waits for both processes. An interrupted stage goes on from its
 checkpoint, written every two minutes.
 """
