@@ -4,12 +4,12 @@ A recipe is a table of rules, read from the top; the first whose pattern fits a 
 table, or give `convert` a `Recipe` of your own. `bench/recipes.py` measures what each of them costs.
 
 Why the tables are as they are (mean KL divergences, from `bench/recipes.py`: on the built-in model, whose decoder was
-trained for 4 bits, so that 4bit has 0.0003; on random weights at E2B's depth, where it has 0.058; and on a random
+trained for 4 bits, so that 4bit has 0.0004; on random weights at E2B's depth, where it has 0.058; and on a random
 mixture of experts, where it has 0.032):
 
 - The towers and their projections stay as they are. They are small (E2B: 0.95 GB), run once per picture or clip, and
   vision rows of 4304 columns fit no group.
-- The embeddings are also the head: in 4 bits the KL is 0.027 on the built-in model and 0.096 at E2B's depth. Keeping
+- The embeddings are also the head: in 4 bits the KL is 0.030 on the built-in model and 0.096 at E2B's depth. Keeping
   them whole gains nothing over 8 bits.
 - A router that picks another expert is wrong, not imprecise (0.036 in 4 bits). The dense MLP of the 26B sees every
   token; random weights do not show what that is worth (0.027 in 4 bits). On the real 26B others measured a perplexity
@@ -20,7 +20,7 @@ mixture of experts, where it has 0.032):
 - Speech is what 4 bits cost most in a model that was not trained for them, which is what `speech` is for. Of digits by
   voices it had never heard, the built-in model as it was before (commit a166702) got 7.0 % of the words wrong
   unquantized, 7.4 with 8bit and speech, 7.8 with 4bit, 8.5 with mxfp4; of their translations 8.2, 7.6, 9.4 and 10.1 %
-  (`python -m tools.demo_model.quantized gemma4_mlx/demo`). As it is now: 7.6 with 8bit, 7.7 with 4bit; 8.1 and 8.1.
+  (`python -m tools.demo_model.quantized gemma4_mlx/demo`).
 """
 
 from __future__ import annotations
