@@ -41,6 +41,17 @@ def say(session: Session, conversation: Conversation, text: str, answer: str | N
         session.replied(exchange)
 
 
+def cut_off_in_another_answer(store: SessionStore, piece: str) -> list[tuple[str, str]]:
+    """Open the session, have its first message answered anew and end after `piece` of that; what it held before."""
+    session, replay = store.open()
+    (first,) = replay.conversation.exchanges
+    session.again(first)
+    if piece:
+        session.piece(first, piece)
+    session.close()
+    return texts(replay.conversation)
+
+
 def cat():
     return open_attachment(picture().read_bytes(), "image", "cat.png")
 
@@ -105,11 +116,7 @@ def test_while_a_message_is_answered_again_its_old_answer_is_not_lost(store):
     say(session, conversation, "hello", "good day")
     session.again(conversation.exchanges[0])
     session.close()
-    opened, replay = store.open()
-    assert texts(replay.conversation) == [("hello", "good day")]
-    opened.again(replay.conversation.exchanges[0])
-    opened.piece(replay.conversation.exchanges[0], "hi")
-    opened.close()
+    assert cut_off_in_another_answer(store, "hi") == [("hello", "good day")]
     assert texts(store.open()[1].conversation) == [("hello", "hi")]
 
 
@@ -118,16 +125,8 @@ def test_a_cut_off_answer_and_the_one_that_comes_in_its_place_are_never_glued_to
     say(session, conversation, "hello", None)
     session.piece(conversation.exchanges[0], "good ")
     session.close()
-    for _ in range(2):  # neither time anything comes
-        session, replay = store.open()
-        assert texts(replay.conversation) == [("hello", "good ")]
-        session.again(replay.conversation.exchanges[0])
-        session.close()
-    session, replay = store.open()
-    assert texts(replay.conversation) == [("hello", "good ")]
-    session.again(replay.conversation.exchanges[0])
-    session.piece(replay.conversation.exchanges[0], "hi ")
-    session.close()
+    for piece in ("", "", "hi "):  # twice nothing comes
+        assert cut_off_in_another_answer(store, piece) == [("hello", "good ")]
     assert texts(store.open()[1].conversation) == [("hello", "hi ")]
 
 

@@ -95,8 +95,7 @@ class Replay:
                 self._pieces[number] = self._pieces.get(number, "") + _text(event["text"])
             case "again":
                 for exchange in self._numbered([event["exchange"]]):
-                    # An answer that is asked for twice in place of another may itself never have come.
-                    self._replaced[exchange.number] = self._so_far(exchange) or self._replaced.get(exchange.number, [])
+                    self._replaced[exchange.number] = self._answer(exchange)
                     self._pieces.pop(exchange.number, None)
                     exchange.replies = []
             case "replies":
@@ -113,12 +112,14 @@ class Replay:
         """The conversation. An answer whose end was never written is kept as far as it came."""
         self.cut_off = any(e.number in self._pieces or not e.replies for e in self.conversation.exchanges[-1:])
         for exchange in self.conversation.exchanges:
-            exchange.replies = self._so_far(exchange) or self._replaced.get(exchange.number, [])
+            exchange.replies = self._answer(exchange)
         return self.conversation
 
-    def _so_far(self, exchange: Exchange) -> list[Message]:
-        rest = self._pieces.get(exchange.number)
-        return [*exchange.replies, assistant_message(rest)] if rest else exchange.replies
+    def _answer(self, exchange: Exchange) -> list[Message]:
+        """As far as it came; if nothing of it did, the one it was to come in place of."""
+        if rest := self._pieces.get(exchange.number):
+            return [*exchange.replies, assistant_message(rest)]
+        return exchange.replies or self._replaced.get(exchange.number, [])
 
     def _begin(self, event: Event) -> None:
         exchange = Exchange(int(event["exchange"]), _text(event["text"]))

@@ -28,15 +28,15 @@ def schema_of(kind: Any) -> dict[str, Any]:
     elif inspect.isclass(kind) and issubclass(kind, Enum):
         return _choices([member.value for member in kind], kind)
     elif origin is list or kind is list:
-        return {"type": "array", **({"items": schema_of(arguments[0])} if _checks_items(arguments) else {})}
+        return {"type": "array", **({"items": schema_of(arguments[0])} if _holds_one_type(arguments) else {})}
     elif kind is dict or (origin is dict and arguments[0] is str):
-        if _checks_items(arguments):
+        if _holds_one_type(arguments):
             schema_of(arguments[1])
         return {"type": "object"}
     raise TypeError(getattr(kind, "__name__", None) or str(kind))
 
 
-def _checks_items(arguments: tuple[Any, ...]) -> bool:
+def _holds_one_type(arguments: tuple[Any, ...]) -> bool:
     return bool(arguments) and arguments[-1] is not Any
 
 
@@ -69,7 +69,7 @@ def fitted(value: Any, kind: Any, where: str) -> Any:
     container = origin or kind
     if not isinstance(value, container):
         raise ValueError(f"{where} must be {'a list' if container is list else 'an object'}")
-    if not _checks_items(arguments):
+    if not _holds_one_type(arguments):
         return value
     if container is list:
         return [fitted(item, arguments[0], f"{where}[{number}]") for number, item in enumerate(value)]

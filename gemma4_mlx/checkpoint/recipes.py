@@ -10,7 +10,7 @@ mixture of experts, where it has 0.032):
 - The towers and their projections stay as they are. They are small (E2B: 0.95 GB), run once per picture or clip, and
   vision rows of 4304 columns fit no group.
 - The embeddings are also the head: in 4 bits the KL is 0.030 on the built-in model and 0.096 at E2B's depth. Keeping
-  them whole gains nothing over 8 bits.
+  them whole gains next to nothing over 8 bits.
 - A router that picks another expert is wrong, not imprecise (0.036 in 4 bits). The dense MLP of the 26B sees every
   token; random weights do not show what that is worth (0.027 in 4 bits). On the real 26B others measured a perplexity
   of 274 with both in 4 bits, 220 with both in 8, and 208 unquantized (mlx-vlm issue 901).

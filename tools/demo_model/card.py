@@ -37,7 +37,7 @@ def write(parameters: int, results: dict[str, float], work: Path) -> str:
         shapes=", ".join(f"{shape}s" for shape in DRAWN),
         colours=", ".join(COLOURS),
         topics=len(questions.TOPICS),
-        results="\n".join(f"| {name} | {value:.2f} |" for name, value in results.items()) or "| not measured yet | |",
+        results="\n".join(f"| {name} | {value:.2f} |" for name, value in results.items()),
         seeds=", ".join(f"{name} {seed}" for name, seed in train.SEEDS.items()),
         minutes=", ".join(f"{name} {value:g}" for name, value in train.MINUTES.items()),
         curves=curves(work),

@@ -66,20 +66,19 @@ def as_published(config: dict[str, Any]) -> dict[str, Any]:
     return config | {"text_config": text, "vocab_size": text["vocab_size"]}
 
 
-def run(work: Path, checkpoint: str = "polish.pt", count: int = 100) -> Path:
-    """Exports a checkpoint to ``work``/export, evaluates what was exported, writes the card with the numbers and the
-    checksums by which the package takes the folder; returns that folder."""
+def run(work: Path) -> Path:
+    """Exports the last checkpoint to ``work``/export, evaluates what was exported, writes the card with the numbers and
+    the checksums by which the package takes the folder; returns that folder."""
     from . import evaluate
 
     folder = work / "export"
     together = train.together()
-    together.load_state_dict(torch.load(work / checkpoint, weights_only=True)["together"])
+    together.load_state_dict(torch.load(work / "polish.pt", weights_only=True)["together"])
     four_bits.settle(together.model)
     set_bounds(together, SpeechData(work / "speech", 21))
     parameters = sum(p.numel() for p in together.model.parameters())
     write(together, folder)
-    (folder / "README.md").write_text(card.write(parameters, {}, work), encoding="utf-8")
-    results = evaluate.table(evaluate.Judge(folder), count) if count else {}
+    results = evaluate.table(evaluate.Judge(folder))
     (folder / "README.md").write_text(card.write(parameters, results, work), encoding="utf-8")
     checksums.write(folder)
     return folder

@@ -94,8 +94,8 @@ def random_picture(rng: random.Random) -> Picture:
 def small_picture(rng: random.Random, close_ups: float) -> Picture:
     """A picture of 12 to 56 soft tokens if taken as it is: sides are multiples of 48.
 
-    ``close_ups`` of them show one thing as large as it is in a whole picture of 280 tokens, the others two things:
-    which of two is named first is learnt from nothing else.
+    ``close_ups`` of them show one thing as large as it is in a whole picture of 280 tokens, the others two things,
+    of which it is to be learnt which one is named first.
     """
     if rng.random() < close_ups:
         size = rng.choice([(288, 288), (336, 288), (288, 336), (336, 336), (384, 336)])
@@ -134,14 +134,14 @@ def _places(count: int, width: int, height: int, rng: random.Random) -> list[tup
         return [(rng.uniform(radius, width - radius), rng.uniform(radius, height - radius), radius)]
     beside = rng.random() < width / (width + height) * 1.6 - 0.3
     long, short = (width, height) if beside else (height, width)
+    room, middle = min(long / 2, short), short / 2
     while True:
         places = []
         for part in range(2):
-            room = min(long / 2, short)
             radius = room * rng.uniform(0.24, 0.42)
             low, high = long * part / 2 + radius, long * (part + 1) / 2 - radius
             along = rng.uniform(low, high) if high > low else (low + high) / 2
-            middle, slack = short / 2, min(short / 2 - radius, long * 0.18)
+            slack = min(middle - radius, long * 0.18)
             places.append((along, middle + rng.uniform(-slack, slack), radius))
         (along, across, _), (further, beyond, _) = places
         if abs(beyond - across) < 0.7 * (further - along):
