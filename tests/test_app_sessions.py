@@ -202,6 +202,7 @@ def test_two_chats_never_write_to_one_file(store, told):
     say(first, Conversation(), "one", "first")
     second = Session(store.folder, first.name, told.append)
     say(second, Conversation(), "two", "second")
+    assert second.name == f"{first.name}-2"
     assert first.path != second.path
     with pytest.raises(InputError, match="open in another chat"):
         store.open(first.name)

@@ -338,7 +338,7 @@ def unused(path: Path) -> Path:
     number, free = 1, path
     while free.exists():
         number += 1
-        free = path.with_stem(f"{path.stem} {number}")
+        free = path.with_stem(f"{path.stem}-{number}")  # no space: the name goes into a shell as it is
     return free
 
 
