@@ -112,7 +112,7 @@ def test_a_file_is_read_when_it_is_dropped_because_it_may_be_gone_a_second_later
     (folder / "cat.png").unlink()
     (attachment,) = line_with_picture._tokens.typed(tokens).attachments
     assert attachment.data == picture().read_bytes()
-    assert attachment.part()["image"].size == (120, 90)
+    assert attachment.part()["image"].source.size == (120, 90)
 
 
 def test_a_path_that_is_typed_is_found_when_the_line_is_sent(line, keyboard, folder):

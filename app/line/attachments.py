@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +19,8 @@ from .dropped import dropped_files, files_within, names_only_paths
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+    from gemma4_mlx.processing import CachedSource
 
 Kind = Literal["image", "audio", "video", "text"]
 
@@ -64,7 +67,14 @@ class Attachment:
         if self.kind == "text":
             language = Path(self.name).suffix.removeprefix(".")
             return {"type": "text", "text": f"{self.name}:\n{fenced(self.content.rstrip(), language)}\n"}
-        return {"type": self.kind, self.kind: self.content}
+        return {"type": self.kind, self.kind: self._source}
+
+    @cached_property
+    def _source(self) -> CachedSource:
+        """For the model: every later turn of the conversation has it again."""
+        from gemma4_mlx.processing import CachedSource
+
+        return CachedSource(self.content)
 
     def soft_tokens(self, image_tokens: int = IMAGE_TOKENS) -> int | None:
         """How many tokens it takes of the prompt; None for a text, which only a tokenizer can tell.

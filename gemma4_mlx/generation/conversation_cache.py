@@ -27,7 +27,8 @@ class ConversationCache:
 
     Every prompt is the whole conversation, however it was edited since the last one. It is compared with what the cache
     holds, the cache goes back to where they part, and only the rest is read; towers run only over pictures and sound in
-    that rest. Soft tokens are the same when their features are, so another picture of the same size is another one.
+    that rest. Soft tokens are the same when their features are, so another picture of the same size is another one; the
+    messages carry every picture, sound and video again, and in a `processing.CachedSource` each is decoded only once.
 
     What is kept is never computed again: after going back, every layer holds bit for bit what it held when it stood
     there before. Compared with reading the whole prompt into a fresh cache, the tokens before that point were read in

@@ -5,7 +5,8 @@ Pictures, sound, video, the chat template and the tokenizer live here; no weight
 
 from __future__ import annotations
 
+from .cached_source import CachedSource
 from .processor import Processor
 from .tokenizer import Tokenizer
 
-__all__ = ["Processor", "Tokenizer"]
+__all__ = ["CachedSource", "Processor", "Tokenizer"]

@@ -52,7 +52,12 @@ def load_image(source: Any) -> Image:
 
 
 def image_patches(image: Image, image_tokens: int = 280, name: str = "the picture") -> ImagePatches:
-    """Resize an RGB picture to at most `image_tokens` soft tokens and cut it into patches.
+    """`patches` of `resized`: an RGB picture as the vision tower reads it. Raises as `resized`."""
+    return patches(resized(image, image_tokens, name))
+
+
+def resized(image: Image, image_tokens: int = 280, name: str = "the picture") -> Image:
+    """An RGB picture of at most `image_tokens` soft tokens: both sides are multiples of 48 pixels.
 
     Args:
         name: what an error calls the picture.
@@ -61,19 +66,23 @@ def image_patches(image: Image, image_tokens: int = 280, name: str = "the pictur
         InputError: the picture is so narrow that one side would vanish.
         ValueError: `image_tokens` is not a budget of Gemma 4.
     """
-    import mlx.core as mx
     from PIL.Image import Resampling
-
-    from ..model.inputs import ImagePatches
 
     rows, columns = token_grid(image.height, image.width, image_tokens, name)
     size = (columns * TOKEN_SIZE, rows * TOKEN_SIZE)
-    if image.size != size:
-        image = image.resize(size, Resampling.BICUBIC)
+    return image if image.size == size else image.resize(size, Resampling.BICUBIC)
+
+
+def patches(image: Image) -> ImagePatches:
+    """Cut an RGB picture into patches; both its sides are multiples of 48 pixels."""
+    import mlx.core as mx
+
+    from ..model.inputs import ImagePatches
+
+    rows, columns = image.height // PATCH_SIZE, image.width // PATCH_SIZE
     pixels = _AS_UNIT_FLOAT[np.asarray(image)]  # [height, width, 3]
-    rows, columns = rows * POOLING, columns * POOLING
-    patches = pixels.reshape(rows, PATCH_SIZE, columns, PATCH_SIZE, 3).transpose(0, 2, 1, 3, 4)
-    return ImagePatches(mx.array(patches.reshape(rows * columns, -1)), rows, columns)
+    cut = pixels.reshape(rows, PATCH_SIZE, columns, PATCH_SIZE, 3).transpose(0, 2, 1, 3, 4)
+    return ImagePatches(mx.array(cut.reshape(rows * columns, -1)), rows, columns)
 
 
 def token_grid(height: int, width: int, image_tokens: int, name: str = "the picture") -> tuple[int, int]:

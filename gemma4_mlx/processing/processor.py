@@ -14,6 +14,7 @@ from ..errors import CheckpointError, ContextLengthError, InputError
 from ..log_mel import log_mel, soft_token_count
 from . import images, video
 from .audio import load_audio
+from .cached_source import CachedSource
 from .chat import ChatTemplate
 from .messages import MEDIA, Medium, Messages, plain_tools, read_messages
 from .settings import read_generation_config, read_settings
@@ -22,6 +23,9 @@ from .tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     import mlx.core as mx
+    import numpy as np
+    import numpy.typing as npt
+    from PIL.Image import Image
 
     from ..model.inputs import ImagePatches, ModelInputs
 
@@ -90,7 +94,7 @@ class Processor:
             messages: a string (one user turn), or the Hugging Face chat list: `{"role": …, "content": …}` with a
                 string or parts `{"type": T, T: …}`, where T is text, image, audio or video.
                 A picture is what `images.load_image` takes, a sound what `audio.load_audio`, a video what
-                `video.load_video`.
+                `video.load_video`. In a `CachedSource` it is prepared once for all prompts that it is in.
             thinking: let the model think before it answers.
             tools: JSON descriptions of functions the model may call.
             image_tokens: the most soft tokens a picture may take: 70, 140, 280, 560 or 1120.
@@ -199,28 +203,37 @@ class Processor:
         self, kind: str, source: Any, image_tokens: int, pictures: list[ImagePatches], log_mels: list[mx.array]
     ) -> str:
         """The text that stands for one medium, one placeholder per soft token; its features join the lists."""
+        medium = source if isinstance(source, CachedSource) else CachedSource(source)
         if kind == "audio":
             import mlx.core as mx
 
-            samples = load_audio(source)
-            log_mels.append(mx.array(log_mel(samples)))
-            return self._soft_tokens("boa_token", "audio_token", soft_token_count(len(samples)), "eoa_token")
+            features, count = medium.prepared(kind, _sound)
+            log_mels.append(mx.array(features))
+            return self._soft_tokens("boa_token", "audio_token", count, "eoa_token")
         if kind == "image":
-            picture = images.image_patches(images.load_image(source), image_tokens, source_name(source, "picture"))
-            pictures.append(picture)
-            return self._soft_tokens("boi_token", "image_token", _soft_token_count(picture), "eoi_token")
-        clip = video.load_video(source, self._video_frames, self._video_frame_tokens)
-        pictures.extend(clip.frames)
-        frames = [
-            self._soft_tokens("boi_token", "video_token", _soft_token_count(frame), "eoi_token")
-            for frame in clip.frames
-        ]
-        return " ".join(f"{video.clock(second)} {frame}" for second, frame in zip(clip.seconds, frames, strict=True))
+            shown = medium.prepared((kind, image_tokens), lambda source: _picture(source, image_tokens))
+            return self._looked_at(shown, "image_token", pictures)
+        frames, per_frame = self._video_frames, self._video_frame_tokens
+        clip = medium.prepared((kind, frames, per_frame), lambda source: video.load_video(source, frames, per_frame))
+        return " ".join(
+            f"{video.clock(second)} {self._looked_at(frame, 'video_token', pictures)}"
+            for second, frame in zip(clip.seconds, clip.frames, strict=True)
+        )
+
+    def _looked_at(self, picture: Image, token: str, pictures: list[ImagePatches]) -> str:
+        pictures.append(cut := images.patches(picture))
+        return self._soft_tokens("boi_token", token, cut.rows * cut.columns // images.POOLING**2, "eoi_token")
 
     def _soft_tokens(self, begin: str, token: str, count: int, end: str) -> str:
         names = self.tokenizer.special_tokens
         return f"{names[begin]}{names[token] * count}{names[end]}"
 
 
-def _soft_token_count(picture: ImagePatches) -> int:
-    return picture.rows * picture.columns // images.POOLING**2
+def _sound(source: Any) -> tuple[npt.NDArray[np.float32], int]:
+    """The log-mel features of a sound, and its soft tokens."""
+    samples = load_audio(source)
+    return log_mel(samples), soft_token_count(len(samples))
+
+
+def _picture(source: Any, image_tokens: int) -> Image:
+    return images.resized(images.load_image(source), image_tokens, source_name(source, "picture"))

@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from .containers import open_container
-from .images import image_patches
+from .images import resized
 from .sources import FileSource, Source, resolve_source
 
 if TYPE_CHECKING:
     from av import VideoFrame
     from PIL.Image import Image
-
-    from ..model.inputs import ImagePatches
 
 FRAMES = 32
 TOKENS_PER_FRAME = 70
@@ -29,9 +27,9 @@ _DEFAULT_RATE = 24.0
 
 @dataclass(frozen=True)
 class SampledVideo:
-    """Frames of one video in order, and the second each was shown at."""
+    """Frames of one video in order, as `images.resized` leaves them, and the second each was shown at."""
 
-    frames: tuple[ImagePatches, ...]
+    frames: tuple[Image, ...]
     seconds: tuple[float, ...]
 
 
@@ -55,9 +53,7 @@ def load_video(source: FileSource, frames: int = FRAMES, image_tokens: int = TOK
         rate = float(stream.average_rate or _DEFAULT_RATE)
         shown = _packets(container, stream)
     wanted = sample_indices(len(shown), frames)
-    pictures = tuple(
-        image_patches(_upright(frame), image_tokens, file.name) for frame in _frames_at(file, shown, wanted)
-    )
+    pictures = tuple(resized(_upright(frame), image_tokens, file.name) for frame in _frames_at(file, shown, wanted))
     if not pictures:
         raise InputError(f"{file.name} has no frame that can be decoded: export or record it again")
     return SampledVideo(pictures, tuple(index / rate for index in wanted[: len(pictures)]))
