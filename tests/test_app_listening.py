@@ -16,7 +16,7 @@ from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
 import gemma4_mlx as g4
-from command_line import environment
+from command_line import environment, picture
 from demo_inputs import RECORDINGS
 from gemma4_mlx.errors import InputError
 from gemma4_mlx.processing.audio import load_audio
@@ -181,3 +181,26 @@ def test_in_the_chat_what_is_said_stands_in_the_line_behind_what_was_typed(tmp_p
         terminal.wait_for("○ ▯")
         terminal.type("C-d")  # elsewhere the end of what one enters, so here too
         terminal.wait_for("nothing was heard")
+
+
+@needs_a_microphone
+def test_a_picture_dropped_while_it_listens_stands_in_the_line_with_what_is_said(tmp_path):
+    with (
+        virtual_microphone(tmp_path) as microphone,
+        TmuxTerminal("chat", "--model", "demo", environment={**environment(), **microphone.environment}) as terminal,
+    ):
+        terminal.wait_for(r"(?m)^> ?$")
+        terminal.type("C-r")
+        terminal.wait_for("○ ▯")
+        terminal.paste("/no/such/picture.png")
+        terminal.wait_for(r"/no/such/picture\.png does not exist")
+        terminal.paste(f"'{picture()}' ")
+        terminal.wait_for(r"(?m)^cat\.png 120×90$")
+        microphone.play(RECORDINGS[0].path)
+        terminal.wait_for(rf"> \[image 1: cat\.png [^]]*\] {text()}")
+        terminal.type("C-c", "C-r")
+        terminal.wait_for("○ ▯")
+        terminal.paste(f"'{picture()}' ")
+        terminal.wait_for(r"(?m)^cat\.png 120×90$")
+        terminal.type("Escape")  # of what was said, not of what was dropped
+        terminal.wait_for(r"> \[image 1: cat\.png")

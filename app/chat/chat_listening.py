@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from gemma4_mlx.errors import InputError
 
 from ..answer.answer_screen import AnswerScreen
-from ..line.attachments import recorded
+from ..line.attachments import Attachment, pieces, recorded
 from ..speech import listening
-from ..terminal import note
+from ..terminal import note, pasted
 
 if TYPE_CHECKING:
     from ..speech.listening import Heard
@@ -67,7 +67,14 @@ def _hear(chat: Chat, translate_to: str | None = None) -> Heard | None:
     if not chat.edits_lines:
         raise InputError("listening needs a terminal: attach a sound with /audio, or use `gemma4-mlx transcribe`")
     chat.model.begin()
-    heard = listening.listen(chat.model.thread.submit, chat.model, chat.microphone, chat.language, translate_to)
+    heard = listening.listen(
+        chat.model.thread.submit,
+        chat.model,
+        chat.microphone,
+        chat.language,
+        translate_to,
+        dropped=lambda text: _attach(chat, text),
+    )
     if heard is None:
         return None
     if not heard.text:
@@ -76,6 +83,16 @@ def _hear(chat: Chat, translate_to: str | None = None) -> Heard | None:
         note(f"note: {heard.note}")
     chat.heard = heard
     return heard
+
+
+def _attach(chat: Chat, dropped: str) -> str:
+    """Files dropped on the window stand in the next line, whatever becomes of what is said. Raises InputError."""
+    found = pieces(pasted(dropped) or "", chat.image_tokens, sentence=False)
+    attachments = [piece for piece in found if isinstance(piece, Attachment)]
+    if not attachments:
+        raise InputError("what was pasted is no file; words go into the line when this is over")
+    chat.attach(attachments)
+    return ", ".join(f"{attachment.name} {attachment.description}" for attachment in attachments)
 
 
 def _fits(heard: Heard) -> bool:

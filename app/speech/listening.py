@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from gemma4_mlx.errors import InputError
+from gemma4_mlx.errors import Gemma4Error, InputError
 
 from ..endings import one_line
 from ..terminal import edits_lines, printable
@@ -40,6 +40,8 @@ FloatArray = npt.NDArray[np.float32]
 Submit = Callable[[Callable[[], None]], "Future[None]"]
 """Runs a function in the model's thread, when its turn comes."""
 LoadedModel = Callable[[], "tuple[Gemma4, Processor]"]
+Dropped = Callable[[str], str]
+"""Takes a text that was dropped or pasted and says in a line what became of it, or raises Gemma4Error or OSError."""
 
 # People stop to think in the middle of what they say to a chat; a final's end is 0.4 s after its last word.
 _SILENCE_THAT_ENDS = 1.6
@@ -75,6 +77,7 @@ def listen(
     device: str | None = None,
     language: str | None = None,
     translate_to: str | None = None,
+    dropped: Dropped | None = None,
 ) -> Heard | None:
     """Listen to the microphone until a key or two seconds of silence after speech; None when it was cancelled.
 
@@ -86,6 +89,7 @@ def listen(
         device: a microphone's number or part of its name; None: the default one.
         language: what is spoken; None leaves it to the model.
         translate_to: translate what is said as it comes.
+        dropped: takes what is dropped on the window or pasted meanwhile; None: that is ignored.
 
     Raises:
         InputError: no such microphone, no terminal to draw in, or a model without ears.
@@ -99,15 +103,20 @@ def listen(
     if not edits_lines():
         raise InputError("listening needs a terminal that can redraw a line: use `gemma4-mlx transcribe mic` here")
     with Microphone(find_device(device, devices())) as microphone:
-        return listen_to(microphone, submit, model, language, translate_to)
+        return listen_to(microphone, submit, model, language, translate_to, dropped)
 
 
 def listen_to(
-    sound: LiveSound, submit: Submit, model: LoadedModel, language: str | None = None, translate_to: str | None = None
+    sound: LiveSound,
+    submit: Submit,
+    model: LoadedModel,
+    language: str | None = None,
+    translate_to: str | None = None,
+    dropped: Dropped | None = None,
 ) -> Heard | None:
     """`listen`, to any live sound that has been opened."""
     listening = _Listening(sound, model, language, translate_to)
-    _Region(listening).run(submit)
+    _Region(listening, dropped).run(submit)
     if listening.cancelled:
         return None
     if listening.broken is not None and not listening.finals:
@@ -214,8 +223,10 @@ class _Listening:
 class _Region:
     """Where the input line was: the words so far, and below them how it goes. Gone when it is over."""
 
-    def __init__(self, listening: _Listening) -> None:
+    def __init__(self, listening: _Listening, dropped: Dropped | None) -> None:
         self._listening = listening
+        self._dropped = dropped
+        self._told: list[tuple[str, str]] = []  # of what was dropped: style and line
 
     def run(self, submit: Submit) -> None:
         """Draw until it is over; whatever the model raised is raised here."""
@@ -266,6 +277,7 @@ class _Region:
 
     def _keys(self) -> KeyBindings:
         from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+        from prompt_toolkit.keys import Keys
 
         bindings = KeyBindings()
 
@@ -279,6 +291,14 @@ class _Region:
         def attach(_event: KeyPressEvent) -> None:
             self._listening.wants_sound = True
             self._listening.over.set()
+
+        @bindings.add(Keys.BracketedPaste)
+        def drop(event: KeyPressEvent) -> None:
+            if self._dropped is not None:
+                try:
+                    self._told.append(("fg:ansicyan", self._dropped(event.data)))
+                except (Gemma4Error, OSError) as error:
+                    self._told.append(("fg:ansiyellow", one_line(error)))
 
         @bindings.add("escape", eager=True)
         @bindings.add("c-c")
@@ -306,8 +326,8 @@ class _Region:
         if translation := _joined(translations):
             lines.append(("italic", printable(translation) + "\n"))
         columns = get_app().output.get_size().columns
-        if warnings := listening.sound.warnings():
-            lines.append(("fg:ansiyellow", "\n".join(textwrap.wrap(printable(warnings[0]), columns)) + "\n"))
+        told = [*self._told, *(("fg:ansiyellow", warning) for warning in listening.sound.warnings()[:1])]
+        lines += [(style, "\n".join(textwrap.wrap(printable(line), columns)) + "\n") for style, line in told]
         if listening.over.is_set():
             return [*lines, ("", "… writing it down · Esc cancel")]
         if not listening.ready:
