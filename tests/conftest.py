@@ -1,9 +1,10 @@
-"""What every test needs: one thread for torch, since two test processes share the machine, and Ctrl-C."""
+"""What every test needs: one thread for torch, since two test processes share the machine, Ctrl-C, and patience."""
 
 from __future__ import annotations
 
 import signal
 
+import hypothesis
 import torch
 
 torch.set_num_threads(1)
@@ -11,3 +12,8 @@ torch.set_num_threads(1)
 # A shell without job control has what it starts in the background ignore SIGINT, and the commands that tests start and
 # interrupt would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes is the machine's business. With CI in the environment, hypothesis also has every run try the
+# same examples.
+hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("patient")

@@ -38,7 +38,7 @@ def test_all_of_them_at_once_are_found_in_their_order(folder, terminal):
 LETTERS = st.sampled_from("ab1 .,'’\"()[]{}!&;$#*?~^%=+-_@\u202f\u00a0éů日`|<>\\")
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=150)
 @given(
     stems=st.lists(st.text(LETTERS, min_size=1, max_size=12), min_size=1, max_size=3, unique=True),
     terminal=st.sampled_from(sorted(TERMINALS)),

@@ -8,7 +8,7 @@ import re
 import pytest
 from gemma4_mlx.app.answer.markdown_blocks import Block, MarkdownBlocks
 from gemma4_mlx.app.answer.markdown_lines import Line, Painter
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 ANSWER = """\
@@ -92,7 +92,6 @@ LINES = st.sampled_from(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(LINES, max_size=25), st.integers(1, 9))
 def test_any_markdown_gives_the_same_blocks_in_any_pieces_and_loses_no_line(lines, step):
     text = "\n".join(lines)
@@ -109,7 +108,6 @@ def test_any_markdown_gives_the_same_blocks_in_any_pieces_and_loses_no_line(line
     assert set(left) <= set(fences) | {"[a]: b"}
 
 
-@settings(deadline=None)
 @given(st.lists(LINES, max_size=12), st.integers(2, 100))
 def test_any_markdown_can_be_painted_at_any_width(lines, columns):
     stream = MarkdownBlocks()
@@ -169,7 +167,6 @@ def letters(rows: list[str]) -> str:
     return "".join("".join(rows).split())
 
 
-@settings(deadline=None)
 @given(st.lists(MARKUP, max_size=40), st.lists(st.sampled_from([6, 12, 20, 40]), min_size=1), st.integers(1, 9))
 def test_a_paragraph_whose_rows_come_one_by_one_at_any_widths_is_the_one_that_is_painted_at_once(words, widths, step):
     text = " ".join(["A paragraph:", *words])

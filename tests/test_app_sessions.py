@@ -173,7 +173,7 @@ def test_damage_in_the_middle_costs_one_exchange_and_the_damaged_file_is_kept(st
     assert told == []
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_no_damage_anywhere_keeps_a_session_from_being_opened(data):
     import tempfile

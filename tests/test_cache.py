@@ -21,7 +21,7 @@ def numbered(start: int, length: int) -> mx.array:
     return mx.arange(start, start + length, dtype=mx.float32).reshape(1, 1, length, 1)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(chunks=st.lists(st.integers(1, 15), min_size=1, max_size=12))
 def test_a_sliding_cache_returns_what_the_window_shows_however_the_tokens_come(chunks: list[int]) -> None:
     cache, position = SlidingCache(WINDOW), 0
@@ -41,7 +41,7 @@ def test_a_sliding_cache_returns_what_the_window_shows_however_the_tokens_come(c
 
 
 @given(chunks=st.lists(st.integers(1, 300), min_size=1, max_size=6))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_full_cache_returns_every_token_in_order(chunks: list[int]) -> None:
     cache, position = FullCache(), 0
     for length in chunks:

@@ -168,7 +168,7 @@ def test_every_key_is_a_field_and_every_field_has_a_key():
         st.sampled_from(["1", "-1", "nan", "true", '"x"', "[1]", "{a = 1}", "1979-05-27", "1e999"]),
     )
 )
-@hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_no_file_is_more_than_one_line_of_trouble(tmp_path, content):
     file = tmp_path / "config.toml"
     file.write_bytes(content)

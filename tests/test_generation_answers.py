@@ -128,7 +128,7 @@ def test_a_stop_string_across_tokens_ends_the_answer_and_the_work(say, processor
     assert len(out.tokens) < len(processor.tokenizer.encode(script))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(cuts=st.lists(st.text(alphabet=" aeh", min_size=1, max_size=4), min_size=1, max_size=3))
 def test_the_answer_ends_where_the_first_stop_string_is_complete(processor, cuts):
     script = "the house has a heath"

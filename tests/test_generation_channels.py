@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gemma4_mlx.generation.channels import MARKERS, ChannelParser, Chunk
@@ -37,7 +37,6 @@ fragments = st.sampled_from(
 )
 
 
-@settings(deadline=None)
 @given(fragments=st.lists(fragments, max_size=12), data=st.data())
 @example(fragments=["<|channel>", "thought", "<|channel>", "<channel|>"], data=None)
 def test_any_cutting_into_pieces_gives_the_same_chunks(fragments, data):
@@ -47,13 +46,11 @@ def test_any_cutting_into_pieces_gives_the_same_chunks(fragments, data):
     assert parse(pieces) == parse([text]) == parse(list(text))
 
 
-@settings(deadline=None)
 @given(fragments=st.lists(fragments, max_size=12))
 def test_no_marker_leaks_into_an_answer_or_a_thought(fragments):
     assert not [c for c in parse(fragments) if c.kind != "tool_call" and any(marker in c.text for marker in MARKERS)]
 
 
-@settings(deadline=None)
 @given(words=st.lists(st.text(alphabet="abc <>|{}\n", min_size=1), min_size=1))
 def test_text_without_markers_is_the_answer_unchanged(words):
     text = "".join(words)

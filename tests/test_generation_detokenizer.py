@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gemma4_mlx.generation.channels import MARKERS
@@ -27,20 +27,17 @@ def pieces_of(ids: list[int], visible=()) -> list[str]:
     return [*(detokenizer.feed(token) for token in ids), detokenizer.flush()]
 
 
-@settings(deadline=None)
 @given(any_ids)
 @example([BYTES[0xE2], SPECIAL_IDS["<pad>"], BYTES[0x82], BYTES[0xAC]])
 def test_pieces_of_random_ids_add_up_to_the_whole_without_special_tokens(ids):
     assert "".join(pieces_of(ids)) == TOKENIZER.decode(ids, skip_special_tokens=True)
 
 
-@settings(deadline=None)
 @given(any_ids)
 def test_pieces_of_random_ids_add_up_to_the_whole_with_every_special_token_visible(ids):
     assert "".join(pieces_of(ids, visible=SPECIAL_IDS)) == TOKENIZER.decode(ids)
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_text_survives_the_way_through_ids(text):
     text = "".join(char for char in text if char != "▁")  # Gemma's tokenizer takes it for a space

@@ -22,7 +22,7 @@ def fires_on(text: str) -> bool:
     return fires_after(TOKENIZER.encode(text, add_special_tokens=False).ids) is not None
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(block=st.lists(st.integers(0, 500), min_size=1, max_size=64), lead_in=st.lists(st.integers(0, 500), max_size=99))
 def test_a_block_repeated_without_end_is_found_by_the_time_it_should(block, lead_in):
     repeated = block * 300
@@ -31,7 +31,6 @@ def test_a_block_repeated_without_end_is_found_by_the_time_it_should(block, lead
     assert found <= len(lead_in) + max(24 * len(block), 256)
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 2), max_size=400))
 def test_it_fires_exactly_when_the_end_is_that_many_copies(tokens):
     guard = LoopGuard(max_period=3, min_repeats=4, min_tokens=6)

@@ -7,7 +7,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gemma4_mlx as g4
@@ -50,7 +50,7 @@ def containers(inner: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[di
 SCHEMAS = st.recursive(LEAVES, containers, max_leaves=4)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100)
 @given(schema=SCHEMAS, seed=st.integers(0, 1000))
 def test_every_answer_validates(schema: dict[str, Any], seed: int) -> None:
     checkpoint = pair("e2b")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gemma4_mlx.generation.held_back import partial_suffix
@@ -22,7 +22,6 @@ def shown(pieces: list[str], stops: list[str]) -> tuple[str, bool]:
     return text + watcher.flush(), False
 
 
-@settings(deadline=None)
 @given(text=short_text, stops=stop_lists, data=st.data())
 def test_any_cutting_into_pieces_ends_at_the_same_place(text, stops, data):
     cuts = sorted(data.draw(st.sets(st.integers(0, len(text)))))
@@ -30,7 +29,6 @@ def test_any_cutting_into_pieces_ends_at_the_same_place(text, stops, data):
     assert shown(pieces, stops) == shown([text], stops) == shown(list(text), stops)
 
 
-@settings(deadline=None)
 @given(text=short_text, stops=stop_lists)
 def test_what_is_shown_never_holds_a_stop_string_and_nothing_is_lost_without_one(text, stops):
     out, hit = shown(list(text), stops)
@@ -39,7 +37,6 @@ def test_what_is_shown_never_holds_a_stop_string_and_nothing_is_lost_without_one
     assert out == text or (hit and text.startswith(out))
 
 
-@settings(deadline=None)
 @given(text=short_text, stops=stop_lists)
 def test_exactly_what_could_still_become_a_stop_string_is_held_back(text, stops):
     held = partial_suffix(text, stops)

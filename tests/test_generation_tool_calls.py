@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gemma4_mlx.generation.tool_calls import STRING_DELIMITER, ToolCall, parse_tool_call
@@ -39,19 +39,16 @@ nested = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(arguments=st.dictionaries(bare_keys, nested, max_size=4))
 def test_what_the_template_writes_is_read_back(arguments):
     assert parse_tool_call(f"call:tool{render(arguments)}") == ToolCall("tool", arguments)
 
 
-@settings(deadline=None)
 @given(arguments=st.dictionaries(strings, leaves, max_size=4))
 def test_quoted_keys_may_hold_anything(arguments):
     assert parse_tool_call(f"call:tool{render(arguments, quoted_keys=True)}") == ToolCall("tool", arguments)
 
 
-@settings(deadline=None)
 @given(text=st.text(alphabet='cal:x{}[]",<|>0-.eEtrun \n\\'))
 def test_wild_text_is_a_call_or_none_but_never_an_error(text):
     parse_tool_call(text)

@@ -39,7 +39,7 @@ def prompts(draw: st.DrawFn) -> ModelInputs:
     return ModelInputs(mx.array([ids]), tuple(images), tuple(clips))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(inputs=prompts(), size=st.integers(1, 60))
 def test_the_pieces_of_a_prompt_are_the_prompt_and_cut_no_picture_and_no_clip(inputs: ModelInputs, size: int) -> None:
     pieces = split_inputs(inputs, CONFIG, size)

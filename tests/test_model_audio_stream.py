@@ -48,7 +48,7 @@ def streamed(model, pieces: list[np.ndarray]) -> np.ndarray:
     cuts=st.lists(st.integers(0, 40_000), max_size=12),
     seed=st.integers(0, 5),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_cutting_of_any_sound_gives_the_tokens_of_the_whole(model, samples, cuts, seed):
     clip = sound(samples, seed)
     edges = sorted({0, samples, *(cut for cut in cuts if cut < samples)})

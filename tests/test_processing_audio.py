@@ -264,7 +264,7 @@ def test_log_mel_of_speech_is_the_reference_s() -> None:
 
 
 @given(st.integers(1, 6_000), st.sampled_from([1e-4, 0.1, 1.0]), st.integers(0, 9))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_log_mel_of_noise_of_any_length_and_level_is_the_reference_s(length: int, level: float, seed: int) -> None:
     samples = (level * np.random.default_rng(seed).standard_normal(length)).astype(np.float32)
     ours = log_mel(samples)
@@ -302,7 +302,7 @@ def test_log_mel_frames_of_consecutive_pieces_are_those_of_the_whole() -> None:
 
 
 @given(st.sampled_from(["wav", "flac", "mp3", "ipod"]), st.data())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_damage_anywhere_is_an_error_of_ours_or_a_sound(form: str, data: st.DataObject) -> None:
     content = bytearray(DAMAGEABLE[form])
     for place in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=10)):

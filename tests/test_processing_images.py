@@ -49,7 +49,7 @@ def difference(one: Image.Image, other: Image.Image) -> float:
 
 
 @given(st.integers(1, 700), st.integers(1, 700), st.sampled_from(IMAGE_TOKENS), st.integers(0, 9))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_patches_are_the_reference_s_to_the_bit(width: int, height: int, image_tokens: int, seed: int) -> None:
     if max(width, height) >= image_tokens * min(width, height):
         return  # refused here, stretched there
@@ -280,7 +280,7 @@ def test_a_decompression_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -
 
 
 @given(st.sampled_from(["PNG", "JPEG", "WebP", "GIF"]), st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_damage_anywhere_is_an_error_of_ours_or_a_picture_and_never_a_warning(form: str, data: st.DataObject) -> None:
     content = bytearray(SOURCES[form][0])
     for place in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=10)):

@@ -156,7 +156,7 @@ MESSAGES = st.fixed_dictionaries(
 
 
 @given(st.lists(MESSAGES, max_size=4))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_whatever_a_chat_holds_it_is_used_or_refused_by_an_error_of_ours(messages: list[dict[str, Any]]) -> None:
     with contextlib.suppress(Gemma4Error):
         assert our_processor()(messages).input_ids.shape[0] == 1

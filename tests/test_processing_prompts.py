@@ -173,7 +173,7 @@ def test_a_clip_has_as_many_placeholders_as_the_reference_gives_it(samples: int)
 @given(st.text(max_size=80))
 @example("\ufdd0")
 @example("\ufdd1 a \ufdd0")
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_text_has_the_reference_ids(words: str) -> None:
     expected = reference_inputs([user(text(words))])["input_ids"][0]
     assert ids_of(our_processor()(words)) == list(expected)
@@ -195,7 +195,7 @@ CONTROL = [
 
 
 @given(st.lists(st.sampled_from([*CONTROL, " ", "model\n", "a", "<", "|>", "turn"]), max_size=8).map("".join))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_control_tokens_a_user_writes_are_text_as_in_the_reference_when_it_is_asked_to_sanitise(words: str) -> None:
     expected = reference_inputs([user(text(words))], sanitize_control_tokens=True)["input_ids"][0]
     assert ids_of(our_processor()(words)) == list(expected)

@@ -57,7 +57,7 @@ runs = st.lists(
 @given(runs, st.floats(0, 5), st.integers(100, 100_000))
 @example([("speech", 27.0), ("silence", 1.5), ("speech", 0.3), ("silence", 3.0)], 0.0, 512)
 @example([("speech", 28.4)], 0.1, 16_000)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_all_speech_is_in_exactly_one_clip_and_every_clip_fits(runs, lead_in, block):
     samples = _sound(("silence", lead_in), *runs)
     clips = _cut(samples, block)
@@ -71,7 +71,7 @@ def test_all_speech_is_in_exactly_one_clip_and_every_clip_fits(runs, lead_in, bl
 
 
 @given(runs)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_no_clip_holds_two_seconds_of_silence_or_begins_and_ends_with_more_than_the_padding(runs):
     samples = _sound(*runs)
     loud = set(_loud_windows(samples))
@@ -83,7 +83,7 @@ def test_no_clip_holds_two_seconds_of_silence_or_begins_and_ends_with_more_than_
 
 
 @given(runs, st.integers(1, 40_000), st.integers(1, 40_000))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_the_size_of_the_blocks_changes_nothing(runs, first, second):
     samples = _sound(*runs)
     assert _times(_cut(samples, max(first, 300))) == _times(_cut(samples, max(second, 300)))
@@ -169,7 +169,7 @@ def test_settled_never_runs_ahead_of_a_clip_still_to_come():
 
 
 @given(runs, st.sampled_from([0.1, 0.4, 1.0, 5.0]), st.sampled_from([1.0, 3.0, 12.0]))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_other_pauses_and_lengths_lose_nothing_either(runs, silence, longest):
     samples = _sound(*runs)
     cutter = ClipCutter(_is_loud, silence=silence, longest=longest)

@@ -52,7 +52,7 @@ def answered(loaded, prompt, cache):
 
 
 @given(st.lists(st.integers(1, 30_000), min_size=1, max_size=8), st.floats(0.02, 1.0))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_however_a_clip_comes_and_wherever_it_is_cut_the_model_is_where_the_whole_clip_takes_it(
     loaded, prompt, pieces, share
 ):
@@ -130,7 +130,7 @@ def greedy(loaded, prompt, heard):
 
 
 @given(st.integers(0, 24), st.lists(st.integers(0, 511), max_size=6))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_guess_right_or_wrong_changes_nothing_about_the_answer(loaded, prompt, heard, greedy, right, wrong):
     written = write(loaded[0], heard, prompt.after, NEVER, 24, guess=[*greedy[:right], *wrong])
     assert written.tokens == greedy

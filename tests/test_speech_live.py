@@ -98,7 +98,7 @@ def test_without_partials_there_are_finals_only(loaded):
 
 
 @given(st.lists(st.integers(100, 40_000), min_size=1, max_size=6))
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=3)
 def test_finals_do_not_depend_on_how_the_sound_is_cut_into_calls(loaded, blocks):
     expected = [event for _, event in listen(live(loaded, partial_every=None), TWO)]
     session = live(loaded)

@@ -76,7 +76,7 @@ runs = st.lists(
 
 
 @given(runs, st.floats(0, 3), st.integers(100, 50_000), st.sampled_from([2.0, 20.0, 28.0]), st.floats(0.1, 2.0))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_all_speech_is_in_exactly_one_utterance_and_every_one_fits(spoken, lead_in, block, longest, silence):
     samples = sound(("silence", lead_in), *spoken)
     heard = listen(samples, block, longest=longest, silence=silence)
