@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import sys
 import textwrap
 import unicodedata
@@ -48,6 +49,19 @@ def notes_held() -> Iterator[None]:
         messages, _held = _held, None
         for message in messages:
             note(message)
+
+
+@contextmanager
+def interrupts_wait() -> Iterator[None]:
+    """In the body, which must be short, Ctrl-C waits for its end; only in the main thread."""
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if came and callable(before):
+            before(signal.SIGINT, None)
 
 
 def _between_words(line: str, columns: int) -> str:

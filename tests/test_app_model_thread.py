@@ -82,10 +82,10 @@ def test_an_interrupt_never_hits_the_next_function(thread):
 def test_closing_drops_what_waits_and_stops_what_runs():
     thread = ModelThread()
     ended = []
-    running = thread.submit(lambda: endless(lambda _: None, ended))
+    begun = threading.Event()
+    running = thread.submit(lambda: endless(lambda _: begun.set(), ended))
     waiting = thread.submit(lambda: ended.append("never"))
-    while not running.running():
-        time.sleep(0.01)
+    begun.wait()
     thread.close()
     assert waiting.cancelled()
     assert running.done()

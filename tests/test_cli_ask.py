@@ -146,7 +146,7 @@ def test_ctrl_c_in_an_answer_keeps_what_was_written_and_is_130():
 
 
 def test_a_reader_that_leaves_early_is_no_cause_for_complaint():
-    process = start("ask", "hi", "--max-tokens", "300", "--seed", "1", model=checkpoint())
+    process = start("ask", "hi", "--max-tokens", "3000", "--seed", "1", model=checkpoint())
     process.stdin.close()
     process.stdin = None
     process.stdout.read(1)

@@ -122,12 +122,14 @@ def silent_server() -> Iterator[str]:
 
 
 def test_a_hub_that_keeps_silent_is_a_warning_and_keeps_nobody(user):
+    started = time.monotonic()
+    user.run("doctor")
+    without_it = time.monotonic() - started
     with silent_server() as url:
         user.reaches(url)
         started = time.monotonic()
         finished = user.run("doctor")
-        # Three seconds of it are spent waiting; a machine under load needs some more for the rest.
-        assert time.monotonic() - started < 15
+        assert time.monotonic() - started < without_it + 8  # three of them are spent waiting
     assert finished.returncode == 0
     assert "⚠ Hub" in finished.stdout
 
@@ -230,10 +232,17 @@ def test_a_microphone_is_tried_for_a_moment(user, tmp_path):
         silent = user.run("doctor").stdout  # as from one that macOS withholds
         assert "⚠ microphone" in silent
         # On a busy machine the second of zeros that proves it may not come in time.
-        assert "nothing but zeros" in silent or "no sound came" in silent
-        speaking = threading.Thread(target=microphone.play, args=(RECORDING,))
+        assert any(words in silent for words in ("nothing but zeros", "no sound came", "given up"))
+        looked = threading.Event()
+
+        def speak() -> None:
+            while not looked.is_set():
+                microphone.play(RECORDING)
+
+        speaking = threading.Thread(target=speak)
         speaking.start()
         heard = user.run("doctor").stdout
+        looked.set()
         speaking.join()
     assert "sound comes in" in heard
 

@@ -165,6 +165,7 @@ def test_a_background_fetch_can_be_stopped_and_leaves_no_broken_file(as_user, hu
     hub.repositories[SHORT_NAMES["e2b"]].hangs = "model.safetensors"
     fetch = Fetch("e2b")
     while not hub.downloads["model.safetensors"]:
+        assert not fetch.finished
         time.sleep(0.02)
     fetch.stop()
     fetch.stop()

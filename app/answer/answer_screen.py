@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from ..terminal import note, notes_held, shows_colour, shows_lines, write
+from ..terminal import interrupts_wait, note, notes_held, shows_colour, shows_lines, write
 
 if TYPE_CHECKING:
     from .answer_terminal import TerminalAnswer
@@ -33,11 +33,14 @@ class AnswerScreen:
         self.text = ""
         self._shown: TerminalAnswer | _PlainAnswer
         self._notes: AbstractContextManager[None] = nullcontext()
+        # A line that Ctrl-C finds half drawn would be lost, or drawn twice. A pipe may keep its writer waiting.
+        self._undivided: Callable[[], AbstractContextManager[None]] = nullcontext
         if shows_colour(sys.stdout) and shows_lines(sys.stdout):
             from .answer_terminal import TerminalAnswer
 
             self._shown = TerminalAnswer(sys.stdout, show_thoughts)
             self._notes = notes_held()
+            self._undivided = interrupts_wait
         else:
             self._shown = _PlainAnswer(show_thoughts)
 
@@ -50,29 +53,34 @@ class AnswerScreen:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._shown.finish()
+            with self._undivided():
+                self._shown.finish()
         finally:
             self._notes.__exit__(None, None, None)
 
     def answer(self, text: str) -> None:
         """Show more of the answer."""
-        self.text += text
-        self._shown.answer(text)
+        with self._undivided():
+            self.text += text
+            self._shown.answer(text)
 
     def thought(self, text: str) -> None:
         """Show more of what the model thinks, or that it does."""
-        self._shown.thought(text)
+        with self._undivided():
+            self._shown.thought(text)
 
     def tool_call(self, name: str, arguments: Mapping[str, object]) -> None:
         """Show that the model calls a function."""
         given = ", ".join(
             f"{key}={json.dumps(value, ensure_ascii=False, default=str)}" for key, value in arguments.items()
         )
-        self._shown.tool_call(f"{name}({given})")
+        with self._undivided():
+            self._shown.tool_call(f"{name}({given})")
 
     def tool_result(self, name: str, result: str) -> None:
         """Show what a function gave back."""
-        self._shown.tool_result(name, result)
+        with self._undivided():
+            self._shown.tool_result(name, result)
 
 
 class _PlainAnswer:

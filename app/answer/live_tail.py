@@ -51,11 +51,9 @@ class LiveTail:
             self._size, self._sure_at = size, now + _UNSURE_SECONDS
         kept = live[-max(1, (size.lines - 1) // 3) :] if now >= self._sure_at else []
         output = self._erased() + "".join(f"{line.coded}\n" for line in above) + "".join(map(_drawn, kept))
-        try:
-            self._stream.write(output)
-            self._stream.flush()
-        finally:  # Ctrl-C in the middle: the rest is still in the buffer, and goes out with the next write
-            self._drawn = [min(line.cells, size.columns) for line in kept]
+        self._stream.write(output)
+        self._stream.flush()
+        self._drawn = [min(line.cells, size.columns) for line in kept]
 
     def _erased(self) -> str:
         if not self._drawn:

@@ -264,7 +264,7 @@ def _listed(names: list[str]) -> str:
 
 
 CHECKS = (
-    Check("machine", look_at_machine),
+    Check("machine", look_at_machine, waits=False),
     Check("MLX", look_at_gpu, waits=False),
     Check("tables", look_at_tables, waits=False),
     Check("microphone", look_at_microphone),
