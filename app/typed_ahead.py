@@ -29,7 +29,8 @@ def keys_wait() -> Iterator[None]:
     _as_it_was = termios.tcgetattr(sys.stdin)
     waiting = termios.tcgetattr(sys.stdin)
     waiting[_INPUT] &= ~termios.ICRNL  # Enter stays the Enter key
-    waiting[_LOCAL] &= ~(termios.ICANON | termios.ECHO)
+    # On a Mac, IEXTEN would have Ctrl-O throw the answer away and Ctrl-V take the next key literally.
+    waiting[_LOCAL] &= ~(termios.ICANON | termios.ECHO | termios.IEXTEN)
     waiting[_LOCAL] |= termios.NOFLSH  # Ctrl-C stops the answer and leaves the rest
     termios.tcsetattr(sys.stdin, termios.TCSANOW, waiting)
     try:

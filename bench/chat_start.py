@@ -66,7 +66,9 @@ class Terminal:
             try:
                 shown = os.read(self.keyboard, 65536)
             except OSError:  # Linux's way of saying that the command has ended
-                raise SystemExit(f"it ended:\n{self.screen.decode(errors='replace')[-2000:]}") from None
+                shown = b""
+            if not shown:
+                raise SystemExit(f"it ended:\n{self.screen.decode(errors='replace')[-2000:]}")
             self.screen += shown
             if b"\x1b[6n" in shown:  # where is the cursor?
                 os.write(self.keyboard, b"\x1b[1;1R")

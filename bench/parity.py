@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import sys
 from pathlib import Path
+
+os.environ.setdefault("MLX_ENABLE_TF32", "0")  # newer GPUs compute float32 products in a shorter format otherwise
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 

@@ -71,8 +71,8 @@ def run(
     """Run the command to its end. Without `stdin` it has none; no file can grow beyond `largest_file` bytes."""
 
     def limit() -> None:
-        if largest_file is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+        assert largest_file is not None
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
 
     finished = subprocess.run(
         [*COMMAND, *map(str, arguments)],
@@ -81,7 +81,7 @@ def run(
         timeout=120,
         check=False,
         capture_output=True,
-        preexec_fn=limit,
+        preexec_fn=None if largest_file is None else limit,
         **({"stdin": subprocess.DEVNULL} if stdin is None else {"input": _bytes(stdin)}),
     )
     return subprocess.CompletedProcess(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 import hypothesis
 import torch
 
 torch.set_num_threads(1)
+
+# Newer GPUs compute float32 products in a shorter format unless told otherwise; what is compared here is exact.
+os.environ.setdefault("MLX_ENABLE_TF32", "0")
 
 # A shell without job control has what it starts in the background ignore SIGINT, and the commands that tests start and
 # interrupt would inherit that.

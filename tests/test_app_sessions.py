@@ -236,6 +236,15 @@ def test_a_name_that_is_taken_is_refused(store):
         second.rename("trip")
 
 
+def test_the_same_file_by_another_name_is_not_taken_for_another_chat(store):
+    session = store.new()
+    say(session, Conversation(), "one", "first")
+    session.rename("trip")
+    os.link(session.path, session.path.with_stem("Trip"))  # as on a disk that takes upper and lower case for the same
+    session.rename("Trip")
+    assert session.name == "Trip"
+
+
 def test_a_name_that_does_not_exist_lists_those_that_do(store):
     session = store.new()
     say(session, Conversation(), "one", "first")

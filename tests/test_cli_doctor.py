@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import select
 import shutil
 import socket
 import sys
@@ -276,7 +277,8 @@ def test_no_color_in_a_terminal_gives_plain_marks(user):
         (b"", None),
     ],
 )
-def test_a_terminal_is_asked_whether_it_marks_what_is_pasted(answer, brackets):
+def test_a_terminal_is_asked_whether_it_marks_what_is_pasted(answer, brackets, monkeypatch):
+    monkeypatch.delenv("TERM_PROGRAM", raising=False)
     ours, theirs = pty.openpty()
 
     def reply() -> None:
@@ -289,5 +291,14 @@ def test_a_terminal_is_asked_whether_it_marks_what_is_pasted(answer, brackets):
     terminal.start()
     assert brackets_pastes(theirs) is brackets
     terminal.join()
+    os.close(ours)
+    os.close(theirs)
+
+
+def test_terminal_app_which_would_show_the_question_is_not_asked(monkeypatch):
+    monkeypatch.setenv("TERM_PROGRAM", "Apple_Terminal")
+    ours, theirs = pty.openpty()
+    assert brackets_pastes(theirs) is None
+    assert not select.select([ours], [], [], 0)[0]
     os.close(ours)
     os.close(theirs)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 KEYS = """\
 Drop a file on the terminal, or type its path, to attach it. Tab completes commands and paths.
-Alt-Enter begins a new line, and so does Enter within \"\"\". Ctrl-G opens your editor.
+Alt-Enter, or Esc and then Enter, begins a new line; so does Enter within \"\"\". Ctrl-G opens your editor.
 Ctrl-V pastes a picture, Ctrl-R listens. Ctrl-C stops an answer and keeps what was written of it."""
 
 _CODE_BLOCK = re.compile(r"^(`{3,}|~{3,})[^\n]*\n(.*?)^\1[`~]*[ \t]*$", re.MULTILINE | re.DOTALL)

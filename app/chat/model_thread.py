@@ -233,7 +233,8 @@ class ThreadedModel:
             # The processor waits for the first message: reading a large tokenizer holds Python's lock for a second, in
             # which nobody could type.
             self._model = load_model(self._folder, read_config(self._folder))
-            # One token, of nothing: the weights are read, and the first answer need not wait for them.
-            next(g4.generate_tokens(self._model, [0], max_tokens=1))
+            # Two tokens, of nothing: the weights are read and a step of decoding is compiled, and the first answer need
+            # not wait for either.
+            list(g4.generate_tokens(self._model, [0], max_tokens=2))
         except Exception as error:  # raised where the model is used
             self.failure = error

@@ -122,7 +122,7 @@ class Session:
         target = self._folder / f"{name}{SUFFIX}"
         if name == self.name:
             return
-        if target.exists():
+        if target.exists() and not (self._file is not None and target.samefile(self.path)):  # Trip and trip on a Mac
             raise InputError(f"there is a chat {name} already: choose another name, or go on with it: /load {name}")
         if self._file is not None:
             self.path.rename(target)

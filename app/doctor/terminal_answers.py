@@ -20,11 +20,15 @@ _PATIENCE = 0.3  # seconds; over a slow line the answer may take as long
 
 
 def brackets_pastes(terminal: int) -> bool | None:
-    """Whether the terminal marks where a pasted text begins and ends; None: it does not say.
+    """Whether the terminal marks where a pasted text begins and ends; None: it does not say, or cannot be asked.
+
+    Terminal.app shows a part of the question (https://github.com/neovim/neovim/pull/28453).
 
     Args:
         terminal: a descriptor that can be read and written.
     """
+    if os.environ.get("TERM_PROGRAM") == "Apple_Terminal":
+        return None
     before = termios.tcgetattr(terminal)
     answered = b""
     try:

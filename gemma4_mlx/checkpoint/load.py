@@ -131,6 +131,7 @@ def load_model(
             weights.append((name, array.astype(target) if source.header.dtype in _FLOATS else array))
     model.load_weights(weights, strict=False)
     model.eval()
+    _keep_in_memory(_weight_bytes(sources))
     return model
 
 
@@ -141,6 +142,18 @@ def automatic_place(weight_bytes: int) -> Literal["disk", "memory"]:
     """
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return "memory" if weight_bytes <= _SHARE_FOR_WEIGHTS * memory else "disk"
+
+
+def _keep_in_memory(weight_bytes: int) -> None:
+    """Have macOS keep so much of what the GPU uses from being paged out between steps, as far as it allows.
+
+    Without it, macOS 15 and newer slow a model down many times that takes most of the memory; see `mx.set_wired_limit`,
+    and the same in mlx-lm (`wired_limit` in its generate.py).
+    """
+    if mx.metal.is_available():
+        most = mx.device_info()["max_recommended_working_set_size"]
+        assert isinstance(most, int)
+        mx.set_wired_limit(min(weight_bytes, most))
 
 
 def _weight_bytes(sources: Mapping[str, Source]) -> int:

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 from types import TracebackType
 
@@ -162,6 +163,8 @@ def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+        if sys.platform == "darwin":  # there fsync(2) leaves it to the drive when it writes
+            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
     except OSError as error:
         if error.errno not in _UNSUPPORTED:
             raise

@@ -97,7 +97,8 @@ class AudioStream:
         return soft_tokens
 
     def _no_tokens(self) -> mx.array:
-        return self._project(mx.zeros((0, self._tower.output_proj.weight.shape[0]), self._convolutions.dtype))
+        # No kernel is sent out for nothing.
+        return self._project(mx.zeros((1, self._tower.output_proj.weight.shape[0]), self._convolutions.dtype))[:0]
 
 
 class _Convolutions:

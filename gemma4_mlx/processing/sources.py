@@ -6,12 +6,15 @@ Knows nothing about what is inside; it names the source so that every later erro
 from __future__ import annotations
 
 import io
+import ssl
 import urllib.parse
 import urllib.request
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import BinaryIO
+
+import certifi
 
 from ..errors import InputError
 
@@ -124,10 +127,13 @@ def _checked(source: Source, kind: str) -> Source:
 
 
 def _download(url: str, name: str) -> bytes:
+    # Python from python.org has no certificates of its own on a Mac; where there are some, they count too.
+    known = ssl.create_default_context()
+    known.load_verify_locations(certifi.where())
     # Some hosts refuse the default agent of urllib.
     request = urllib.request.Request(url, headers={"User-Agent": "gemma4-mlx"})
     try:
-        with urllib.request.urlopen(request, timeout=DOWNLOAD_SECONDS) as response:
+        with urllib.request.urlopen(request, timeout=DOWNLOAD_SECONDS, context=known) as response:
             content: bytes = response.read(DOWNLOAD_LIMIT + 1)
     except (OSError, ValueError, HTTPException) as error:
         raise InputError(f"{name} cannot be fetched ({reason(error)}): download it and give the path") from error
