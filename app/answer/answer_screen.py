@@ -46,7 +46,12 @@ class AnswerScreen:
 
     def __enter__(self) -> AnswerScreen:
         self._notes.__enter__()
-        self._shown.start()
+        try:
+            with self._undivided():
+                self._shown.start()
+        except BaseException:  # Python does not leave what it could not enter, and notes would be held for ever
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(
