@@ -213,6 +213,7 @@ def test_a_terminal_of_another_size_goes_on_with_the_line_that_was_being_typed(u
         terminal.type("-l", first)
         terminal.wait_for(f"> {first}")
         terminal.resize(columns, rows)
+        time.sleep(0.6)  # tmux tells of sizes at intervals; a line drawn meanwhile may be left above (prompt_toolkit)
         terminal.type("-l", second)
         terminal.type("Enter")
         terminal.wait_for("No. Everything")

@@ -22,13 +22,13 @@ def test_what_is_seen_and_read_comes_before_the_words_and_sound_after_them():
     message = user_message("what is this?", [VOICE, NOTES, CLIP, CAT])
     assert message["role"] == "user"
     assert [part["type"] for part in message["content"]] == ["image", "video", "text", "text", "audio"]
-    assert message["content"][0] == {"type": "image", "image": "the picture"}
+    assert message["content"][0] == CAT.part()
     assert "the text" in message["content"][2]["text"]
     assert message["content"][3] == {"type": "text", "text": "what is this?"}
 
 
 def test_a_file_without_words_is_a_message():
-    assert user_message("", [CAT])["content"] == [{"type": "image", "image": "the picture"}]
+    assert user_message("", [CAT])["content"] == [CAT.part()]
 
 
 def test_turns_alternate_and_instructions_come_first():
@@ -45,7 +45,7 @@ def test_an_attachment_stays_in_its_turn():
     said(conversation, "what is this?", "a cat", [CAT])
     said(conversation, "sure?")
     first, _, second = conversation.messages()
-    assert first["content"][0] == {"type": "image", "image": "the picture"}
+    assert first["content"][0] == CAT.part()
     assert second["content"] == [{"type": "text", "text": "sure?"}]
 
 
