@@ -9,12 +9,12 @@ mixture of experts, where it has 0.032):
 
 - The towers and their projections stay as they are. They are small (E2B: 0.95 GB), run once per picture or clip, and
   vision rows of 4304 columns fit no group.
-- The embeddings are also the head: in 4 bits the KL is 0.030 on the built-in model and 0.096 at E2B's depth. Keeping
+- The embeddings are also the head: in 4 bits the KL is 0.031 on the built-in model and 0.096 at E2B's depth. Keeping
   them whole gains next to nothing over 8 bits.
 - A router that picks another expert is wrong, not imprecise (0.036 in 4 bits). The dense MLP of the 26B sees every
   token; random weights do not show what that is worth (0.027 in 4 bits). On the real 26B others measured a perplexity
   of 274 with both in 4 bits, 220 with both in 8, and 208 unquantized (mlx-vlm issue 901).
-- The per-layer gates and projections are 1 % of the weights, and in 4 bits the KL is 0.004 on the built-in model and
+- The per-layer gates and projections are 1 % of the weights, and in 4 bits the KL is 0.005 on the built-in model and
   0.072 at E2B's depth.
 - The per-layer rows can stay on disk, where 8 bits cost no memory (0.061 in 4 bits).
 - Speech is what 4 bits cost most in a model that was not trained for them, which is what `speech` is for. Of digits by
