@@ -56,7 +56,7 @@ def test_a_file_is_played_at_its_speed_and_every_sample_once():
             heard.append(samples)
     np.testing.assert_array_equal(np.concatenate(heard), np.concatenate(blocks))
     assert time.monotonic() - began > 0.19  # 2 s, ten times as fast
-    assert len([samples for samples in heard if len(samples)]) > 1
+    assert len([samples for samples in heard if len(samples)]) > 3
 
 
 def test_a_pipe_that_breaks_gives_all_that_came_before():
@@ -381,11 +381,10 @@ def test_the_kept_sound_is_what_was_said_and_ctrl_c_ends_it_with_its_final(micro
     at = lag(heard, said)
     # A microphone with nothing to hear may begin to deliver only when somebody speaks, a moment late.
     assert at > -0.1 * RATE
-    # Piece by piece: a busy sound server may leave out or repeat a moment, and what follows is as it was all the same.
-    pieces = [said[start : start + RATE // 3] for start in range(0, len(said) - RATE // 3, RATE // 3)]
-    alike = sorted(alikeness(heard, piece) for piece in pieces if np.std(piece) > 0.2 * np.std(said))
-    assert len(alike) > 2
-    assert alike[1] > 0.98
+    there = slice(max(0, -at), len(heard) - at)
+    part = heard[max(0, at) :][: len(said[there])]
+    assert len(part) > len(said) - 0.5 * RATE
+    assert np.corrcoef(part, said[there][: len(part)])[0, 1] > 0.98
     assert at / RATE - 1 < finals[0]["start"] < finals[-1]["end"] < (at + len(said)) / RATE + 1
 
 
@@ -395,13 +394,6 @@ def lag(heard: np.ndarray, said: np.ndarray) -> int:
     alike = np.fft.irfft(np.fft.rfft(heard, size) * np.conj(np.fft.rfft(said, size)), size)
     at = int(np.argmax(alike))
     return at if at < len(heard) else at - size
-
-
-def alikeness(heard: np.ndarray, said: np.ndarray) -> float:
-    """The correlation of `said` with the stretch of `heard` that is most like it."""
-    at = max(0, lag(heard, said))
-    stretch = heard[at : at + len(said)]
-    return float(np.corrcoef(stretch, said[: len(stretch)])[0, 1])
 
 
 SLOW_LOADING = """

@@ -65,16 +65,9 @@ def answering(user: User, **size: int) -> Iterator[TmuxTerminal]:
         yield terminal
 
 
-def process_in(terminal: TmuxTerminal) -> int:
-    """The command's process."""
-    shell = terminal.tmux("list-panes", "-F", "#{pane_pid}").strip()
-    (command,) = subprocess.run(["pgrep", "-P", shell], capture_output=True, text=True, check=True).stdout.split()
-    return int(command)
-
-
 def kill(terminal: TmuxTerminal) -> None:
     """What a crash of the machine does to the command."""
-    os.kill(process_in(terminal), signal.SIGKILL)
+    os.kill(terminal.process(), signal.SIGKILL)
     terminal.wait_for("exit code 137")
 
 
@@ -114,7 +107,7 @@ def test_a_paste_during_an_answer_is_one_message(user):
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="this system limits no program that runs")
 def test_a_disk_that_fills_up_during_an_answer_is_said_behind_it(user):
     with answering(user) as terminal:
-        resource.prlimit(process_in(terminal), resource.RLIMIT_FSIZE, (1, 1))
+        resource.prlimit(terminal.process(), resource.RLIMIT_FSIZE, (1, 1))
         time.sleep(1)
         terminal.type("C-c")
         screen = terminal.wait_for(STOPPED)
@@ -126,7 +119,7 @@ def test_a_disk_that_fills_up_during_an_answer_is_said_behind_it(user):
 def test_the_terminal_is_as_it_was_when_the_command_is_told_to_end(user):
     with answering(user) as terminal:
         tty = terminal.tmux("list-panes", "-F", "#{pane_tty}").strip()
-        os.kill(process_in(terminal), signal.SIGTERM)
+        os.kill(terminal.process(), signal.SIGTERM)
         terminal.wait_for("exit code 143")
         with open(tty) as stdin:
             modes = subprocess.run(["stty", "-a"], stdin=stdin, capture_output=True, text=True, check=True).stdout

@@ -23,6 +23,7 @@ def test_what_is_seen_and_read_comes_before_the_words_and_sound_after_them():
     assert message["role"] == "user"
     assert [part["type"] for part in message["content"]] == ["image", "video", "text", "text", "audio"]
     assert message["content"][0] == CAT.part()
+    assert message["content"][0]["image"].source == "the picture"
     assert "the text" in message["content"][2]["text"]
     assert message["content"][3] == {"type": "text", "text": "what is this?"}
 

@@ -63,7 +63,7 @@ def test_all_of_it_fits_80_columns_and_24_rows_with_the_prompt_below():
     assert "an orange triangle and a yellow triangle ✓" in words
     assert "call 4 2 7 ✗ it is: call 4 2 7 1" in words
     assert "gemma4-mlx chat --model e4b" in words
-    assert len(re.findall(r" \d\.\d\d s$", words, flags=re.MULTILINE)) == 5  # loading, and each part
+    assert len(re.findall(r" 0\.00 s$", words, flags=re.MULTILINE)) == 4  # the time each part took
 
 
 @pytest.mark.parametrize(("columns", "rows"), [(200, 60), (80, 24), (68, 24), (67, 24), (40, 12), (20, 8)])

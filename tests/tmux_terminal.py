@@ -59,6 +59,11 @@ class TmuxTerminal:
         command = ["tmux", "-L", self.socket, *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
 
+    def process(self) -> int:
+        """The command's own, which must have no other beside it."""
+        shell = self.tmux("list-panes", "-F", "#{pane_pid}").strip()
+        return int(subprocess.run(["pgrep", "-P", shell], capture_output=True, text=True, check=True).stdout)
+
     def type(self, *keys: str) -> None:
         """Press keys, by tmux's names for them."""
         self.tmux("send-keys", *keys)

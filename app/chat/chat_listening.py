@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from gemma4_mlx.errors import InputError
 
 from ..answer.answer_screen import AnswerScreen
-from ..line.attachments import Attachment, pieces, recorded
+from ..line.attachments import dropped_attachments, recorded
 from ..speech import listening
 from ..terminal import note, pasted
 
@@ -87,8 +87,7 @@ def _hear(chat: Chat, translate_to: str | None = None) -> Heard | None:
 
 def _attach(chat: Chat, dropped: str) -> str:
     """Files dropped on the window stand in the next line, whatever becomes of what is said. Raises InputError."""
-    found = pieces(pasted(dropped) or "", chat.image_tokens, sentence=False)
-    attachments = [piece for piece in found if isinstance(piece, Attachment)]
+    attachments = dropped_attachments(pasted(dropped) or "", chat.image_tokens)
     if not attachments:
         raise InputError("what was pasted is no file; words go into the line when this is over")
     chat.attach(attachments)

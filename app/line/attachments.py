@@ -190,6 +190,11 @@ def pieces(text: str, image_tokens: int = IMAGE_TOKENS, sentence: bool = True) -
     return [*found, text[end:]]
 
 
+def dropped_attachments(text: str, image_tokens: int = IMAGE_TOKENS) -> list[Attachment]:
+    """The files in what was dropped or pasted; none when that is words. Raises as `pieces`."""
+    return [piece for piece in pieces(text, image_tokens, sentence=False) if isinstance(piece, Attachment)]
+
+
 def unquoted(text: str) -> str:
     """A path as it was meant: without the quotes and backslashes a terminal puts in when a file is dropped on it."""
     files = dropped_files(text)

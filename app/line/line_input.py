@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from gemma4_mlx.errors import InputError
 
 from ..terminal import edits_lines
-from .attachments import IMAGE_TOKENS, Attachment, pieces
+from .attachments import IMAGE_TOKENS, Attachment, dropped_attachments, pieces
 from .dropped import dropped_files
 from .line_blocks import is_open, unblocked
 from .line_tokens import TOKEN, Tokens, Typed
@@ -88,8 +88,7 @@ class InputLine:
         Raises:
             InputError: a file cannot be used, or it is the path of one that is not there.
         """
-        found = pieces(text, self._image_tokens(), sentence=False)
-        attachments = [piece for piece in found if isinstance(piece, Attachment)]
+        attachments = dropped_attachments(text, self._image_tokens())
         return self._tokens.add(attachments) if attachments else None
 
     def is_command(self, line: str) -> bool:

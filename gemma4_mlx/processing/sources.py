@@ -10,11 +10,10 @@ import ssl
 import urllib.parse
 import urllib.request
 from dataclasses import dataclass
+from functools import cache
 from http.client import HTTPException
 from pathlib import Path
 from typing import BinaryIO
-
-import certifi
 
 from ..errors import InputError
 
@@ -127,19 +126,26 @@ def _checked(source: Source, kind: str) -> Source:
 
 
 def _download(url: str, name: str) -> bytes:
-    # Python from python.org has no certificates of its own on a Mac; where there are some, they count too.
-    known = ssl.create_default_context()
-    known.load_verify_locations(certifi.where())
     # Some hosts refuse the default agent of urllib.
     request = urllib.request.Request(url, headers={"User-Agent": "gemma4-mlx"})
     try:
-        with urllib.request.urlopen(request, timeout=DOWNLOAD_SECONDS, context=known) as response:
+        with urllib.request.urlopen(request, timeout=DOWNLOAD_SECONDS, context=_certificates()) as response:
             content: bytes = response.read(DOWNLOAD_LIMIT + 1)
     except (OSError, ValueError, HTTPException) as error:
         raise InputError(f"{name} cannot be fetched ({reason(error)}): download it and give the path") from error
     if len(content) > DOWNLOAD_LIMIT:
         raise InputError(f"{name} is larger than {DOWNLOAD_LIMIT >> 20} MiB: download it and give the path")
     return content
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    """This system's and certifi's: on a Mac, Python from python.org has none of its own."""
+    import certifi
+
+    known = ssl.create_default_context()
+    known.load_verify_locations(certifi.where())
+    return known
 
 
 def reason(error: Exception) -> str:
