@@ -51,6 +51,7 @@ def e2b(vocabulary: int) -> dict[str, Any]:
         "vocab_size": vocabulary,
         "vocab_size_per_layer_input": vocabulary,
         "hidden_size_per_layer_input": 256,
+        "final_logit_softcapping": 30.0,
         "num_kv_shared_layers": 20,
         "use_double_wide_mlp": True,
     }

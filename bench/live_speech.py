@@ -48,6 +48,7 @@ def random_model(width: int) -> Gemma4:
         "vocab_size": 4096,
         "vocab_size_per_layer_input": 4096,
         "hidden_size_per_layer_input": 64,
+        "final_logit_softcapping": 30.0,
         "num_kv_shared_layers": 20,
         "use_double_wide_mlp": True,
     }

@@ -67,6 +67,7 @@ def moe_like() -> dict[str, Any]:
         "num_global_key_value_heads": 2,
         "attention_k_eq_v": True,
         "hidden_size_per_layer_input": 0,
+        "final_logit_softcapping": 30.0,
         "num_kv_shared_layers": 0,
         "use_double_wide_mlp": False,
         "enable_moe_block": True,

@@ -30,6 +30,7 @@ _TABLE = "language_model.embed_tokens_per_layer"
 _PARTS = {
     "language_model.embed_tokens_per_layer": "per-layer table",
     "language_model.embed_tokens": "embeddings",
+    "language_model.lm_head": "embeddings",
     "language_model": "decoder",
     "vision_tower": "vision tower",
     "embed_vision": "vision tower",
@@ -184,7 +185,7 @@ def output_name(name: str) -> str:
     >>> output_name("language_model.layers.0.experts.up_proj.weight")
     'language_model.model.layers.0.experts.switch_glu.up_proj.weight'
     """
-    if name.startswith("language_model."):
+    if name.startswith("language_model.") and not name.startswith("language_model.lm_head."):
         name = name.replace("language_model.", "language_model.model.", 1)
     return name.replace(".experts.", ".experts.switch_glu.")
 

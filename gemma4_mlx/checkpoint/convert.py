@@ -24,10 +24,11 @@ from .conversion_plan import STORED_DTYPES, ConversionPlan, plan_conversion
 from .headers import TensorHeader, read_headers
 from .hub import SHORT_NAMES, resolve
 from .hub_repository import check_login, fetch_config, is_hub_id, upload_folder
-from .load import DTYPES, Source, check_fit, parameter_shapes, read_config, sources_of, without_absent_towers
+from .load import DTYPES, read_config
 from .model_card import model_card
 from .partial_output import PartialOutput, remove_leftovers
 from .recipes import Recipe, choose_recipe
+from .sources import Source, check_fit, find_sources, parameter_shapes
 from .writing import write_shard
 
 #: Files that go along as they are: tokenizer, template, processor and generation settings, licence.
@@ -42,11 +43,12 @@ class _Conversion:
     hub_id: str | None
     folder: Path
     raw_config: dict[str, Any]
+    config: Config
     sources: dict[str, Source]
     plan: ConversionPlan
 
     def config_json(self) -> str:
-        return json.dumps(_output_config(self.raw_config, self.plan), indent=2, ensure_ascii=False) + "\n"
+        return json.dumps(_output_config(self.raw_config, self.config, self.plan), indent=2, ensure_ascii=False) + "\n"
 
     def index_json(self) -> str:
         places = {tensor.name: shard.file for shard in self.plan.shards for tensor in shard.tensors}
@@ -156,10 +158,9 @@ def _prepare(name: str, folder: Path, recipe: Recipe, dtype: str) -> _Conversion
     raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     headers = read_headers(folder)
     _refuse_quantized(name, config, headers)
-    sources = sources_of(headers, config)
-    config = without_absent_towers(config, sources)
-    check_fit(sources, parameter_shapes(Gemma4(config)), folder)
-    return _Conversion(_hub_id(name), folder, raw, sources, plan_conversion(config, recipe, dtype))
+    config, sources = find_sources(headers, config)
+    check_fit(sources, parameter_shapes(Gemma4(config)), {}, folder)
+    return _Conversion(_hub_id(name), folder, raw, config, sources, plan_conversion(config, recipe, dtype))
 
 
 def _hub_id(name: str) -> str | None:
@@ -178,14 +179,9 @@ def _config_to_convert(hub_id: str, revision: str | None) -> Config:
 
 def _refuse_quantized(name: str, config: Config, headers: Mapping[str, TensorHeader]) -> None:
     packed = any(tensor.endswith(".scales") for tensor in headers)
-    foreign = sorted({header.dtype for header in headers.values()} - set(STORED_DTYPES.values()))
     if packed or config.quantization:
         raise CheckpointError(
             f"{name} is quantized already: name the checkpoint it was made from, such as google/gemma-4-E2B-it"
-        )
-    if foreign:
-        raise CheckpointError(
-            f"{name} holds weights of type {', '.join(foreign)}: name a checkpoint in bfloat16, float16 or float32"
         )
 
 
@@ -228,7 +224,7 @@ def _disk_full(target: Path) -> CheckpointError:
     )
 
 
-def _output_config(raw: Mapping[str, Any], plan: ConversionPlan) -> dict[str, Any]:
+def _output_config(raw: Mapping[str, Any], source: Config, plan: ConversionPlan) -> dict[str, Any]:
     """The source's `config.json` with what has changed, and what the peers read in places of their own."""
     config = dict(raw)
     if config["model_type"] == "gemma4_text":
@@ -239,18 +235,20 @@ def _output_config(raw: Mapping[str, Any], plan: ConversionPlan) -> dict[str, An
             "text_config": dict(raw),
             "vision_config": None,
             "audio_config": None,
-            "tie_word_embeddings": True,
         }
     config.pop("torch_dtype", None)
     config["dtype"] = plan.dtype
     for part in ("text_config", "vision_config", "audio_config"):
         if config.get(part):
             config[part] = {key: value for key, value in config[part].items() if key not in ("dtype", "torch_dtype")}
-    text = Config.from_dict(raw).text
+    text = source.text
     # The peers know only the published spelling of what full layers have of their own.
     config["text_config"]["global_head_dim"] = text.global_head_dim
     config["text_config"]["num_global_key_value_heads"] = text.num_global_key_value_heads
     config["vocab_size"] = text.vocab_size  # mlx-lm looks for it here
+    # transformers reads this at the top, mlx-lm in the text part; the tensors know best.
+    config["tie_word_embeddings"] = config["text_config"]["tie_word_embeddings"] = text.tie_word_embeddings
+    config.pop("quantization_config", None)  # which may tell of its training alone
     if quantization := plan.quantization():
         config["quantization"] = config["quantization_config"] = quantization
     return config

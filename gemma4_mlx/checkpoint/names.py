@@ -13,7 +13,12 @@ import re
 
 from ..config import Config
 
+#: Tops of the names of what sees, and of what hears.
+VISION_PARTS = ("vision_tower", "embed_vision")
+AUDIO_PARTS = ("audio_tower", "embed_audio")
+
 _SHARED_KV = re.compile(r"language_model\.layers\.(\d+)\.self_attn\.(k_proj|v_proj|k_norm|v_norm)\.")
+_MEASURED = re.compile(r"\.([qkv]_scale|(input|output)_scale)$")
 _BOUND = re.compile(r"\.(input|output)_(min|max)$")
 
 
@@ -25,9 +30,10 @@ def canonical_name(stored: str) -> str:
     >>> canonical_name("language_model.model.layers.0.experts.switch_glu.up_proj.scales")
     'language_model.layers.0.experts.up_proj.scales'
     """
-    name = stored.removeprefix("model.")
-    # A text-only checkpoint has the decoder at the top.
-    if name.startswith(("layers.", "embed_tokens", "norm.", "per_layer_")):
+    # Adapters that were merged into their model leave the first prefix.
+    name = stored.removeprefix("base_model.model.").removeprefix("model.")
+    # A text-only checkpoint has the decoder at the top; the head stands at the top of every one.
+    if name.startswith(("layers.", "embed_tokens", "norm.", "per_layer_", "lm_head.")):
         name = f"language_model.{name}"
     name = name.replace("language_model.model.", "language_model.", 1)
     return name.replace(".experts.switch_glu.", ".experts.")
@@ -37,11 +43,14 @@ def is_unused(name: str, config: Config) -> bool:
     """Whether a tensor, by our name, is one that checkpoints may carry though the model never reads it.
 
     These are the keys and values of KV-shared layers, clip bounds where the config says nothing is clipped, precomputed
-    rotary tables, and a copy of the tied head.
+    rotary tables, the ranges of activations and caches that a quantizer measured, and a tower the config has not.
     """
     if match := _SHARED_KV.match(name):
         return int(match[1]) >= config.text.first_kv_shared_layer
-    if "rotary_emb." in name or name in ("lm_head.weight", "language_model.lm_head.weight"):
+    if "rotary_emb." in name or _MEASURED.search(name):
+        return True
+    part = name.split(".")[0]
+    if (config.vision is None and part in VISION_PARTS) or (config.audio is None and part in AUDIO_PARTS):
         return True
     if _BOUND.search(name):
         tower = {"vision_tower": config.vision, "audio_tower": config.audio}.get(name.split(".")[0])

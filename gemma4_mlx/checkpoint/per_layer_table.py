@@ -16,15 +16,7 @@ import numpy as np
 from ..errors import CheckpointError
 from .headers import TensorHeader
 from .quantization import Packing, dequantize_rows
-
-# How numpy reads what MLX then takes for its own type; numpy has no bfloat16.
-_NUMPY_AND_MLX = {
-    "F32": (np.float32, mx.float32),
-    "F16": (np.uint16, mx.float16),
-    "BF16": (np.uint16, mx.bfloat16),
-    "U32": (np.uint32, mx.uint32),
-    "U8": (np.uint8, mx.uint8),
-}
+from .stored_numbers import blank, decoded, stored_as
 
 
 class _RowFile:
@@ -32,7 +24,6 @@ class _RowFile:
 
     def __init__(self, header: TensorHeader):
         self._header = header
-        self._numpy, self._mlx = _NUMPY_AND_MLX[header.dtype]
         self._columns = header.shape[1]
         self._row_bytes = header.nbytes // header.shape[0]
         self._descriptor = os.open(header.file, os.O_RDONLY)
@@ -46,13 +37,9 @@ class _RowFile:
         return stat.st_size, stat.st_mtime_ns
 
     def blank(self, count: int) -> tuple[mx.array, np.ndarray]:
-        """Room for `count` rows, and the same memory as a NumPy array, for `read` to write into.
-
-        MLX documents that what is written through a NumPy view is seen by the array ("Conversion to NumPy").
-        """
-        room = mx.array(np.zeros((count, self._columns), self._numpy))
-        memory = np.array(room, copy=False)
-        return (room if room.dtype == self._mlx else room.view(self._mlx)), memory
+        """`count` rows as numbers that can be computed with, and the memory that `read` has to fill before they are."""
+        room, memory = blank((count, self._columns), self._header.dtype)
+        return decoded(room, self._header.dtype), memory
 
     def read(self, rows: np.ndarray, memory: np.ndarray) -> None:
         """Read `rows` int `[n]` into `memory` `[n, columns]`.
@@ -62,9 +49,13 @@ class _RowFile:
         """
         if self._current_version() != self._version:
             raise CheckpointError(f"{self._header.file} was changed while in use: load the model again")
+        stored = stored_as(self._header.dtype)
         for row, place in zip(rows.tolist(), memory, strict=True):
-            if os.preadv(self._descriptor, [place], self._header.offset + row * self._row_bytes) != self._row_bytes:
+            read: np.ndarray = place if place.dtype == stored else np.empty(place.shape, stored)
+            if os.preadv(self._descriptor, [read.data], self._header.offset + row * self._row_bytes) != self._row_bytes:
                 raise CheckpointError(f"{self._header.file} became shorter while in use: download it again")
+            if read is not place:
+                place[:] = read  # 64-bit floats are rounded to 32 bits
 
 
 class PerLayerTable:

@@ -105,6 +105,7 @@ _SENSITIVE = (
     _PER_LAYER_ROWS,
     *_PER_LAYER_GATES,
     Rule("language_model.embed_tokens", AFFINE_8),
+    Rule("language_model.lm_head", AFFINE_8),  # where it is not the embeddings
     Rule("language_model.layers.*.router.proj", AFFINE_8),
     Rule("language_model.layers.*.mlp.*", AFFINE_8, beside_experts=True),
 )

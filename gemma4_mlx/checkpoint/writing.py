@@ -16,19 +16,13 @@ from types import TracebackType
 import mlx.core as mx
 import numpy as np
 
-from ..errors import CheckpointError
 from .conversion_plan import OutputParameter, OutputTensor, Shard
-from .load import Source
+from .sources import Source, in_our_order
+from .stored_numbers import read_numbers, stored_as
 
 # Bytes of a source read at once. With its cast and packed copies a few times this is all the memory a conversion takes.
 _BLOCK_BYTES = 32 << 20
 
-# safetensors' element type → how numpy reads it, MLX's type. numpy has no bfloat16.
-_TYPES = {
-    "F32": (np.float32, mx.float32),
-    "F16": (np.float16, mx.float16),
-    "BF16": (np.uint16, mx.bfloat16),
-}
 _ALIGNMENT = {"U32": 0, "F32": 0, "F16": 1, "BF16": 1, "U8": 2}
 
 
@@ -113,16 +107,16 @@ def write_shard(
 
 def _blocks(source: Source, parameter: OutputParameter) -> Iterator[mx.array]:
     """A parameter in our order, in blocks `[rows, columns]`; one that must be turned round comes whole."""
+    header = source.header
     if source.half is None and source.shape != parameter.shape:
-        stored = _read(source, 0, source.header.nbytes).reshape(source.shape)
-        yield mx.moveaxis(stored, 1, -1)  # a convolution in torch's order
+        yield in_our_order(read_numbers(header, 0, header.nbytes).reshape(header.shape), source, parameter.shape)
         return
     columns = parameter.shape[-1] if parameter.shape else 1
     for begin, end in _spans(source):
-        row_bytes = columns * np.dtype(_TYPES[source.header.dtype][0]).itemsize
+        row_bytes = columns * np.dtype(stored_as(header.dtype)).itemsize
         step = max(1, _BLOCK_BYTES // row_bytes) * row_bytes
         for position in range(begin, end, step):
-            yield _read(source, position, min(step, end - position)).reshape(-1, columns)
+            yield read_numbers(header, position, min(step, end - position)).reshape(-1, columns)
 
 
 def _spans(source: Source) -> Iterator[tuple[int, int]]:
@@ -134,18 +128,3 @@ def _spans(source: Source) -> Iterator[tuple[int, int]]:
     for expert in range(source.header.shape[0]):
         begin = (2 * expert + source.half) * half
         yield begin, begin + half
-
-
-def _read(source: Source, position: int, nbytes: int) -> mx.array:
-    as_numpy, as_mlx = _TYPES[source.header.dtype]
-    buffer = np.empty(nbytes // np.dtype(as_numpy).itemsize, dtype=as_numpy)
-    with source.header.file.open("rb", buffering=0) as stream:
-        stream.seek(source.header.offset + position)
-        rest = buffer.data.cast("B")
-        while rest:
-            count = stream.readinto(rest)
-            if not count:
-                raise CheckpointError(f"{source.header.file} became shorter while being read: download it again")
-            rest = rest[count:]
-    array = mx.array(buffer)
-    return array if array.dtype == as_mlx else array.view(as_mlx)

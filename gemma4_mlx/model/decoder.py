@@ -154,7 +154,7 @@ class DecoderLayer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Embeddings, layers, final norm and the (tied) head."""
+    """Embeddings, layers, final norm and the head, which is nearly always the embeddings again."""
 
     def __init__(self, config: TextConfig):
         super().__init__()
@@ -162,6 +162,8 @@ class Decoder(nn.Module):
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = [DecoderLayer(config, i) for i in range(config.num_hidden_layers)]
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        if not config.tie_word_embeddings:
+            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         width = config.num_hidden_layers * config.hidden_size_per_layer_input
         if width:
             self.embed_tokens_per_layer = nn.Embedding(config.vocab_size_per_layer_input, width)
@@ -256,7 +258,8 @@ class Decoder(nn.Module):
     def logits(self, hidden: mx.array) -> mx.array:
         """Hidden states `[B, L, hidden]` → float32 logits `[B, L, vocab]`, softly capped."""
         # bf16 has 8 bits of precision: capping in it would merge logits that differ.
-        logits = self.embed_tokens.as_linear(hidden).astype(mx.float32)
+        head = self.embed_tokens.as_linear if self._config.tie_word_embeddings else self.lm_head
+        logits = head(hidden).astype(mx.float32)
         cap = self._config.final_logit_softcapping
         return logits if cap is None else _softcap(logits, cap)
 
