@@ -16,6 +16,7 @@ from tokenizers.models import BPE
 from checkpoints import raw_config
 from gemma4_mlx.config import Config
 from gemma4_mlx.errors import CheckpointError, InputError
+from gemma4_mlx.generation.schema import SchemaConstraint
 from gemma4_mlx.processing import Processor
 from gemma4_mlx.processing.chat import ChatTemplate
 from processing_reference import ids_of, our_processor, tokenizer_folder
@@ -128,10 +129,27 @@ def test_a_tokenizer_whose_ids_are_not_the_model_s_is_refused(folder: Path) -> N
         Processor.from_folder(folder, dataclasses.replace(CONFIG, image_token_id=9))
 
 
-def test_a_tokenizer_larger_than_the_embedding_is_refused(folder: Path) -> None:
-    small = dataclasses.replace(CONFIG, text=dataclasses.replace(CONFIG.text, vocab_size=511))
-    with pytest.raises(CheckpointError, match="512 tokens, the model 511"):
-        Processor.from_folder(folder, small)
+def with_vocabulary(size: int) -> Config:
+    return dataclasses.replace(CONFIG, text=dataclasses.replace(CONFIG.text, vocab_size=size))
+
+
+def test_a_tokenizer_may_have_a_few_tokens_more_than_the_model_has_rows(folder: Path) -> None:
+    raw = RawTokenizer.from_file(str(folder / "tokenizer.json"))
+    raw.add_tokens(["<added>"])
+    raw.save(str(folder / "tokenizer.json"))
+    processor = Processor.from_folder(folder, CONFIG)
+    assert ids_of(processor(CHAT)) == ids_of(our_processor()(CHAT))
+    with pytest.raises(InputError, match=r"the prompt spells '<added>', a token the model was never given"):
+        processor("What is <added>?")
+    schema = {"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"]}
+    constraint = SchemaConstraint(schema, processor.tokenizer, 512, [1])
+    assert constraint.allowed().shape == (512,)
+    assert processor.tokenizer.decode(constraint.allowed().nonzero()[0][:1]) == "{"
+
+
+def test_a_control_token_beyond_the_embedding_is_refused_by_name(folder: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"<\|video\|>: beyond the 23 tokens of the model"):
+        Processor.from_folder(folder, with_vocabulary(SPECIAL_IDS["<|video|>"]))
 
 
 def test_a_placeholder_kept_as_an_ordinary_entry_is_still_one_token(folder: Path) -> None:

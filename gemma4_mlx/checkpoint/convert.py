@@ -19,6 +19,7 @@ from typing import Any
 
 from ..config import Config
 from ..errors import CheckpointError
+from ..json_files import read_json_object
 from ..model import Gemma4
 from .conversion_plan import STORED_DTYPES, ConversionPlan, plan_conversion
 from .headers import TensorHeader, read_headers
@@ -155,7 +156,7 @@ def _arguments(recipe: str | Recipe | None, bits: int | None, dtype: str) -> Rec
 def _prepare(name: str, folder: Path, recipe: Recipe, dtype: str) -> _Conversion:
     """Read the source's config and headers, and see that all of it can be converted before anything is."""
     config = read_config(folder)
-    raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    raw = read_json_object(folder / "config.json")
     headers = read_headers(folder)
     _refuse_quantized(name, config, headers)
     config, sources = find_sources(headers, config)

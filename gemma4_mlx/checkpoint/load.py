@@ -7,7 +7,6 @@ checked before, in `sources`.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ import mlx.nn as nn
 
 from ..config import Config
 from ..errors import CheckpointError
+from ..json_files import read_json_object
 from ..model import Gemma4
 from .headers import TensorHeader, read_headers
 from .per_layer_table import PerLayerTable
@@ -38,19 +38,13 @@ def read_config(folder: Path) -> Config:
     """`config.json` of a checkpoint folder.
 
     Raises:
-        CheckpointError: the file is missing or not JSON.
+        CheckpointError: the file is missing, damaged, or larger than any config.json.
         ConfigError: it is not a Gemma 4's.
     """
     path = folder / "config.json"
     if not path.is_file():
         raise CheckpointError(f"{folder} has no config.json: give the folder of a Gemma 4 checkpoint")
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise CheckpointError(f"{path} is not valid JSON: download it again") from None
-    if not isinstance(raw, Mapping):
-        raise CheckpointError(f"{path} is not a JSON object: download it again")
-    return Config.from_dict(raw)
+    return Config.from_dict(read_json_object(path))
 
 
 def load_model(

@@ -42,15 +42,17 @@ class SchemaConstraint:
         import llguidance
 
         self._vocab_size = vocab_size
+        # A tokenizer may have a few tokens more than the model: they are followed, and never allowed.
+        followed = max(vocab_size, len(tokenizer))
         grammar = llguidance.LLMatcher.grammar_from_json_schema(_as_object(schema), overrides=_LAYOUT)
         with tempfile.TemporaryDirectory() as folder:
             # It reads a tokenizer from a file, whatever it was made from.
             path = Path(folder) / "tokenizer.json"
             path.write_text(tokenizer.to_json(), encoding="utf-8")
-            ours = llguidance.LLTokenizer(str(path), n_vocab=vocab_size, eos_token=sorted(end_ids))
+            ours = llguidance.LLTokenizer(str(path), n_vocab=followed, eos_token=sorted(end_ids))
         # No log: an error is asked for below, and raised.
         self._matcher = llguidance.LLMatcher(ours, grammar, log_level=0)
-        self._words = np.zeros((vocab_size + 31) // 32, dtype=np.uint32)
+        self._words = np.zeros((followed + 31) // 32, dtype=np.uint32)
         self._check()
 
     def allowed(self) -> np.ndarray:

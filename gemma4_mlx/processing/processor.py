@@ -120,6 +120,9 @@ class Processor:
         limit = self.config.text.max_position_embeddings
         if len(ids) > limit:
             raise ContextLengthError(f"the prompt has {len(ids):,} tokens, the model's context {limit:,}: shorten it")
+        if ids and max(ids) >= self.config.text.vocab_size:
+            token = self.tokenizer.decode([max(ids)])
+            raise InputError(f"the prompt spells {token!r}, a token the model was never given: write it otherwise")
 
         import mlx.core as mx
 

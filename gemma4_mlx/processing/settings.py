@@ -54,37 +54,68 @@ def read_settings(folder: Path) -> Settings:
 
 
 def read_generation_config(folder: Path) -> dict[str, Any]:
-    """generation_config.json, {} if the folder has none; what generation reads from it is of the right kind.
+    """generation_config.json, {} if the folder has none; what generation reads from it is as generation takes it.
+
+    transformers and others have more than one way to write that a choice is off. All are read; what none of them can
+    generate with is refused.
 
     Raises:
         CheckpointError: the file is damaged, or a value cannot be used; the key is named.
     """
     path = folder / "generation_config.json"
     config = read_json(path)
-    for key, (fits, expected) in _GENERATION.items():
-        value = config.get(key)
-        if value is not None and not fits(value):
+    for key, (read, expected) in _GENERATION.items():
+        if (value := config.get(key)) is None:
+            continue
+        if (usable := read(value)) is None:
             raise CheckpointError(f"{path}: {key} is {value!r}, must be {expected}")
+        config[key] = usable
     return config
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _number(value: Any) -> float | None:
+    fits = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30
+    return value if fits and value >= 0 else None  # NaN is not below 1e30
 
 
-def _is_id(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+def _whole_number(value: Any) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e30 or value != int(value):
+        return None
+    return int(value)
 
 
-_GENERATION: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "temperature": (lambda v: _is_number(v) and v >= 0, "0 or more"),
-    "top_p": (lambda v: _is_number(v) and 0 < v <= 1, "above 0 and at most 1"),
-    "top_k": (_is_id, "0 or more"),
-    "do_sample": (lambda v: isinstance(v, bool), "true or false"),
-    "eos_token_id": (
-        lambda v: _is_id(v) or (isinstance(v, list) and all(map(_is_id, v))),
-        "a token id or a list of them",
-    ),
+def _top_p(value: Any) -> float | None:
+    # 1 and more keep every token. transformers keeps the best one whatever top_p is: with 0 that one alone.
+    number = _number(value)
+    return None if number is None else min(max(number, 1e-9), 1.0)
+
+
+def _top_k(value: Any) -> int | None:
+    # vLLM and llama.cpp write -1 for all tokens, transformers 0.
+    number = _whole_number(value)
+    return None if number is None else max(number, 0)
+
+
+def _switch(value: Any) -> bool | None:
+    return bool(value) if value in (0, 1) else None
+
+
+def _ids(value: Any) -> int | list[int] | None:
+    """An id or a list of them; a negative one is no token."""
+    numbers = [_whole_number(v) for v in (value if isinstance(value, list) else [value])]
+    found = [n for n in numbers if n is not None]
+    if len(found) != len(numbers):
+        return None
+    ids = [n for n in found if n >= 0]
+    return ids[0] if ids and not isinstance(value, list) else ids
+
+
+_GENERATION: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "temperature": (_number, "0 or more"),
+    "top_p": (_top_p, "0 or more"),
+    "top_k": (_top_k, "a whole number"),
+    "do_sample": (_switch, "true or false"),
+    "eos_token_id": (_ids, "a token id or a list of them"),
 }
 
 

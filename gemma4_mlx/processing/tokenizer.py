@@ -5,7 +5,6 @@ Chat turns and placeholders are put together elsewhere; this file only knows str
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -17,6 +16,7 @@ from tokenizers import Tokenizer as _Tokenizer
 
 from ..config import Config
 from ..errors import CheckpointError, InputError
+from ..json_files import read_json_object
 from .sources import reason
 
 # How Gemma 4's tokenizer_config.json names the control tokens it ships; used where that file is silent.
@@ -169,9 +169,11 @@ class Tokenizer:
         ]
         if wrong:
             raise CheckpointError(f"{'; '.join(wrong)}: use the tokenizer this model was made with")
-        if len(self) > config.text.vocab_size:
+        # More tokens than the model has rows, a few that somebody added, do no harm until a text spells one of them.
+        beyond = [token for token in needed if (self.token_id(token) or 0) >= config.text.vocab_size]
+        if beyond:
             raise CheckpointError(
-                f"tokenizer.json has {len(self)} tokens, the model {config.text.vocab_size}: "
+                f"{', '.join(beyond)}: beyond the {config.text.vocab_size} tokens of the model: "
                 "use the tokenizer this model was made with"
             )
 
@@ -182,15 +184,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: the file is there but is not a JSON object.
     """
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged ({reason(error)}): download it again") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} is not a JSON object: download it again")
-    return content
+    return read_json_object(path) if path.is_file() else {}
 
 
 def _named_tokens(tokenizer_config: Mapping[str, Any]) -> dict[str, str]:
