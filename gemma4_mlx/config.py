@@ -265,9 +265,9 @@ class AudioConfig:
         values = known_values(cls, raw, where)
         channels = raw.get("subsampling_conv_channels", cls.subsampling_conv_channels)
         two = isinstance(channels, list | tuple) and len(channels) == 2
-        two = two and all(is_whole(c) and 0 < c <= LARGEST_OTHER for c in channels)
-        require(two, where, "subsampling_conv_channels", channels, "two positive integers")
-        values["subsampling_conv_channels"] = tuple(channels)
+        two = two and all(is_whole(c) and 0 < c <= LARGEST_OTHER for c in channels) and channels[0] >= 4
+        require(two, where, "subsampling_conv_channels", channels, "two positive integers, the first at least 4")
+        values["subsampling_conv_channels"] = tuple(map(int, channels))
         left = values.get("attention_context_left", cls.attention_context_left)
         require(left > 1, where, "attention_context_left", left, "an integer of at least 2")
         values.setdefault("attention_window", left - 1)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import dataclasses
 import json
+import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from mlx.utils import tree_flatten
-from transformers import Gemma4Config
+from transformers import Gemma4AudioConfig, Gemma4Config, Gemma4TextConfig, Gemma4VisionConfig
 
 from checkpoints import VARIANTS, raw_config
-from gemma4_mlx import ConfigError
-from gemma4_mlx.config import Config
+from gemma4_mlx import CheckpointError, ConfigError
+from gemma4_mlx.checkpoint import read_config
+from gemma4_mlx.config import AudioConfig, Config, TextConfig, VisionConfig
 from gemma4_mlx.model import Gemma4
 
 CONFIGS = Path(__file__).parent / "configs"  # the published config.json of each size
@@ -92,6 +99,7 @@ IMPOSSIBLE = [
     ("vision_config", "patch_size", 0),
     ("vision_config", "head_dim", 18),
     ("audio_config", "subsampling_conv_channels", [128]),
+    ("audio_config", "subsampling_conv_channels", [1, 8]),
     ("audio_config", "num_attention_heads", 3),
     ("audio_config", "hidden_act", "gelu"),
 ]
@@ -104,6 +112,136 @@ def test_an_impossible_value_is_refused_with_its_key(part: str, key: str, value:
     with pytest.raises(ConfigError, match=key) as refusal:
         Config.from_dict(raw)
     assert "\n" not in str(refusal.value)
+
+
+HUGE = [
+    ("text_config", key) for key in ("num_hidden_layers", "hidden_size", "head_dim", "global_head_dim", "vocab_size")
+]
+HUGE += [("text_config", key) for key in ("intermediate_size", "num_attention_heads", "hidden_size_per_layer_input")]
+HUGE += [("vision_config", key) for key in ("num_hidden_layers", "head_dim", "position_embedding_size", "patch_size")]
+HUGE += [("audio_config", key) for key in ("num_hidden_layers", "hidden_size", "attention_context_left")]
+
+
+@pytest.mark.parametrize(("part", "key"), HUGE)
+@pytest.mark.parametrize("value", [10**9, 2 * 10**9, 10**4000, 1e30])
+def test_a_size_no_model_has_is_refused_before_anything_is_built(part: str, key: str, value: float) -> None:
+    raw = raw_config("e2b")
+    raw[part][key] = value
+    if key == "num_hidden_layers":
+        raw[part].pop("layer_types", None)
+    tracemalloc.start()
+    start = time.perf_counter()
+    with pytest.raises(ConfigError, match=f"{key} is .*at most") as refusal:
+        Config.from_dict(raw)
+    assert time.perf_counter() - start < 0.5
+    assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    tracemalloc.stop()
+    assert "\n" not in str(refusal.value)
+    assert len(str(refusal.value)) < 400
+
+
+def test_the_largest_config_that_is_allowed_is_built_in_a_moment() -> None:
+    raw = raw_config("dense")
+    raw["text_config"] |= {
+        "num_hidden_layers": 1000,
+        "layer_types": None,
+        "head_dim": 1 << 14,
+        "global_head_dim": 1 << 14,
+    }
+    raw["text_config"] |= {"hidden_size": 1 << 20, "vocab_size": 1 << 24, "intermediate_size": 1 << 20}
+    start = time.perf_counter()
+    Gemma4(Config.from_dict(raw))
+    assert time.perf_counter() - start < 10
+
+
+@pytest.mark.parametrize(
+    "content", [b"[" * 200_000, b'{"a":' * 200_000, b"\xff\xfe", b"[]", b" " * (17 << 20), b"1" * 5000]
+)
+def test_a_config_file_that_is_damaged_deep_or_endless_is_one_line(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"config\.json") as refusal:
+        read_config(tmp_path)
+    assert "\n" not in str(refusal.value)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**12), 10**12) | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=4,
+)
+PLACES = [(part, key) for part in ("text_config", "vision_config", "audio_config") for key in raw_config("e2b")[part]]
+PLACES += [("", key) for key in raw_config("e2b")]
+PLACES += [("text_config", key) for key in ("num_experts", "per_layer_config", "dtype", "tie_word_embeddings")]
+PLACES += [("vision_config", "rope_parameters"), ("", "quantization"), ("", "quantization_config"), ("", "dtype")]
+
+
+@settings(max_examples=400, deadline=None)
+@given(place=st.sampled_from(PLACES), value=JSON)
+def test_any_value_anywhere_is_a_configuration_or_a_config_error(place: tuple[str, str], value: Any) -> None:
+    part, key = place
+    raw = raw_config("e2b")
+    (raw[part] if part else raw)[key] = value
+    # No other exception, neither here nor where a model is built of it.
+    with contextlib.suppress(ConfigError):
+        Gemma4(Config.from_dict(raw))
+
+
+@pytest.mark.parametrize("cls", [TextConfig, VisionConfig, AudioConfig])
+def test_what_is_left_out_is_what_transformers_takes_for_it(cls: type) -> None:
+    theirs = {TextConfig: Gemma4TextConfig, VisionConfig: Gemma4VisionConfig, AudioConfig: Gemma4AudioConfig}[cls]()
+    ours = cls.from_dict({})
+    for field in dataclasses.fields(cls):
+        if field.name in vars(theirs) and field.name not in PER_LAYER:
+            expected = getattr(theirs, field.name)
+            found = getattr(ours, field.name)
+            assert (list(found) if isinstance(found, tuple) else found) == expected, field.name
+
+
+# In transformers these are asked layer by layer.
+PER_LAYER = ("head_dim", "num_key_value_heads")
+
+EMPTY_TOWERS = [("vision_config", VisionConfig()), ("audio_config", AudioConfig())]
+
+
+@pytest.mark.parametrize(("part", "tower"), EMPTY_TOWERS)
+def test_an_empty_tower_has_the_default_shape_and_null_is_none(part: str, tower: object) -> None:
+    raw = raw_config("e2b")
+    field = part.removesuffix("_config")
+    assert getattr(Config.from_dict({**raw, part: {}}), field) == tower
+    assert getattr(Config.from_dict({**raw, part: None}), field) is None
+
+
+SAME = [
+    ("text_config", "sliding_window", 24.0),
+    ("text_config", "rms_norm_eps", 1e-06),
+    ("text_config", "rope_scaling", None),
+    ("text_config", "rope_theta", 5.0),
+    ("text_config", "attention_bias", None),
+    ("text_config", "hidden_activation", None),
+    ("text_config", "attention_k_eq_v", None),
+    ("text_config", "enable_moe_block", None),
+    ("text_config", "pad_token_id", None),
+    ("text_config", "eos_token_id", [1, 106]),
+    ("text_config", "tie_word_embeddings", False),
+    ("vision_config", "attention_bias", None),
+    ("vision_config", "rope_parameters", None),
+    ("vision_config", "rope_parameters", {"rope_type": "axial", "rope_theta": 100}),
+    ("audio_config", "gradient_clipping", 10_000_000_000),
+    ("audio_config", "attention_context_right", None),
+    ("", "architectures", ["Gemma4ForCausalLM"]),
+    ("", "eos_token_id", None),
+    ("", "dtype", None),
+    ("", "tie_word_embeddings", None),
+    ("", "quantization_config", {"bits": 4}),
+]
+
+
+@pytest.mark.parametrize(("part", "key", "value"), SAME)
+def test_another_way_to_write_the_same_is_the_same(part: str, key: str, value: object) -> None:
+    raw = raw_config("e2b")
+    expected = Config.from_dict(copy.deepcopy(raw))
+    (raw[part] if part else raw)[key] = value
+    assert Config.from_dict(raw) == expected
 
 
 def test_experts_without_a_number_are_refused() -> None:
