@@ -270,7 +270,8 @@ class AudioConfig:
         values["subsampling_conv_channels"] = tuple(map(int, channels))
         left = values.get("attention_context_left", cls.attention_context_left)
         require(left > 1, where, "attention_context_left", left, "an integer of at least 2")
-        values.setdefault("attention_window", left - 1)
+        window = values.setdefault("attention_window", left - 1)
+        require(0 < window <= left, where, "attention_window", window, f"1 to {left}")
         config = cls(**values)
         for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "output_proj_dims", "conv_kernel_size"):
             require(getattr(config, key) > 0, where, key, getattr(config, key), "a positive integer")
@@ -278,15 +279,15 @@ class AudioConfig:
             require(getattr(config, key) > 0, where, key, getattr(config, key), "a positive number")
         divides = config.hidden_size % config.num_attention_heads == 0
         require(divides, where, "num_attention_heads", config.num_attention_heads, "a divisor of hidden_size")
-        config.check_window()
         return config
 
     def check_window(self) -> None:
         """Raise `ValueError` for a window the relative positions of the checkpoint do not reach."""
         # The sinusoids reach back attention_context_left - 1 tokens; beyond that the reference has no position.
-        if not is_whole(self.attention_window) or not 0 < self.attention_window <= self.attention_context_left:
+        window = self.attention_window
+        if not (isinstance(window, int) and 0 < window <= self.attention_context_left):
             longest = self.attention_context_left
-            raise ValueError(f"audio_window must be 1 to {longest} for this checkpoint, not {self.attention_window!r}")
+            raise ValueError(f"audio_window must be 1 to {longest} for this checkpoint, not {window!r}")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import pytest
 import torch
 from mlx.utils import tree_flatten
 from safetensors.torch import load_file, save_file
-from transformers import Gemma4ForConditionalGeneration
+from transformers import Gemma4ForCausalLM, Gemma4ForConditionalGeneration
 
 import gemma4_mlx as g4
 from gemma4_mlx import CheckpointError
@@ -217,7 +217,7 @@ def as_integers(dtype: torch.dtype) -> Callable[[Tensors], None]:
 def test_whole_numbers_are_no_weights(dtype: torch.dtype, name: str, tmp_path: Path) -> None:
     folder = checkpoint(tmp_path / "stored", as_integers(dtype))
     for use in (g4.load, lambda source: g4.convert(source, tmp_path / "out")):
-        with pytest.raises(CheckpointError, match=rf"1 of a type no weight has \({UP} is {name}\): take") as refusal:
+        with pytest.raises(CheckpointError, match=rf"of a type that is not read \({UP} is {name}\): take") as refusal:
             use(folder)
         assert "\n" not in str(refusal.value)
     assert not list(tmp_path.glob("out*"))
@@ -257,7 +257,7 @@ def test_packed_weights_of_another_type_than_mlx_packs_are_refused(leaf: str, tm
     tensors[name] = tensors[name].view(mx.int32) if leaf == "weight" else tensors[name].view(mx.uint16)
     mx.eval(tensors)
     mx.save_safetensors(str(out / "model.safetensors"), tensors)
-    with pytest.raises(CheckpointError, match=rf"1 of a type no weight has \({name} is "):
+    with pytest.raises(CheckpointError, match=rf"weights of a type that is not read \({name} is "):
         g4.load(out)
 
 
@@ -379,6 +379,28 @@ def test_tensors_of_a_tower_the_config_has_not_are_left_as_transformers_leaves_t
     assert_like_the_reference(folder)
     model, _ = g4.load(folder)
     assert getattr(model.config, part.removesuffix("_config")) is None
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_decoder_alone_as_transformers_saves_it_has_the_reference_logits(tied: bool, tmp_path: Path) -> None:
+    def change(tensors: Tensors) -> None:
+        for name in list(tensors):
+            tensor = tensors.pop(name)
+            if "language_model" in name:
+                tensors[name.replace("model.language_model.", "model.")] = tensor
+        if not tied:
+            tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].flip(0) + 0.01
+
+    text = json.loads((pair("e2b").folder / "config.json").read_text())["text_config"]
+    folder = checkpoint(tmp_path / "stored", change)
+    text |= {"model_type": "gemma4_text", "architectures": ["Gemma4ForCausalLM"], "tie_word_embeddings": tied}
+    (folder / "config.json").write_text(json.dumps(text))
+    reference = Gemma4ForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    with torch.no_grad():
+        theirs = reference(input_ids=torch.tensor(IDS)).logits.numpy()
+    ours = logits(folder)
+    assert np.abs(ours - theirs).max() < 1e-3 * theirs.std()
+    assert np.array_equal(logits(g4.convert(folder, tmp_path / "out", bits=16, dtype="float32")), ours)
 
 
 def test_two_tensors_of_one_weight_are_refused(tmp_path: Path) -> None:

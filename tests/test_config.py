@@ -101,6 +101,7 @@ IMPOSSIBLE = [
     ("audio_config", "subsampling_conv_channels", [128]),
     ("audio_config", "subsampling_conv_channels", [1, 8]),
     ("audio_config", "num_attention_heads", 3),
+    ("audio_config", "attention_window", 14),
     ("audio_config", "hidden_act", "gelu"),
 ]
 

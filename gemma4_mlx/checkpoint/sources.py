@@ -191,7 +191,7 @@ def check_fit(
         if source.header.dtype not in _types_of(name, packings)
     )
     if strange:
-        raise CheckpointError(f"{folder}: {len(strange)} of a type no weight has ({_listing(strange)}): {WHAT_TO_TAKE}")
+        raise CheckpointError(f"{folder} has weights of a type that is not read ({_listing(strange)}): {WHAT_TO_TAKE}")
 
 
 def _fits(name: str, stored: tuple[int, ...], expected: tuple[int, ...]) -> bool:
