@@ -7,17 +7,26 @@ weight is read. Format: https://github.com/huggingface/safetensors (8 bytes litt
 from __future__ import annotations
 
 import json
+import math
+import os
+import stat
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import CheckpointError
 
-# A header is a few hundred bytes a tensor; the format caps it at 100 MB. More means: not a safetensors file.
-_LONGEST_HEADER = 100_000_000
+# A header is a few hundred bytes a tensor, 6 MB for a packed 26B with every expert by itself. The format
+# allows 100 MB, from which a hostile file makes 2 GB of objects. More than this is not a Gemma 4.
+_LONGEST_HEADER = 10_000_000
+_MOST_DIMENSIONS = 16
 
+# Bits of one element, by the format's name of its type.
 _BITS_OF = {
-    "F64": 64, "F32": 32, "F16": 16, "BF16": 16,
+    "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "C64": 64,
+    "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
+    "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4,
     "I64": 64, "I32": 32, "I16": 16, "I8": 8,
     "U64": 64, "U32": 32, "U16": 16, "U8": 8, "BOOL": 8,
 }  # fmt: skip
@@ -85,34 +94,94 @@ def read_header(file: Path) -> dict[str, TensorHeader]:
     """Every tensor of one safetensors file.
 
     Raises:
-        CheckpointError: the file is truncated or not safetensors.
+        CheckpointError: the file cannot be read, is truncated, is not safetensors, or breaks a rule of the format.
     """
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        start = stream.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-        if not 2 <= length <= min(_LONGEST_HEADER, size - 8):
-            raise CheckpointError(f"{file} is not a whole safetensors file: download it again")
-        try:
-            entries = dict(json.loads(stream.read(length)).items())
-        except (ValueError, AttributeError):
-            raise CheckpointError(f"{file} has a damaged header: download it again") from None
-    tensors = {}
-    for name, entry in entries.items():
-        if name == "__metadata__":
-            continue
-        try:
-            begin, end = entry["data_offsets"]
-            shape, dtype = tuple(entry["shape"]), entry["dtype"]
-        except (KeyError, TypeError, ValueError):
-            raise CheckpointError(f"{file} has a damaged header: download it again") from None
-        elements = 1
-        for side in shape:
-            elements *= side
-        if dtype in _BITS_OF and elements * _BITS_OF[dtype] // 8 != end - begin:
-            raise CheckpointError(f"{file} has a damaged header: download it again")
-        offset = 8 + length + begin
-        if 8 + length + end > size:
-            raise CheckpointError(f"{file} is truncated ({name} ends after the file does): download it again")
-        tensors[name] = TensorHeader(file, dtype, shape, offset, end - begin)
+    try:
+        if not stat.S_ISREG(file.stat().st_mode):
+            raise CheckpointError(f"{file} is not a file: download it again")
+        with file.open("rb") as stream:
+            size = os.fstat(stream.fileno()).st_size
+            start = stream.read(8)
+            length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+            if not 2 <= length <= min(_LONGEST_HEADER, size - 8):
+                raise CheckpointError(f"{file} is not a whole safetensors file: download it again")
+            header = stream.read(length)
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read ({error.strerror}): download it again") from error
+    try:
+        return _tensors(json.loads(header.decode("utf-8"), object_pairs_hook=_no_name_twice), file, 8 + length, size)
+    except RecursionError:
+        problem = "it is nested too deep"
+    except UnicodeDecodeError:
+        problem = "it is no text"
+    except json.JSONDecodeError:
+        problem = "it is no JSON"
+    except ValueError as error:
+        problem = str(error)
+    raise CheckpointError(f"{file} has a damaged header ({problem}): download it again")
+
+
+def _tensors(entries: Any, file: Path, start: int, size: int) -> dict[str, TensorHeader]:
+    """The entries of a header, held to the format's rules, as the safetensors library's own `validate` does: tensors
+    lie one after another, from the header's end to the file's, in any order, each as long as its type and shape say.
+
+    Args:
+        start: where the tensors begin in the file.
+        size: of the file.
+
+    Raises:
+        ValueError: a rule is broken; the tensor is named.
+        CheckpointError: the file is shorter than its header says.
+    """
+    if not isinstance(entries, dict):
+        raise ValueError("it is no object")
+    metadata = entries.pop("__metadata__", None) or {}
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise ValueError("its metadata are not texts")
+    tensors = {name: _tensor(name, entry, file, start) for name, entry in entries.items()}
+    end, last = start, "the header"
+    for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].offset, item[1].nbytes)):
+        if tensor.offset != end:
+            raise ValueError(f"{shown_name(name)} does not begin where {shown_name(last)} ends")
+        end, last = tensor.offset + tensor.nbytes, name
+    if end > size:
+        raise CheckpointError(f"{file} is truncated ({shown_name(last)} ends after the file does): download it again")
+    if end < size:
+        raise ValueError(f"{size - end} bytes follow the last tensor")
     return tensors
+
+
+def _tensor(name: str, entry: Any, file: Path, start: int) -> TensorHeader:
+    shown = shown_name(name)
+    if not isinstance(entry, dict):
+        raise ValueError(f"{shown} is not described")
+    dtype, shape, offsets = (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
+    if not isinstance(dtype, str) or dtype not in _BITS_OF:
+        raise ValueError(f"{shown} is of the unknown type {shown_name(str(dtype))}")
+    if not (isinstance(shape, list) and len(shape) <= _MOST_DIMENSIONS and all(map(_is_size, shape))):
+        raise ValueError(f"{shown} has no shape")
+    if not (isinstance(offsets, list) and len(offsets) == 2 and all(map(_is_size, offsets))):
+        raise ValueError(f"{shown} has no place")
+    begin, end = offsets
+    if math.prod(shape) * _BITS_OF[dtype] != 8 * (end - begin):
+        raise ValueError(f"{shown} is not as long as its type and shape say")
+    return TensorHeader(file, dtype, tuple(shape), start + begin, end - begin)
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
+
+
+def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{shown_name(name)} stands in it twice")
+        found[name] = value
+    return found
+
+
+def shown_name(name: str) -> str:
+    """A name out of a file, in a message of one line."""
+    name = name if name.isprintable() else ascii(name)
+    return name if len(name) <= 120 else f"{name[:120]}…"
