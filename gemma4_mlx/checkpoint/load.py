@@ -83,8 +83,7 @@ def load_model(
         config.audio.check_window()
 
     model = Gemma4(config)
-    expected = parameter_shapes(model)
-    packings = find_packings(sources, expected)
+    packings = find_packings(sources, model)
     quantize_modules(model, packings)
     shapes = parameter_shapes(model)
     check_fit(sources, shapes, packings, folder)

@@ -19,7 +19,7 @@ from mlx.utils import tree_flatten
 from ..config import Config
 from ..errors import CheckpointError
 from ..model import Gemma4
-from .headers import TensorHeader
+from .headers import TensorHeader, shown_name
 from .names import AUDIO_PARTS, VISION_PARTS, canonical_name, is_unused
 from .quantization import Packing
 from .stored_numbers import FLOATS, same_content
@@ -55,7 +55,9 @@ class Source:
     @property
     def shape(self) -> tuple[int, ...]:
         shape = self.header.shape
-        return shape if self.half is None else (*shape[:-2], shape[-2] // 2, shape[-1])
+        if self.half is None or len(shape) < 2 or shape[-2] % 2:
+            return shape  # which for a half fits nothing
+        return (*shape[:-2], shape[-2] // 2, shape[-1])
 
 
 def find_sources(headers: Mapping[str, TensorHeader], config: Config) -> tuple[Config, dict[str, Source]]:
@@ -69,7 +71,9 @@ def find_sources(headers: Mapping[str, TensorHeader], config: Config) -> tuple[C
     """
     for name in headers:
         if _FOREIGN.search(name):
-            raise CheckpointError(f"the weights are quantized in a way that MLX has not ({name}): {WHAT_TO_TAKE}")
+            raise CheckpointError(
+                f"the weights are quantized in a way that MLX has not ({shown_name(name)}): {WHAT_TO_TAKE}"
+            )
     sources = _sources(headers, config)
     return _with_its_head(_without_absent_towers(config, sources), sources), sources
 
@@ -91,7 +95,8 @@ def _sources(headers: Mapping[str, TensorHeader], config: Config) -> dict[str, S
         else:
             found = {name: Source(stored, header)}
         for name in found.keys() & sources.keys():
-            raise CheckpointError(f"{stored} and {sources[name].stored} are the same weight: remove one of them")
+            both = f"{shown_name(stored)} and {shown_name(sources[name].stored)}"
+            raise CheckpointError(f"{both} are the same weight: remove one of them")
         sources.update(found)
     return sources
 
@@ -129,21 +134,22 @@ def _with_its_head(config: Config, sources: dict[str, Source]) -> Config:
     return dataclasses.replace(config, text=dataclasses.replace(config.text, tie_word_embeddings=tied))
 
 
-def find_packings(sources: Mapping[str, Source], expected: Mapping[str, tuple[int, ...]]) -> dict[str, Packing]:
-    """How each packed module is packed; `expected` are the shapes of the unpacked model.
+def find_packings(sources: Mapping[str, Source], model: Gemma4) -> dict[str, Packing]:
+    """How each packed module of `model`, which is not packed yet, is stored.
 
     Raises:
         CheckpointError: a module has scales that belong to no packing of MLX's.
     """
     packings = {}
+    packable = {name: module for name, module in model.named_modules() if hasattr(module, "to_quantized")}
     for name, scales in sources.items():
         module, _, leaf = name.rpartition(".")
         weight = sources.get(f"{module}.weight")
-        if leaf != "scales" or weight is None or f"{module}.weight" not in expected:
+        if leaf != "scales" or weight is None or module not in packable:
             continue  # told as extra or missing by `check_fit`
         if not (weight.shape and scales.shape):
             raise CheckpointError(f"{weight.stored} and its scales are single numbers: {WHAT_TO_TAKE}")
-        columns = expected[f"{module}.weight"][-1]
+        columns = packable[module].weight.shape[-1]
         has_biases = f"{module}.biases" in sources
         packings[module] = Packing.of(module, columns, weight.shape[-1], scales.shape[-1], has_biases)
     return packings
@@ -233,4 +239,4 @@ def in_our_order(array: mx.array, source: Source, expected: tuple[int, ...]) -> 
 
 def _listing(names: list[str]) -> str:
     more = len(names) - _LISTED
-    return ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(map(shown_name, names[:_LISTED])) + (f" and {more} more" if more > 0 else "")
