@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..config import Config
-from ..errors import ConfigError, HubError
+from ..errors import CheckpointError, ConfigError, HubError
+from ..json_files import read_json_object
 from .hub import is_complete, quiet_hub
 
 if TYPE_CHECKING:
@@ -103,8 +103,8 @@ def _is_gemma4(folder: Path, repo_id: str) -> bool:
 
 def _describes_gemma4(config: Path) -> bool:
     try:
-        Config.from_dict(json.loads(config.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, AttributeError, ConfigError):
+        Config.from_dict(read_json_object(config))
+    except (CheckpointError, ConfigError):
         return False
     return True
 
