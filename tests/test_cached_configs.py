@@ -24,7 +24,7 @@ HUGE["text_config"] |= {"num_hidden_layers": 10**9, "layer_types": None}
         b"\xff",
         b'{"model_type": "gemma4", "text_config": 3}',
     ],
-    ids=["deep", "huge", "a long number", "no text", "of another kind"],
+    ids=["deep", "huge", "a long number", "no text", "half a config"],
 )
 def test_a_hostile_config_in_the_cache_is_no_gemma_4(
     content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -19,6 +19,7 @@ from gemma4_mlx.errors import CheckpointError, InputError
 from gemma4_mlx.generation.schema import SchemaConstraint
 from gemma4_mlx.processing import Processor
 from gemma4_mlx.processing.chat import ChatTemplate
+from gemma4_mlx.processing.settings import Settings, read_settings
 from processing_reference import ids_of, our_processor, tokenizer_folder
 from tiny_tokenizer import PROCESSOR_CONFIG, SPECIAL_IDS, write_tokenizer
 
@@ -186,6 +187,9 @@ def test_a_damaged_json_file_is_named(folder: Path, name: str, content: str) -> 
         ("image_processor", "resample", 2),
         ("video_processor", "max_soft_tokens", 71),
         ("video_processor", "num_frames", -3),
+        ("video_processor", "num_frames", True),
+        ("video_processor", "num_frames", 10**9),
+        ("video_processor", "max_soft_tokens", [70]),
         ("feature_extractor", "sampling_rate", 24_000),
         ("feature_extractor", "mel_floor", 1e-5),
         ("feature_extractor", "fft_overdrive", True),
@@ -198,6 +202,30 @@ def test_a_processor_setting_that_would_not_be_followed_is_refused(
     edit(folder / "processor_config.json", lambda content: content[section].update({key: value}))
     with pytest.raises(CheckpointError, match=rf"{section}\.{key} is"):
         Processor.from_folder(folder, CONFIG)
+
+
+@pytest.mark.parametrize("section", ["image_processor", "video_processor"])
+def test_pictures_may_be_normalized_by_numbers_that_change_nothing_alone(folder: Path, section: str) -> None:
+    def set_mean(mean: object, do_normalize: bool) -> None:
+        edit(
+            folder / "processor_config.json",
+            lambda content: content[section].update(do_normalize=do_normalize, image_mean=mean, image_std=[1.0] * 3),
+        )
+
+    for mean, do_normalize in (([0.0] * 3, True), (None, True), ([0.5] * 3, False)):
+        set_mean(mean, do_normalize)
+        Processor.from_folder(folder, CONFIG)
+    set_mean([0.5] * 3, True)
+    with pytest.raises(CheckpointError, match=rf"{section}\.image_mean is \[0.5, 0.5, 0.5\], only 0 is supported"):
+        Processor.from_folder(folder, CONFIG)
+
+
+def test_whole_numbers_written_as_floats_are_whole_numbers(folder: Path) -> None:
+    edit(
+        folder / "processor_config.json",
+        lambda content: content["video_processor"].update(num_frames=16.0, max_soft_tokens=70.0),
+    )
+    assert read_settings(folder) == Settings(16, 70)
 
 
 def test_the_older_preprocessor_config_is_read_too(folder: Path) -> None:

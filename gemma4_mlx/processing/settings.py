@@ -18,6 +18,8 @@ from ..log_mel import FFT, HOP, MEL_BINS, MEL_FLOOR, SAMPLE_RATE, WINDOW
 from . import images, video
 from .tokenizer import read_json
 
+_MOST_FRAMES = 10_000  # more than the longest context has room for
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -43,14 +45,18 @@ def read_settings(folder: Path) -> Settings:
             value = given.get(key)
             if value is not None and not _same(value, expected):
                 raise CheckpointError(f"{path}: {section}.{key} is {value!r}, only {expected!r} is supported")
+        if given.get("do_normalize"):  # of no effect with a mean of 0 and a deviation of 1, transformers' defaults
+            for key, number in (("image_mean", 0), ("image_std", 1)):
+                if (value := given.get(key)) is not None and value not in (number, [number] * 3):
+                    raise CheckpointError(f"{path}: {section}.{key} is {value!r}, only {number} is supported")
     of_video = sections.get("video_processor") or {}
     frames = of_video.get("num_frames") or video.FRAMES
     tokens = of_video.get("max_soft_tokens") or video.TOKENS_PER_FRAME
-    if not isinstance(frames, int) or frames < 1:
-        raise CheckpointError(f"{path}: video_processor.num_frames is {frames!r}, must be a positive integer")
-    if tokens not in images.IMAGE_TOKENS:
+    if not 0 < (_whole_number(frames) or 0) <= _MOST_FRAMES:
+        raise CheckpointError(f"{path}: video_processor.num_frames is {frames!r}, must be 1 to {_MOST_FRAMES}")
+    if _whole_number(tokens) not in images.IMAGE_TOKENS:
         raise CheckpointError(f"{path}: video_processor.max_soft_tokens is {tokens!r}, must be {images.IMAGE_TOKENS}")
-    return Settings(frames, tokens)
+    return Settings(int(frames), int(tokens))
 
 
 def read_generation_config(folder: Path) -> dict[str, Any]:
