@@ -11,10 +11,25 @@ import gemma4_mlx
 
 _ROOT = Path(__file__).parents[1]
 REAL = _ROOT.parent / "shared" / "real" / "templates"
+WHY_NO_REAL_ONES = f"the makers' templates are not in {REAL}"
 
 BUILT_IN = "built-in"
-TEMPLATES: dict[str, Path] = {
-    BUILT_IN: Path(gemma4_mlx.__file__).parent / "demo" / "chat_template.jinja",
-    **{path.stem: path for path in sorted(REAL.glob("*.jinja"))},
+_SOURCE = (Path(gemma4_mlx.__file__).parent / "demo" / "chat_template.jinja").read_text(encoding="utf-8")
+_OPENING = """{%- if add_generation_prompt and not state.in_model_turn -%}
+  {{- '<|turn>model\\n' -}}
+{%- endif -%}"""
+assert _SOURCE.rstrip().endswith(_OPENING)
+# What the built-in one leaves to its makers: they open a thought after a result, and close an empty one without
+# thinking.
+_LARGE = """{%- if add_generation_prompt and not state.in_model_turn -%}
+  {{- '<|turn>model\\n' + ('' if enable_thinking else '<|channel>thought\\n<channel|>') -}}
+{%- elif add_generation_prompt and enable_thinking -%}
+  {{- '<|channel>thought\\n' -}}
+{%- endif -%}"""
+
+TEMPLATES: dict[str, str] = {
+    BUILT_IN: _SOURCE,
+    "built-in large": _SOURCE.replace(_OPENING, _LARGE),
+    **{path.stem: path.read_text(encoding="utf-8") for path in sorted(REAL.glob("*.jinja"))},
 }
-WHY_NO_REAL_ONES = f"the makers' templates are not in {REAL}"
+"""Name → source."""
