@@ -19,6 +19,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from checkpoints import raw_config
 from gemma4_mlx.config import Config
+from gemma4_mlx.generation import ToolCall
 from gemma4_mlx.processing import Processor
 from gemma4_mlx.processing.chat import ChatTemplate
 from gemma4_mlx.processing.tokenizer import Tokenizer
@@ -176,6 +177,12 @@ HISTORIES: dict[str, tuple[list[Any], list[Any] | None]] = {
         [USER, {"role": "assistant", "content": "<|channel>thought\nhm\n<channel|>Warm."}, MORE],
         [USER, {**ANSWER, "reasoning_content": "hm"}, MORE],
     ),
+    "Gemma's own role": ([USER, {**ANSWER, "role": "model"}, MORE], [USER, ANSWER, MORE]),
+    "calls as generate gives them back": (
+        [USER, {"role": "assistant", "content": "", "tool_calls": [ToolCall("look", {"a": 1})]}, result(1, None)],
+        [USER, in_place(calling(call(arguments={"a": 1})), 1)],
+    ),
+    "half a character in a result": answered({"name\ud800": ["\udcff"]}, {"name?": ["?"]}),
     "OpenAI's function_call": (
         [
             USER,

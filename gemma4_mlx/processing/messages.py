@@ -11,6 +11,7 @@ Knows no template and opens no file.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ Messages = str | Sequence[Mapping[str, Any]]
 Message = dict[str, Any]
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
+_OTHER_NAMES = {"developer": "system", "model": "assistant", "function": "tool"}
 
 # Names a model's thought goes by.
 _REASONING = ("reasoning_content", "thinking", "reasoning")
@@ -80,16 +82,18 @@ class _Conversation:
 
     def add(self, message: Mapping[str, Any], number: int) -> None:
         """Take the next message. Raises InputError."""
-        role = "tool" if message.get("role") == "function" else message.get("role")
-        if role not in ROLES:
-            raise InputError(f"message {number} has role {role!r}: use {', '.join(ROLES)}")
-        where = f"message {number} ({role})"
-        if role == "tool":
-            self._add_result(message, where)
-        elif role == "assistant":
-            self._add_answer(message, where)
-        else:
-            self._add_words("user" if role == "user" else "system", message.get("content"), where)
+        named = message.get("role")
+        role = _OTHER_NAMES.get(named, named) if isinstance(named, str) else None
+        where = f"message {number} ({named})"
+        match role:
+            case "tool":
+                self._add_result(message, where)
+            case "assistant":
+                self._add_answer(message, where)
+            case "system" | "user":
+                self._add_words(role, message.get("content"), where)
+            case _:
+                raise InputError(f"message {number} has role {named!r}: use {', '.join(ROLES)}")
 
     def finished(self, add_generation_prompt: bool) -> list[Message]:
         """All messages, with the results in place."""
@@ -174,6 +178,8 @@ def _calls_of(message: Mapping[str, Any], blocks: list[Any], where: str) -> list
 
 
 def _read_call(call: Any, where: str) -> dict[str, Any]:
+    if dataclasses.is_dataclass(call) and not isinstance(call, type):  # as `generate` gives them back
+        call = dataclasses.asdict(call)
     function = call.get("function", call) if isinstance(call, Mapping) else None
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
         raise InputError(f"{where} has a tool call without a name: give {{'function': {{'name': …, 'arguments': …}}}}")
@@ -220,7 +226,7 @@ def _read_response(content: Any, where: str) -> tuple[Any, list[Medium]]:
     """A tool's result: a JSON value, or the text of its parts and what else is in them."""
     if _is_parts(content):
         parts = read_content(content, where)
-        return joined_text(parts), media_of(parts)
+        return _plain(joined_text(parts), where), media_of(parts)
     return _plain(content, f"{where} holds a result"), []
 
 
@@ -238,8 +244,9 @@ def _result(name: str, response: Any, media: Sequence[Medium] = ()) -> dict[str,
 
 
 def _plain(value: Any, what: str) -> Any:
+    """A JSON value, without half characters: names of files may hold some, and a prompt cannot."""
     try:
-        return json.loads(json.dumps(value))
+        return json.loads(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{what} that is not plain JSON ({reason(error)}): give plain JSON") from error
 
