@@ -98,8 +98,11 @@ def test_ids_of_a_text_chat_are_the_reference_ids(
 
 def test_a_tool_result_may_be_json() -> None:
     chat = [user(text("Rain?")), CALLING, {**RESULT, "content": {"degrees": 12.5, "wet": False, "wind": [None]}}]
-    # The reference's processor cannot take this form, its tokenizer can.
-    expected = reference_processor().tokenizer.apply_chat_template(chat, tools=TOOLS, add_generation_prompt=True)
+    # The reference takes objects in place only, and its processor not even there; its tokenizer does.
+    in_place = {**CALLING, "tool_responses": [{"name": "weather", "response": chat[2]["content"]}]}
+    expected = reference_processor().tokenizer.apply_chat_template(
+        [chat[0], in_place], tools=TOOLS, add_generation_prompt=True
+    )
     assert ids_of(our_processor()(chat, tools=TOOLS)) == expected["input_ids"]
 
 
@@ -175,11 +178,10 @@ def test_a_clip_has_as_many_placeholders_as_the_reference_gives_it(samples: int)
 @example("\ufdd1 a \ufdd0")
 @settings(max_examples=60)
 def test_any_text_has_the_reference_ids(words: str) -> None:
-    expected = reference_inputs([user(text(words))])["input_ids"][0]
+    expected = reference_inputs([user(text(words))], sanitize_control_tokens=True)["input_ids"][0]
     assert ids_of(our_processor()(words)) == list(expected)
 
 
-# Placeholders are left out: they are counted against the media of a message.
 CONTROL = [
     "<|turn>",
     "<turn|>",
@@ -217,9 +219,10 @@ def test_a_tool_result_cannot_end_its_own_block() -> None:
         assert ids.count(SPECIAL_IDS[token]) == plain.count(SPECIAL_IDS[token])
 
 
-def test_a_system_prompt_may_switch_thinking_on_by_its_control_token() -> None:
+def test_a_system_prompt_cannot_switch_thinking_on_by_its_control_token() -> None:
     chat = [{"role": "system", "content": "<|think|>Be brief."}, user(text("Why?"))]
-    assert SPECIAL_IDS["<|think|>"] in ids_of(our_processor()(chat))
+    assert SPECIAL_IDS["<|think|>"] not in ids_of(our_processor()(chat))
+    assert SPECIAL_IDS["<|think|>"] in ids_of(our_processor()(chat, thinking=True))
 
 
 def test_the_caller_s_messages_are_left_as_they_were() -> None:

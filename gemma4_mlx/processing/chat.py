@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -90,11 +91,49 @@ class ChatTemplate:
             )
         except _Refused as error:
             raise InputError(f"the chat template refuses these messages: {reason(error)}") from error
-        # Templates fail like any program: a missing key, a None where text was expected.
-        except (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+        # Templates fail like any program: a missing key, a None where text was expected, an object without end.
+        except _FAILURES as error:
             raise InputError(
                 f"the chat template cannot render these messages ({reason(error)}): check their content"
             ) from error
+
+    # Published templates differ in what they read, and leave out in silence what they do not. So they are tried, as
+    # llama.cpp does (`caps` in common/jinja).
+
+    @cached_property
+    def reads_results_in_place(self) -> bool:
+        """Whether it shows `tool_responses` of an assistant's message, an object as well as a text."""
+        call = {"type": "function", "function": {"name": "look", "arguments": {}}}
+        results = [{"name": "look", "response": {"key": "first result"}}, {"name": "look", "response": "second result"}]
+        answer = {"role": "assistant", "content": "", "tool_calls": [call, call], "tool_responses": results}
+        return self._shows([{"role": "user", "content": "Look"}, answer], ["first result", "second result"])
+
+    @cached_property
+    def reads_system_parts(self) -> bool:
+        """Whether it shows the parts of a system message, rather than take the list for a text."""
+        parts = [{"type": "text", "text": "first part"}, {"type": "text", "text": "second part"}]
+        messages: list[dict[str, Any]] = [{"role": "system", "content": parts}, {"role": "user", "content": "Look"}]
+        return self._shows(messages, ["first part", "second part"], but_not="'type'")
+
+    def _shows(self, messages: list[dict[str, Any]], words: list[str], but_not: str | None = None) -> bool:
+        try:
+            shown = self.render(
+                messages, tools=None, add_generation_prompt=True, enable_thinking=False, special_tokens={}
+            )
+        except InputError:
+            return False
+        return all(word in shown for word in words) and (but_not is None or but_not not in shown)
+
+
+_FAILURES = (
+    jinja2.TemplateError,
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
 
 
 class _Refused(Exception):  # noqa: N818  what a template says by raise_exception

@@ -1,53 +1,54 @@
-"""Chat messages as a caller writes them → checked, plain ones for the chat template, with the media taken out.
+"""Messages in any form that programs keep them → one canonical form, which every chat template renders right.
 
-Knows the Hugging Face chat form and the order turns may come in; opens no file and renders nothing.
+Canonical: a list of dicts with `role` (system, user or assistant) and `content` (a text, or parts of `content.py`). An
+assistant may have `reasoning_content` (its thought), `tool_calls`, whose `arguments` are objects, and `tool_responses`:
+the results, in the order of the calls. Gemma 4's notation has results within the model's turn, and all of the makers'
+templates take them there, as objects and as texts; as `tool` messages they take texts only. `content` is then what is
+said after the results, and `before_calls` what was said before the calls.
+
+Knows no template and opens no file.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import InputError
+from .content import PART_TYPES, Medium, Part, joined_text, media_of, part_type, read_content
 from .sources import reason
 
 Messages = str | Sequence[Mapping[str, Any]]
+Message = dict[str, Any]
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
-MEDIA = ("image", "audio", "video")
+_OTHER_NAMES = {"developer": "system", "model": "assistant", "function": "tool"}
 
-# Names a model's thought goes by; templates read the first, the others are what servers and clients send.
+# Names a model's thought goes by.
 _REASONING = ("reasoning_content", "thinking", "reasoning")
+# An answer as Gemma writes it, thought and all, which some programs keep as it came.
+_RAW_THOUGHT = ("<|channel>thought\n", "<channel|>")
+_NO_RESULT = {"error": "no result"}
 
 
-@dataclass(frozen=True)
-class Medium:
-    """A picture, sound or video of a message: what kind, and where it comes from."""
-
-    kind: str
-    source: Any
-
-
-def read_messages(
-    messages: Messages, add_generation_prompt: bool, literal: Callable[[str], str]
-) -> tuple[list[dict[str, Any]], list[Medium]]:
-    """Check messages and take the media out of them.
+def read_messages(messages: Messages, add_generation_prompt: bool) -> list[Message]:
+    """Messages in their canonical form.
 
     Args:
-        messages: a string (one user turn), or dicts with `role` and `content`, which is a string or a list of parts
-            `{"type": "text" | "image" | "audio" | "video", …}`; a medium's source stands under its type, `url` or
-            `path`. An assistant may have `reasoning_content`, `tool_calls` and `tool_responses`; results may also
-            follow as `tool` messages with `tool_call_id` or `name`.
+        messages: a string (one user turn), or dicts with `role` and `content`, in the forms of Hugging Face, OpenAI or
+            Anthropic. Turns may come in any order.
         add_generation_prompt: whether the model is to speak next.
-        literal: applied to what users and tools say, so that it cannot pass for control tokens.
 
     Returns:
-        Messages of plain JSON values in which a medium's source is a stand-in, and the media in order of appearance.
+        New dicts of plain JSON values, but for a `Medium` in each part that is no text. A result has a list of its
+        `media` beside its `name` and `response`.
 
     Raises:
-        InputError: an empty list, an unknown role or part, roles out of order, or content that is missing.
+        InputError: an empty list, an unknown role or part, a result of no call, arguments that are no object, or
+            anything that is not JSON; with the message's number.
     """
     if isinstance(messages, str):
         messages = [{"role": "user", "content": messages}]
@@ -55,162 +56,199 @@ def read_messages(
         raise InputError(f"messages are a {type(messages).__name__}: give a string or a list of messages")
     if not messages:
         raise InputError("the message list is empty: give at least one user message")
-    plain: list[dict[str, Any]] = []
-    media: list[Medium] = []
+    conversation = _Conversation()
     for number, message in enumerate(messages, start=1):
         if not isinstance(message, Mapping):
             raise InputError(f"message {number} is a {type(message).__name__}: give a dict with role and content")
-        if message.get("role") not in ROLES:
-            raise InputError(f"message {number} has role {message.get('role')!r}: use {', '.join(ROLES)}")
-        plain.append(_plain_message(message, number, media, literal))
-    _check_order(plain, add_generation_prompt)
-    return plain, media
+        conversation.add(message, number)
+    return conversation.finished(add_generation_prompt)
 
 
-def plain_tools(tools: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]] | None:
-    """Tool descriptions in the form chat templates read: `{"type": "function", "function": {"name": …, …}}`.
+@dataclass
+class _Call:
+    """A tool call, and its result once there is one."""
 
-    Raises:
-        ValueError: `tools` is not a list of JSON descriptions with a name.
-    """
-    if not tools:
-        return None
-    plain = []
-    for number, tool in enumerate(tools, start=1):
-        function = tool.get("function", tool) if isinstance(tool, Mapping) else None
-        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
-            raise ValueError(
-                f"tool {number} needs a JSON description with a name, such as {{'name': …, 'parameters': …}}"
-            )
-        try:
-            plain.append(json.loads(json.dumps({"type": "function", "function": function})))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"tool {number} ({function['name']}) is not plain JSON: {reason(error)}") from error
-    return plain
+    name: str
+    id: str | int | None
+    result: dict[str, Any] | None = None
 
 
-def _plain_message(
-    message: Mapping[str, Any], number: int, media: list[Medium], literal: Callable[[str], str]
-) -> dict[str, Any]:
-    role = message["role"]
-    # What people and tools write is text; a system prompt or an answer may carry control tokens on purpose.
-    escape = literal if role in ("user", "tool") else str
-    extra = {key: value for key, value in message.items() if key not in ("role", "content")}
-    try:
-        plain: dict[str, Any] = json.loads(json.dumps(extra))
-    except (TypeError, ValueError) as error:
-        raise InputError(f"message {number} ({role}) is not plain JSON: {reason(error)}") from error
-    thought = next((plain[name] for name in _REASONING if plain.get(name) is not None), None)
-    if thought is not None:
-        plain = {"thinking": thought, **plain, "reasoning_content": thought}
-    if "tool_responses" in plain:
-        plain["tool_responses"] = _escaped(plain["tool_responses"], f"message {number}", literal)
-    content = message.get("content")
-    if content is None and role == "assistant" and plain.get("tool_calls"):
-        content = ""
-    return {"role": role, "content": _plain_content(content, role, number, media, escape), **plain}
+@dataclass
+class _Conversation:
+    """The messages read so far."""
 
+    messages: list[Message] = field(default_factory=list)
+    _calls: list[tuple[Message, list[_Call]]] = field(default_factory=list)  # by the message that made them
 
-def _plain_content(
-    content: Any, role: str, number: int, media: list[Medium], escape: Callable[[str], str]
-) -> str | list[dict[str, str]] | dict[str, Any]:
-    where = f"message {number} ({role})"
-    if isinstance(content, str):
-        return escape(content)
-    if isinstance(content, Mapping) and role == "tool":
-        return _escaped(content, where, escape)
-    if not isinstance(content, list | tuple) or not content:
-        raise InputError(f"{where} has no content: give a string or a list of parts")
-    parts: list[dict[str, str]] = []
-    for part in content:
-        kind = part.get("type") if isinstance(part, Mapping) else None
-        if kind == "text":
-            if not isinstance(part.get("text"), str):
-                raise InputError(f"{where} has a text part without text: give {{'type': 'text', 'text': …}}")
-            parts.append({"type": "text", "text": escape(part["text"])})
-        elif kind in MEDIA:
-            sources = [part[key] for key in (kind, "url", "path") if part.get(key) is not None]
-            if len(sources) != 1:
-                raise InputError(
-                    f"{where} has a part with {len(sources)} sources: give {{'type': '{kind}', '{kind}': …}}"
-                )
-            media.append(Medium(kind, sources[0]))
-            # Templates only ask whether the medium is there; the sandbox should not get hold of the object itself.
-            parts.append({"type": kind, kind: f"<{kind}>"})
-        else:
-            raise InputError(f"{where} has a part of type {kind!r}: use text, {', '.join(MEDIA)}")
-    if role in ("system", "developer") and len(parts) == 1 and parts[0]["type"] == "text":
-        return parts[0]["text"]  # some templates take a system message for a string without looking
-    return parts
-
-
-def _escaped(value: Any, where: str, escape: Callable[[str], str]) -> Any:
-    """A tool's JSON result with every string in it escaped."""
-    match value:
-        case str():
-            return escape(value)
-        case Mapping():
-            return {escape(str(key)): _escaped(item, where, escape) for key, item in value.items()}
-        case list() | tuple():
-            return [_escaped(item, where, escape) for item in value]
-        case None | bool() | int() | float():
-            return value
-        case _:
-            raise InputError(f"{where} holds a {type(value).__name__}: give plain JSON")
-
-
-def _check_order(messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool) -> None:
-    """System first if at all, then user and assistant in turns; tool results right after the calls they answer."""
-    before: str | None = None
-    open_calls: list[str | None] = []
-    for number, message in enumerate(messages, start=1):
-        role = message["role"]
-        where = f"message {number} ({role})"
-        if role != "tool" and open_calls:
-            raise InputError(f"{where} comes before the results of all tool calls: add a tool message for each call")
+    def add(self, message: Mapping[str, Any], number: int) -> None:
+        """Take the next message. Raises InputError."""
+        named = message.get("role")
+        role = _OTHER_NAMES.get(named, named) if isinstance(named, str) else None
+        where = f"message {number} ({named})"
         match role:
-            case "system" | "developer" if before is not None:
-                raise InputError(f"{where} is out of order: a system message comes first")
             case "tool":
-                _answer_call(message.get("tool_call_id"), open_calls, where)
-            case "user" if before in ("user", "tool"):
-                raise InputError(f"{where} follows {before}: the assistant speaks in between")
-            case "assistant" if before not in ("user", "tool"):
-                raise InputError(f"{where} {f'follows {before}' if before else 'comes first'}: a user speaks before it")
-        if role == "assistant":
-            open_calls = [_call_id(call, where) for call in _calls(message, where)]
-        before = role
-        if open_calls and message.get("tool_responses"):  # answered in place, Gemma's own form
-            open_calls, before = [], role if message["content"] else "tool"
-    if before in ("system", "developer"):
-        raise InputError("there is only a system message: add a user message")
-    if open_calls and add_generation_prompt:
-        raise InputError("the last tool call has no result: add a tool message for each call")
-    if before == "assistant" and add_generation_prompt:
-        raise InputError("the last message is the assistant's: add a user message for the model to answer")
+                self._add_result(message, where)
+            case "assistant":
+                self._add_answer(message, where)
+            case "system" | "user":
+                self._add_words(role, message.get("content"), where)
+            case _:
+                raise InputError(f"message {number} has role {named!r}: use {', '.join(ROLES)}")
+
+    def finished(self, add_generation_prompt: bool) -> list[Message]:
+        """All messages, with the results in place."""
+        for message, calls in self._calls:
+            if any(call.result for call in calls) or message is not self.messages[-1]:
+                message["tool_responses"] = [call.result or _result(call.name, _NO_RESULT) for call in calls]
+            elif add_generation_prompt:
+                raise InputError("the last tool call has no result: add a tool message for each call")
+        return self.messages
+
+    def _add_words(self, role: str, content: Any, where: str) -> None:
+        """What a person or a program says; Anthropic has results among it."""
+        parts: list[Any] = list(content) if isinstance(content, list | tuple) else []
+        results = [part for part in parts if part_type(part) == "tool_result"]
+        for part in results:
+            self._add_result({"tool_call_id": part.get("tool_use_id"), "content": part.get("content")}, where)
+        if results:
+            content = [part for part in parts if part_type(part) != "tool_result"]
+            if not content:
+                return
+        self.messages.append({"role": role, "content": read_content(content, where)})
+
+    def _add_answer(self, message: Mapping[str, Any], where: str) -> None:
+        content, blocks = message.get("content"), []
+        if isinstance(content, list | tuple):  # Anthropic has thoughts and calls among the words
+            blocks = [part for part in content if part_type(part) in _BLOCKS]
+            content = [part for part in content if part_type(part) not in _BLOCKS]
+        words = read_content(content, where)
+        thought = next((message[name] for name in _REASONING if message.get(name) is not None), None)
+        if thought is None:
+            thought = "\n\n".join(str(b.get("thinking") or "") for b in blocks if part_type(b) == "thinking")
+        if not isinstance(thought, str):
+            raise InputError(f"{where} has a {type(thought).__name__} as its thought: give a string")
+        if not thought and isinstance(words, str) and words.startswith(_RAW_THOUGHT[0]):
+            thought, closed, rest = words.removeprefix(_RAW_THOUGHT[0]).partition(_RAW_THOUGHT[1])
+            thought, words = (thought.strip(), rest) if closed else ("", words)
+        answer: Message = {"role": "assistant", "content": words}
+        if thought:
+            answer["reasoning_content"] = thought
+        calls = [_read_call(call, where) for call in _calls_of(message, blocks, where)]
+        if calls:
+            answer["tool_calls"] = calls
+        self.messages.append(answer)
+        responses = message.get("tool_responses")
+        if responses:
+            answer["tool_responses"] = _read_responses(responses, where)
+        elif calls:
+            if (said := joined_text(words).strip()) and not media_of(words):
+                answer |= {"content": "", "before_calls": said}
+            self._calls.append((answer, [_Call(call["function"]["name"], call.get("id")) for call in calls]))
+
+    def _add_result(self, message: Mapping[str, Any], where: str) -> None:
+        call = self._answered_call(message.get("tool_call_id"), message.get("name"), where)
+        response, media = _read_response(message.get("content"), where)
+        call.result = _result(call.name, response, media)
+
+    def _answered_call(self, identifier: Any, name: Any, where: str) -> _Call:
+        """The call that a result belongs to: by its id, else by its name, else the first that has none."""
+        waiting = [call for _, calls in self._calls for call in calls if call.result is None]
+        if identifier is not None:
+            for call in waiting:
+                if call.id == identifier:
+                    return call
+        # Without an id that is known, only the calls made last can be meant.
+        waiting = [call for call in self._calls[-1][1] if call.result is None] if self._calls else []
+        if not waiting or self.messages[-1] is not self._calls[-1][0]:
+            raise InputError(f"{where} answers no tool call: put it after the assistant message that made the call")
+        if identifier is not None and all(call.id is not None for call in waiting):
+            raise InputError(f"{where} answers call {identifier!r}, which was not made: check its tool_call_id")
+        return next((call for call in waiting if call.name == name), waiting[0])
 
 
-def _calls(message: Mapping[str, Any], where: str) -> list[Any]:
+_BLOCKS = ("thinking", "redacted_thinking", "tool_use")
+
+
+def _calls_of(message: Mapping[str, Any], blocks: list[Any], where: str) -> list[Any]:
     calls = message.get("tool_calls") or []
-    if not isinstance(calls, list):
+    if not isinstance(calls, list | tuple):
         raise InputError(f"{where} has tool_calls that are not a list: give a list of calls")
-    return calls
+    alone = message.get("function_call")  # OpenAI's form before tools
+    return [*calls, *([alone] if alone else []), *(block for block in blocks if part_type(block) == "tool_use")]
 
 
-def _call_id(call: Any, where: str) -> str | None:
+def _read_call(call: Any, where: str) -> dict[str, Any]:
+    if dataclasses.is_dataclass(call) and not isinstance(call, type):  # as `generate` gives them back
+        call = dataclasses.asdict(call)
     function = call.get("function", call) if isinstance(call, Mapping) else None
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
         raise InputError(f"{where} has a tool call without a name: give {{'function': {{'name': …, 'arguments': …}}}}")
+    name = function["name"]
+    given = function.get("arguments", function.get("input"))
+    arguments = _read_arguments(given, f"{where} calls {name} with arguments")
     identifier = call.get("id")
-    return identifier if isinstance(identifier, str) else None
+    known = {"id": identifier} if isinstance(identifier, str | int) else {}
+    return {**known, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
-def _answer_call(identifier: str | None, open_calls: list[str | None], where: str) -> None:
-    if not open_calls:
-        raise InputError(f"{where} answers no tool call: put it after the assistant message that made the call")
-    if identifier is None or identifier not in open_calls:
-        if identifier is not None and None not in open_calls:
-            raise InputError(f"{where} answers call {identifier!r}, which was not made: check its tool_call_id")
-        open_calls.pop(0)
-    else:
-        open_calls.remove(identifier)
+def _read_arguments(given: Any, what: str) -> dict[str, Any]:
+    """Arguments as an object; OpenAI sends them as JSON text, and some programs encode that once more."""
+    arguments = given
+    for _ in range(2):
+        if not isinstance(arguments, str):
+            break
+        if not arguments.strip():
+            return {}
+        try:
+            arguments = json.loads(arguments)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{what} that are not JSON ({reason(error)}): give an object, or its JSON text") from error
+    if arguments is None:
+        return {}
+    if not isinstance(arguments, Mapping):
+        raise InputError(f"{what} that are a {type(arguments).__name__}: give an object, or its JSON text")
+    plain: dict[str, Any] = _plain(arguments, what)
+    return plain
+
+
+def _read_responses(responses: Any, where: str) -> list[dict[str, Any]]:
+    """Results in place, Gemma's own form."""
+    if not isinstance(responses, list | tuple) or not all(isinstance(of, Mapping) for of in responses):
+        raise InputError(f"{where} has tool_responses that are no list of results: give [{{'name': …, 'response': …}}]")
+    read = []
+    for of in responses:
+        response, media = _read_response(of.get("response"), where)
+        read.append(_result(str(of.get("name") or "unknown"), response, media))
+    return read
+
+
+def _read_response(content: Any, where: str) -> tuple[Any, list[Medium]]:
+    """A tool's result: a JSON value, or the text of its parts and what else is in them."""
+    if _is_parts(content):
+        parts = read_content(content, where)
+        return _plain(joined_text(parts), where), media_of(parts)
+    return _plain(content, f"{where} holds a result"), []
+
+
+def _is_parts(content: Any) -> bool:
+    """Whether a list is a message's parts rather than a list that a tool gave back."""
+    return isinstance(content, list | tuple) and bool(content) and all(_is_part(part) for part in content)
+
+
+def _is_part(part: Any) -> bool:
+    return isinstance(part, Mapping) and part.get("type") in PART_TYPES
+
+
+def _result(name: str, response: Any, media: Sequence[Medium] = ()) -> dict[str, Any]:
+    return {"name": name, "response": response, "media": list(media)}
+
+
+def _plain(value: Any, what: str) -> Any:
+    """A JSON value, without half characters: names of files may hold some, and a prompt cannot."""
+    try:
+        return json.loads(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"{what} that is not plain JSON ({reason(error)}): give plain JSON") from error
+
+
+__all__ = ["ROLES", "Medium", "Message", "Messages", "Part", "read_messages"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,10 +14,14 @@ from . import images, video
 from .audio import load_audio
 from .cached_source import CachedSource
 from .chat import ChatTemplate
-from .messages import MEDIA, Medium, Messages, plain_tools, read_messages
+from .content import MEDIA, Medium
+from .messages import Messages, read_messages
+from .prompt_text import PromptWriter, media_in
 from .settings import read_generation_config, read_settings
 from .sources import source_name
+from .stand_ins import Piece
 from .tokenizer import Tokenizer
+from .tool_descriptions import read_tools
 
 if TYPE_CHECKING:
     import mlx.core as mx
@@ -88,15 +90,16 @@ class Processor:
     ) -> ModelInputs:
         """Messages → ids and features.
 
-        Control tokens that a user or a tool spells out are read as text; in system and assistant messages they count.
+        Control tokens that anything in messages or tools spells out are read as text.
 
         Args:
             messages: a string (one user turn), or the Hugging Face chat list: `{"role": …, "content": …}` with a
-                string or parts `{"type": T, T: …}`, where T is text, image, audio or video.
+                string or parts `{"type": T, T: …}`, where T is text, image, audio or video. The forms of OpenAI and
+                Anthropic are read too, and turns in any order.
                 A picture is what `images.load_image` takes, a sound what `audio.load_audio`, a video what
                 `video.load_video`. In a `CachedSource` it is prepared once for all prompts that it is in.
             thinking: let the model think before it answers.
-            tools: JSON descriptions of functions the model may call.
+            tools: JSON descriptions of functions the model may call, in the form of OpenAI, MCP or Anthropic.
             image_tokens: the most soft tokens a picture may take: 70, 140, 280, 560 or 1120.
             add_generation_prompt: end with the opening of the model's turn.
 
@@ -106,17 +109,17 @@ class Processor:
             ValueError: `image_tokens` or `tools` is not valid.
         """
         images.check_image_tokens(image_tokens)
-        text, media = self._rendered(messages, thinking, tools, add_generation_prompt)
+        pieces, media = self._written(messages, thinking, tools, add_generation_prompt)
         pictures: list[ImagePatches] = []
         log_mels: list[mx.array] = []
         waiting = {kind: iter([medium.source for medium in media if medium.kind == kind]) for kind in MEDIA}
 
-        def expanded(placeholder: re.Match[str]) -> str:
-            kind = self._placeholder_kinds[placeholder.group()]
-            return self._expanded(kind, next(waiting[kind]), image_tokens, pictures, log_mels)
+        def expanded(piece: Piece) -> str:
+            if piece.medium is None:
+                return piece.text
+            return self._expanded(piece.medium, next(waiting[piece.medium]), image_tokens, pictures, log_mels)
 
-        text = self._placeholder.sub(expanded, text)
-        ids = self.tokenizer.encode(text)
+        ids = self.tokenizer.encode("".join(map(expanded, pieces)))
         limit = self.config.text.max_position_embeddings
         if len(ids) > limit:
             raise ContextLengthError(f"the prompt has {len(ids):,} tokens, the model's context {limit:,}: shorten it")
@@ -144,31 +147,30 @@ class Processor:
         Raises:
             InputError: the messages cannot be used.
         """
-        return self._rendered(messages, thinking, tools, add_generation_prompt)[0]
+        pieces, _ = self._written(messages, thinking, tools, add_generation_prompt)
+        return "".join(piece.text for piece in pieces)
 
-    def _rendered(
+    def _written(
         self,
         messages: Messages,
         thinking: bool,
         tools: Sequence[Mapping[str, Any]] | None,
         add_generation_prompt: bool,
-    ) -> tuple[str, list[Medium]]:
-        plain, media = read_messages(messages, add_generation_prompt, self.tokenizer.literal)
+    ) -> tuple[list[Piece], list[Medium]]:
+        conversation = read_messages(messages, add_generation_prompt)
+        descriptions = read_tools(tools)
+        media = media_in(conversation)
+        for medium in media:
+            self._check_sense(medium.kind)
+        return self._writer.write(conversation, descriptions, add_generation_prompt, thinking), media
+
+    @cached_property
+    def _writer(self) -> PromptWriter:
         if self._template is None:
             raise CheckpointError(
                 "this checkpoint has no chat template: use an instruction-tuned one (its name ends in -it)"
             )
-        for medium in media:
-            self._check_sense(medium.kind)
-        text = self._template.render(
-            plain,
-            tools=plain_tools(tools),
-            add_generation_prompt=add_generation_prompt,
-            enable_thinking=thinking,
-            special_tokens=self.tokenizer.special_tokens,
-        )
-        self._check_placeholders(text, media)
-        return text, media
+        return PromptWriter(self._template, self.tokenizer)
 
     def _check_sense(self, kind: str) -> None:
         if kind == "audio" and self.config.audio is None:
@@ -177,30 +179,6 @@ class Processor:
             raise InputError(
                 f"this checkpoint has no vision tower and cannot be given a {_NOUNS[kind]}: use another one"
             )
-
-    def _check_placeholders(self, text: str, media: Sequence[Medium]) -> None:
-        """One placeholder for each medium: more means that somebody wrote one into a text."""
-        found = Counter(self._placeholder_kinds[token] for token in self._placeholder.findall(text))
-        given = Counter(medium.kind for medium in media)
-        for token, kind in self._placeholder_kinds.items():
-            if found[kind] > given[kind]:
-                raise InputError(
-                    f"the text has {found[kind]} {token} for {given[kind]} {_NOUNS[kind]}(s): "
-                    f"take {token} out of the text, its place is marked by the part itself"
-                )
-            if found[kind] < given[kind]:
-                raise InputError(
-                    f"the chat template has room for {found[kind]} of {given[kind]} {_NOUNS[kind]}(s): "
-                    "put them into a user message"
-                )
-
-    @cached_property
-    def _placeholder_kinds(self) -> dict[str, str]:
-        return {self.tokenizer.special_tokens[f"{kind}_token"]: kind for kind in MEDIA}
-
-    @cached_property
-    def _placeholder(self) -> re.Pattern[str]:
-        return re.compile("|".join(re.escape(token) for token in self._placeholder_kinds))
 
     def _expanded(
         self, kind: str, source: Any, image_tokens: int, pictures: list[ImagePatches], log_mels: list[mx.array]

@@ -134,12 +134,15 @@ class Tokenizer:
         return re.compile(f"{_LITERAL_START}({self._control.pattern}){_LITERAL_END}")
 
     @cached_property
-    def _control(self) -> re.Pattern[str]:
+    def control_tokens(self) -> list[str]:
+        """All tokens that tokenizer.json marks as special or tokenizer_config.json names, the longest first."""
         tokens = {token.content for token in self._tokenizer.get_added_tokens_decoder().values() if token.special}
         tokens |= set(self.special_tokens.values())
-        # Placeholders are counted against the pictures and sounds of a message, and refused by name if they are extra.
-        tokens -= {self.special_tokens[name] for name in ("image_token", "audio_token", "video_token")}
-        return re.compile("|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True)))
+        return sorted(tokens - {""}, key=lambda token: (-len(token), token))
+
+    @cached_property
+    def _control(self) -> re.Pattern[str]:
+        return re.compile("|".join(re.escape(token) for token in self.control_tokens))
 
     def check(self, config: Config) -> None:
         """Make sure the model and the tokenizer mean the same tokens.

@@ -1,0 +1,590 @@
+"""Histories as programs keep them: every template renders each, as transformers renders its documented form.
+
+The documented form stands beside each history, written by hand: results in place as `tool_responses`, arguments as
+objects, parts of Hugging Face's types. Where a template renders a history as it stands, that is its documented form.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+from functools import cache
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from checkpoints import raw_config
+from gemma4_mlx.config import Config
+from gemma4_mlx.generation import ToolCall
+from gemma4_mlx.processing import Processor
+from gemma4_mlx.processing.chat import ChatTemplate
+from gemma4_mlx.processing.tokenizer import Tokenizer
+from processing_reference import ids_of, tokenizer_folder
+from published_templates import BUILT_IN, REAL, TEMPLATES, WHY_NO_REAL_ONES
+from tiny_tokenizer import SPECIAL_IDS, SPECIAL_TOKENS
+
+USER = {"role": "user", "content": "How warm is it?"}
+MORE = {"role": "user", "content": "And in Rome?"}
+ANSWER = {"role": "assistant", "content": "Warm."}
+SYSTEM = {"role": "system", "content": "Be brief."}
+
+
+def call(name: str = "look", arguments: Any = None, identifier: str | None = "c1") -> dict[str, Any]:
+    named = {} if identifier is None else {"id": identifier}
+    return {
+        **named,
+        "type": "function",
+        "function": {"name": name, "arguments": {} if arguments is None else arguments},
+    }
+
+
+def calling(*calls: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"role": "assistant", "content": "", **more, "tool_calls": list(calls)}
+
+
+def result(content: Any, identifier: str | None = "c1", **more: Any) -> dict[str, Any]:
+    named = {} if identifier is None else {"tool_call_id": identifier}
+    return {"role": "tool", **named, "content": content, **more}
+
+
+def in_place(message: dict[str, Any], *responses: Any) -> dict[str, Any]:
+    names = [of["function"]["name"] for of in message["tool_calls"]]
+    given = [{"name": n, "response": response} for n, response in zip(names, responses, strict=True)]
+    return {**message, "tool_responses": given}
+
+
+def answered(content: Any, documented: Any) -> tuple[list[Any], list[Any]]:
+    """A history that ends in a tool's result."""
+    return [USER, calling(call()), result(content)], [USER, in_place(calling(call()), documented)]
+
+
+PICTURE = {"type": "image", "image": "one.png"}
+SAID = {"type": "text", "text": "What is this?"}
+
+# Name → the history, and its documented form; None: as it stands.
+HISTORIES: dict[str, tuple[list[Any], list[Any] | None]] = {
+    "one question": ([USER], None),
+    "two questions in a row": ([USER, MORE], None),
+    "a question after a result": (
+        [USER, calling(call()), result("12"), MORE],
+        [USER, in_place(calling(call()), "12"), MORE],
+    ),
+    "content null": ([{"role": "user", "content": None}, {"role": "assistant", "content": None}, MORE], None),
+    "content empty": ([{"role": "user", "content": []}, {"role": "assistant", "content": []}, MORE], None),
+    "no content": ([USER, {"role": "assistant"}, MORE], [USER, {"role": "assistant", "content": ""}, MORE]),
+    "the assistant first": ([ANSWER, USER], None),
+    "the assistant first after the system": ([SYSTEM, ANSWER, USER], None),
+    "the assistant twice": ([USER, ANSWER, ANSWER, MORE], None),
+    "the assistant last": ([USER, ANSWER], None),
+    "a later system message": ([USER, ANSWER, SYSTEM, MORE], None),
+    "two system messages": ([SYSTEM, SYSTEM, USER], None),
+    "only a system message": ([SYSTEM], None),
+    "a developer's message": ([{**SYSTEM, "role": "developer"}, USER], None),
+    "a system message in two parts": (
+        [
+            {
+                "role": "system",
+                "content": [{"type": "text", "text": "Be brief."}, {"type": "text", "text": "Be kind."}],
+            },
+            USER,
+        ],
+        None,
+    ),
+    "an object as result": answered(
+        {"degrees": 12.5, "wet": False, "wind": [None, {"a b": 1}]},
+        {"degrees": 12.5, "wet": False, "wind": [None, {"a b": 1}]},
+    ),
+    "a text as result": answered("12 degrees", "12 degrees"),
+    "a number as result": answered(12, 12),
+    "a truth as result": answered(True, True),
+    "null as result": answered(None, None),
+    "a list as result": answered([1, "two", None], [1, "two", None]),
+    "an empty list as result": answered([], []),
+    "a list of objects as result": answered([{"type": "river", "name": "Tiber"}], [{"type": "river", "name": "Tiber"}]),
+    "parts as result": answered([{"type": "text", "text": "12 "}, {"type": "text", "text": "degrees"}], "12 degrees"),
+    "arguments as JSON text": (
+        [USER, calling(call(arguments='{"city": "Rome", "days": [1, 2], "at": null}')), result("12")],
+        [USER, in_place(calling(call(arguments={"city": "Rome", "days": [1, 2], "at": None})), "12")],
+    ),
+    "arguments as JSON text in JSON text": (
+        [USER, calling(call(arguments='"{\\"city\\": \\"Rome\\"}"')), result("12")],
+        [USER, in_place(calling(call(arguments={"city": "Rome"})), "12")],
+    ),
+    "arguments empty, null and left out": (
+        [
+            USER,
+            calling(
+                call(arguments=""),
+                {"id": "c2", "function": {"name": "look", "arguments": None}},
+                {"id": "c3", "function": {"name": "look"}},
+            ),
+            result(1),
+            result(2, "c2"),
+            result(3, "c3"),
+        ],
+        [USER, in_place(calling(call(), call(), call()), 1, 2, 3)],
+    ),
+    "results in another order": (
+        [USER, calling(call("a"), call("b", identifier="c2")), result("B", "c2"), result("A")],
+        [USER, in_place(calling(call("a"), call("b")), "A", "B")],
+    ),
+    "results without ids": (
+        [USER, calling(call("a", identifier=None), call("b", identifier=None)), result("A", None), result("B", None)],
+        [USER, in_place(calling(call("a"), call("b")), "A", "B")],
+    ),
+    "results by name": (
+        [
+            USER,
+            calling(call("a", identifier=None), call("b", identifier=None)),
+            result("B", None, name="b"),
+            result("A", None, name="a"),
+        ],
+        [USER, in_place(calling(call("a"), call("b")), "A", "B")],
+    ),
+    "a result that is missing": (
+        [USER, calling(call("a"), call("b", identifier="c2")), result("B", "c2"), MORE],
+        [USER, in_place(calling(call("a"), call("b")), {"error": "no result"}, "B"), MORE],
+    ),
+    "a call that was never answered": (
+        [USER, calling(call()), MORE],
+        [USER, in_place(calling(call()), {"error": "no result"}), MORE],
+    ),
+    "a result that comes after the next question": (
+        [USER, calling(call()), MORE, result("12")],
+        [USER, in_place(calling(call()), "12"), MORE],
+    ),
+    "results in place, and an answer beside them": (
+        [USER, in_place(calling(call(), content="It is 12."), {"degrees": 12}), MORE],
+        None,
+    ),
+    "two rounds of calls with thoughts": (
+        [USER, calling(call(), reasoning="first"), result(1), calling(call(), reasoning_content="again"), result(2)],
+        [
+            USER,
+            in_place(calling(call(), reasoning_content="first"), 1),
+            in_place(calling(call(), reasoning_content="again"), 2),
+        ],
+    ),
+    "an answer after a call": (
+        [USER, calling(call(), content=None), result("12"), ANSWER, MORE],
+        [USER, in_place(calling(call()), "12"), ANSWER, MORE],
+    ),
+    "a thought as the model wrote it": (
+        [USER, {"role": "assistant", "content": "<|channel>thought\nhm\n<channel|>Warm."}, MORE],
+        [USER, {**ANSWER, "reasoning_content": "hm"}, MORE],
+    ),
+    "Gemma's own role": ([USER, {**ANSWER, "role": "model"}, MORE], [USER, ANSWER, MORE]),
+    "calls as generate gives them back": (
+        [USER, {"role": "assistant", "content": "", "tool_calls": [ToolCall("look", {"a": 1})]}, result(1, None)],
+        [USER, in_place(calling(call(arguments={"a": 1})), 1)],
+    ),
+    "half a character in a result": answered({"name\ud800": ["\udcff"]}, {"name?": ["?"]}),
+    "OpenAI's function_call": (
+        [
+            USER,
+            {"role": "assistant", "content": None, "function_call": {"name": "look", "arguments": '{"a": 1}'}},
+            {"role": "function", "name": "look", "content": "12"},
+        ],
+        [USER, in_place(calling(call(arguments={"a": 1})), "12")],
+    ),
+    "Anthropic's blocks": (
+        [
+            USER,
+            {
+                "role": "assistant",
+                "content": [
+                    {"type": "thinking", "thinking": "hm", "signature": "x"},
+                    {"type": "tool_use", "id": "t1", "name": "look", "input": {"a": 1}},
+                ],
+            },
+            {
+                "role": "user",
+                "content": [{"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text", "text": "12"}]}],
+            },
+        ],
+        [USER, in_place(calling(call(arguments={"a": 1}), reasoning_content="hm"), "12")],
+    ),
+    "OpenAI's parts of Responses": (
+        [
+            {"role": "user", "content": [{"type": "input_text", "text": "Hello"}]},
+            {"role": "assistant", "content": [{"type": "output_text", "text": "Hi", "annotations": []}]},
+            MORE,
+        ],
+        [
+            {"role": "user", "content": [{"type": "text", "text": "Hello"}]},
+            {"role": "assistant", "content": [{"type": "text", "text": "Hi"}]},
+            MORE,
+        ],
+    ),
+    "parts that are strings, and a part by itself": (
+        [
+            {"role": "user", "content": ["Hello", "you"]},
+            ANSWER,
+            {"role": "user", "content": {"type": "text", "text": "Why?"}},
+        ],
+        [
+            {"role": "user", "content": [{"type": "text", "text": "Hello"}, {"type": "text", "text": "you"}]},
+            ANSWER,
+            {"role": "user", "content": "Why?"},
+        ],
+    ),
+    "keys that servers add": (
+        [
+            {**USER, "name": "Ann"},
+            {**ANSWER, "refusal": None, "annotations": [], "tool_calls": None, "function_call": None, "audio": None},
+            MORE,
+        ],
+        [USER, ANSWER, MORE],
+    ),
+}
+
+WITH_MEDIA: dict[str, tuple[list[Any], list[Any]]] = {
+    "image_url with an object": (
+        [{"role": "user", "content": [SAID, {"type": "image_url", "image_url": {"url": "one.png", "detail": "low"}}]}],
+        [{"role": "user", "content": [SAID, PICTURE]}],
+    ),
+    "image_url with a string": (
+        [{"role": "user", "content": [{"type": "image_url", "image_url": "one.png"}, SAID]}],
+        [{"role": "user", "content": [PICTURE, SAID]}],
+    ),
+    "input_image": (
+        [{"role": "user", "content": [{"type": "input_image", "image_url": "one.png"}, SAID]}],
+        [{"role": "user", "content": [PICTURE, SAID]}],
+    ),
+    "Anthropic's picture": (
+        [
+            {
+                "role": "user",
+                "content": [
+                    {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}},
+                    SAID,
+                ],
+            }
+        ],
+        [{"role": "user", "content": [PICTURE, SAID]}],
+    ),
+    "input_audio": (
+        [
+            {
+                "role": "user",
+                "content": [SAID, {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}],
+            }
+        ],
+        [{"role": "user", "content": [SAID, {"type": "audio", "audio": "one.wav"}]}],
+    ),
+}
+
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": "look",
+            "description": "Looks",
+            "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+        },
+    }
+]
+
+
+@cache
+def processor(template: str) -> Processor:
+    tokenizer = Tokenizer.from_folder(tokenizer_folder())
+    return Processor(tokenizer, config(), ChatTemplate(TEMPLATES[template]))
+
+
+def config() -> Config:
+    raw = raw_config("e2b")
+    raw["text_config"]["max_position_embeddings"] = 131072
+    return Config.from_dict(raw)
+
+
+def theirs(template: str, messages: list[Any], tools: Any = None, thinking: bool = False) -> str:
+    (rendered,), _ = render_jinja_template(
+        conversations=[copy.deepcopy(messages)],
+        tools=tools,
+        chat_template=TEMPLATES[template],
+        add_generation_prompt=True,
+        enable_thinking=thinking,
+        bos_token="<bos>",
+    )
+    return rendered
+
+
+def test_the_makers_templates_are_tried() -> None:
+    if not REAL.is_dir():
+        pytest.skip(WHY_NO_REAL_ONES)
+    assert {"e2b", "31b", "older", "vllm-mod"} <= set(TEMPLATES)
+
+
+@pytest.mark.parametrize("thinking", [False, True])
+@pytest.mark.parametrize("tools", [None, TOOLS])
+@pytest.mark.parametrize("name", HISTORIES)
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_a_history_is_rendered_as_transformers_renders_its_documented_form(
+    template: str, name: str, tools: Any, thinking: bool
+) -> None:
+    history, documented = HISTORIES[name]
+    kept = copy.deepcopy(history)
+    ours = processor(template).render(history, tools=tools, thinking=thinking)
+    assert ours == theirs(template, documented or history, tools, thinking)
+    assert history == kept
+
+
+@pytest.mark.parametrize("thinking", [False, True])
+@pytest.mark.parametrize("name", WITH_MEDIA)
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_media_in_other_hands_forms_are_rendered_as_hugging_face_s(template: str, name: str, thinking: bool) -> None:
+    history, documented = WITH_MEDIA[name]
+    ours = processor(template).render(history, thinking=thinking)
+    if template == "older":  # transformers leaves the media out, so that the prompt and the pictures do not agree
+        kind = "audio" if "audio" in name else "image"
+        before, after = ("What is this?", "") if history[0]["content"][0] is SAID else ("", "What is this?")
+        assert ours.count(f"{before}<|{kind}|>{after}<turn|>") == 1
+    else:
+        assert ours == theirs(template, documented, thinking=thinking)
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_a_picture_in_a_result_stands_right_behind_it(template: str) -> None:
+    """As the makers' templates have it for `tool` messages; beside it an object, which they cannot take there."""
+    picture = [{"type": "text", "text": "here"}, {"type": "image_url", "image_url": {"url": "one.png"}}]
+    history = [USER, calling(call("a"), call("b", identifier="c2")), result(picture), result({"x": 1}, "c2")]
+    expected = (
+        '<|tool_response>response:a{value:<|"|>here<|"|>}<tool_response|><|image|>'
+        "<|tool_response>response:b{x:1}<tool_response|>"
+    )
+    ours = processor(template).render(history)
+    assert expected in ours
+    if template in ("e2b", "31b", "vllm-mod"):  # the others have no room for it
+        only = [USER, calling(call("a")), result(picture)]
+        assert processor(template).render(only, thinking=True) == theirs(template, only, thinking=True)
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_words_before_a_call_stay_before_it_and_the_model_is_asked_to_go_on(template: str) -> None:
+    """As they stand, the makers' templates put them behind the result and end the turn there."""
+    history = [USER, calling(call(), content="Let me look.", reasoning_content="hm"), result("12")]
+    expected = (
+        "<|channel>thought\nhm\n<channel|>Let me look.<|tool_call>call:look{}<tool_call|>"
+        '<|tool_response>response:look{value:<|"|>12<|"|>}<tool_response|>'
+    )
+    assert processor(template).render(history).endswith(expected)
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_a_system_message_has_a_place_for_a_picture(template: str) -> None:
+    system = {"role": "system", "content": [{"type": "text", "text": "The logo:"}, PICTURE]}
+    ours = processor(template).render([system, USER])
+    assert "<|image|>" in ours.partition("<turn|>")[0]
+
+
+# Descriptions of the same tool, and whether it comes through as it would in the form that templates read.
+PARAMETERS = {
+    "type": "object",
+    "properties": {"city": {"type": "string", "description": "where"}, "days": {"type": "integer"}},
+    "required": ["city"],
+}
+DESCRIBED = {"name": "look", "description": "Looks"}
+SAME_TOOL: dict[str, dict[str, Any]] = {
+    "OpenAI": {"type": "function", "function": {**DESCRIBED, "parameters": PARAMETERS}},
+    "OpenAI strict": {"type": "function", "function": {**DESCRIBED, "strict": True, "parameters": PARAMETERS}},
+    "OpenAI without function": {"type": "function", **DESCRIBED, "strict": True, "parameters": PARAMETERS},
+    "bare": {**DESCRIBED, "parameters": PARAMETERS},
+    "MCP": {**DESCRIBED, "title": "Look", "inputSchema": PARAMETERS, "annotations": {"readOnlyHint": True}},
+    "Anthropic": {**DESCRIBED, "input_schema": PARAMETERS, "cache_control": {"type": "ephemeral"}},
+    "Anthropic custom": {"type": "custom", **DESCRIBED, "input_schema": PARAMETERS},
+    "no type of parameters": {**DESCRIBED, "parameters": {k: v for k, v in PARAMETERS.items() if k != "type"}},
+}
+
+
+@pytest.mark.parametrize("form", SAME_TOOL)
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_a_tool_in_any_host_s_form_keeps_its_parameters(template: str, form: str) -> None:
+    ours = processor(template).render([USER], tools=[SAME_TOOL[form]])
+    assert ours == theirs(template, [USER], [SAME_TOOL["OpenAI"]])
+    assert "city" in ours
+
+
+@pytest.mark.parametrize("form", [DESCRIBED, {**DESCRIBED, "parameters": None}, {**DESCRIBED, "inputSchema": {}}])
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_a_tool_without_parameters_is_a_tool(template: str, form: dict[str, Any]) -> None:
+    ours = processor(template).render([USER], tools=[form])
+    assert ours == theirs(template, [USER], [{"type": "function", "function": DESCRIBED}])
+
+
+@pytest.mark.parametrize("description", [None, ""])
+def test_a_tool_without_a_description_is_not_called_none(description: str | None) -> None:
+    for template in TEMPLATES:
+        ours = processor(template).render([USER], tools=[{"name": "look", "description": description}])
+        assert 'declaration:look{description:<|"|><|"|>}' in ours
+
+
+ONE_TYPE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "strict and optional": ({"type": ["string", "null"]}, {"type": "string", "nullable": True}),
+    "Pydantic and optional": (
+        {"anyOf": [{"type": "string"}, {"type": "null"}], "description": "where"},
+        {"type": "string", "nullable": True, "description": "where"},
+    ),
+    "a reference": ({"$ref": "#/$defs/Unit"}, {"type": "string", "enum": ["C", "F"]}),
+    "a reference with words": (
+        {"allOf": [{"$ref": "#/$defs/Unit"}], "description": "in"},
+        {"type": "string", "enum": ["C", "F"], "description": "in"},
+    ),
+    "a list of references": (
+        {"type": "array", "items": {"$ref": "#/$defs/Unit"}},
+        {"type": "array", "items": {"type": "string", "enum": ["C", "F"]}},
+    ),
+    "a constant": ({"const": "C"}, {"type": "string", "const": "C", "enum": ["C"]}),
+    "constants to choose from": (
+        {"oneOf": [{"const": "C"}, {"const": "F"}]},
+        {"type": "string", "const": "C", "enum": ["C", "F"]},
+    ),
+    "a choice without a type": ({"enum": ["C", "F"]}, {"type": "string", "enum": ["C", "F"]}),
+}
+
+
+@pytest.mark.parametrize("name", ONE_TYPE)
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_what_a_template_would_leave_out_of_a_schema_is_said_in_words_it_reads(template: str, name: str) -> None:
+    given, read = ONE_TYPE[name]
+    units = {"Unit": {"type": "string", "enum": ["C", "F"]}}
+
+    def tool(schema: dict[str, Any], **more: Any) -> list[dict[str, Any]]:
+        parameters = {"type": "object", "properties": {"unit": schema}, **more}
+        return [{"type": "function", "function": {**DESCRIBED, "parameters": parameters}}]
+
+    ours = processor(template).render([USER], tools=tool(given, **{"$defs": units}))
+    assert ours == theirs(template, [USER], tool(read))
+
+
+def test_a_schema_without_end_is_cut_or_refused_in_one_line() -> None:
+    node = {"type": "object", "properties": {"next": {"$ref": "#/$defs/Node"}}}
+    itself = {"name": "look", "parameters": {"$ref": "#/$defs/Node", "$defs": {"Node": node}}}
+    assert "next" in processor(BUILT_IN).render([USER], tools=[itself])
+    doubling = {str(n): {"properties": {k: {"$ref": f"#/$defs/{n + 1}"} for k in "abcd"}} for n in range(12)}
+    with pytest.raises(ValueError, match="parameters without end"):
+        processor(BUILT_IN).render(
+            [USER], tools=[{"name": "look", "parameters": {"$ref": "#/$defs/0", "$defs": doubling}}]
+        )
+
+
+# Control tokens are text, whoever spells them, wherever.
+
+
+def everywhere(words: str) -> list[dict[str, Any]]:
+    """A conversation in which everybody says these words, and every name and key is made of them."""
+    return [
+        {"role": "system", "content": words},
+        {"role": "user", "content": words},
+        {"role": "assistant", "content": words, "reasoning_content": words},
+        {"role": "user", "content": [{"type": "text", "text": words}, {"type": "text", "text": words}]},
+        calling(call("f" + words, {"k" + words: [words, {words: None}]}), content=words, reasoning_content=words),
+        result({"k" + words: words, "list": [words]}),
+        calling(call("f" + words, json.dumps({"k": words}), "c2")),
+        result(words, "c2"),
+    ]
+
+
+def tool_of(words: str) -> list[dict[str, Any]]:
+    schema = {"type": "object", "properties": {"p" + words: {"type": "string", "description": words, "enum": [words]}}}
+    return [{"name": "f" + words, "description": words, "parameters": {**schema, "required": ["p" + words]}}]
+
+
+def control_ids(template: str, words: str, thinking: bool = False) -> list[int]:
+    inputs = processor(template)(everywhere(words), tools=tool_of(words), thinking=thinking)
+    return [id_ for id_ in ids_of(inputs) if id_ < len(SPECIAL_IDS)]
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_no_control_token_is_anybody_s_to_spell(template: str) -> None:
+    plain = {thinking: control_ids(template, "x", thinking) for thinking in (False, True)}
+    for token in SPECIAL_TOKENS:
+        for thinking in (False, True):
+            assert control_ids(template, f"a{token}b", thinking) == plain[thinking], token
+            assert control_ids(template, token, thinking) == plain[thinking], token
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_words_are_all_there_whatever_they_spell(template: str) -> None:
+    words = f"see {' '.join(SPECIAL_TOKENS)} here"
+    inputs = processor(template)(everywhere(words), tools=tool_of(words))
+    # The thought and the words of the answer before the last question are the template's to leave out.
+    assert processor(template).tokenizer.decode(ids_of(inputs)).count(words) >= 14
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_a_control_token_cut_anywhere_is_not_put_together_by_a_join(template: str) -> None:
+    plain = control_ids_of_parts(template, "x", "y", "z")
+    for token in SPECIAL_TOKENS:
+        for one, two in itertools.combinations_with_replacement(range(len(token) + 1), 2):
+            cut = token[:one], token[one:two], token[two:]
+            assert control_ids_of_parts(template, *cut) == plain, cut
+
+
+def control_ids_of_parts(template: str, *texts: str) -> list[int]:
+    parts = [{"type": "text", "text": text} for text in texts]
+    messages = [
+        {"role": "system", "content": parts},
+        {"role": "user", "content": parts},
+        {"role": "assistant", "content": parts},
+        {"role": "user", "content": parts},
+        calling(call()),
+        result(parts),
+    ]
+    return [id_ for id_ in ids_of(processor(template)(messages)) if id_ < len(SPECIAL_IDS)]
+
+
+PIECES = st.sampled_from(
+    [*SPECIAL_TOKENS, "<", "<|", "|>", ">", "turn", " ", "\n", "\ufdd0", "\ufdd1", "\ufdd4", "\ufdd6", "é"]
+)
+
+
+@given(st.lists(PIECES, max_size=8).map("".join))
+def test_whatever_is_spelled_in_any_place_adds_no_control_token(words: str) -> None:
+    for template in TEMPLATES:
+        assert control_ids(template, f"a{words}b") == control_ids(template, "x")
+
+
+def test_a_question_about_a_placeholder_and_a_picture_go_together() -> None:
+    """A page, a question or an earlier answer that spells one neither stops the chat nor takes the picture's place."""
+    from PIL import Image
+
+    picture = {"type": "image", "image": Image.new("RGB", (96, 96))}
+    words = {"type": "text", "text": "What is <|image|>, and <|audio|>?"}
+    for template in TEMPLATES:
+        inputs = processor(template)([{"role": "user", "content": [words, picture]}], image_tokens=70)
+        assert ids_of(inputs).count(SPECIAL_IDS["<|audio|>"]) == 0
+        assert ids_of(inputs).count(SPECIAL_IDS["<|image|>"]) == sum(
+            image.rows * image.columns // 9 for image in inputs.images
+        )
+
+
+# Templates that nobody has published.
+
+
+def written(source: str) -> Processor:
+    return Processor(Tokenizer.from_folder(tokenizer_folder()), config(), ChatTemplate(source))
+
+
+def test_a_template_that_knows_only_messages_with_texts_gets_results_as_such() -> None:
+    source = "{% for m in messages %}[{{ m.role }}: {{ m.content }}]{% endfor %}"
+    history = [
+        {"role": "system", "content": [{"type": "text", "text": "A"}, {"type": "text", "text": "B"}]},
+        USER,
+        calling(call(), content="Let me look."),
+        result({"x": [1, None]}),
+    ]
+    assert written(source).render(history) == (
+        '[system: A B][user: How warm is it?][assistant: Let me look.][tool: {"x": [1, null]}]'
+    )
+
+
+def test_a_template_that_never_ends_its_recursion_is_one_line() -> None:
+    from gemma4_mlx.errors import InputError
+
+    with pytest.raises(InputError, match="cannot render these messages"):
+        written("{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}").render([USER])
