@@ -45,11 +45,11 @@ def media_warnings_are_notes() -> None:
     """From here on, what the library says of a sound or picture that it could use in part only is a note."""
     usual = warnings.showwarning
 
-    def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: Any) -> None:
+    def show(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
         if issubclass(category, MediaWarning):
             note(f"note: {' '.join(str(message).split())}")
         else:
-            usual(message, category, filename, lineno, *rest)
+            usual(message, category, filename, lineno, file, line)
 
     warnings.simplefilter("always", MediaWarning)
     warnings.showwarning = show

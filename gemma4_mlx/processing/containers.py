@@ -158,6 +158,7 @@ def packets(container: InputContainer, streams: Sequence[Any], damage: Damage) -
             damage.lost(0.0, None, error)
             stops += 1
             if stops == _MOST_STOPS:
+                damage.tail = float("inf")  # nobody knows how much is left
                 return
             source = container.demux(*streams)
             continue

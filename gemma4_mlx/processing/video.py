@@ -49,15 +49,21 @@ def load_video(source: FileSource, frames: int = FRAMES, image_tokens: int = TOK
         ValueError: `image_tokens` is not a budget of Gemma 4.
     """
     file = resolve_source(source, "video")
-    damage = Damage(file.name, "video")
     with open_container(file, "video") as container:
         stream = _video_stream(container, file.name)
         rate = float(stream.average_rate or _DEFAULT_RATE)
         shown = _packets(container, stream)
     wanted = sample_indices(len(shown), frames)
-    pictures = tuple(
-        resized(_upright(frame), image_tokens, file.name) for frame in _frames_at(file, shown, wanted, damage)
-    )
+    pictures: tuple[Image, ...] = ()
+    # Several threads hand a broken packet's error out with another packet, which is lost with it.
+    for threads in ("AUTO", "NONE"):
+        damage = Damage(file.name, "video")
+        pictures = tuple(
+            resized(_upright(frame), image_tokens, file.name)
+            for frame in _frames_at(file, shown, wanted, damage, threads)
+        )
+        if not damage.places:
+            break
     if not pictures:
         raise InputError(f"{file.name} has no frame that can be decoded: export or record it again")
     damage.warn()
@@ -81,7 +87,7 @@ def video_size(source: FileSource) -> VideoSize:
         stream = _video_stream(container, file.name)
         rate = float(stream.average_rate or _DEFAULT_RATE)
         frames = len(_packets(container, stream))
-    first = next(_frames_in_order(file, Damage(file.name, "video")), None)
+    first = next(_frames_in_order(file, Damage(file.name, "video"), "AUTO"), None)
     if first is None:
         raise InputError(f"{file.name} has no frame that can be decoded: export or record it again")
     size = (first.width, first.height) if first.rotation % 180 == 0 else (first.height, first.width)
@@ -129,29 +135,32 @@ def _packets(container: Any, stream: Any) -> list[_Packet]:
     return shown
 
 
-def _frames_at(file: Source, shown: Sequence[_Packet], wanted: Sequence[int], damage: Damage) -> Iterator[VideoFrame]:
+def _frames_at(
+    file: Source, shown: Sequence[_Packet], wanted: Sequence[int], damage: Damage, threads: str
+) -> Iterator[VideoFrame]:
     """Decode the wanted frames: by their times, or where those do not lead to a frame, by counting from the start."""
     found = 0
     times = [packet.time for packet in shown if packet.time is not None]
     if len(set(times)) == len(shown):
-        for frame in _frames_by_time(file, times, [packet.time for packet in shown if packet.is_key], wanted, damage):
+        keys = [packet.time for packet in shown if packet.is_key]
+        for frame in _frames_by_time(file, times, keys, wanted, damage, threads):
             found += 1
             yield frame
     if found < len(wanted):
         numbers = set(wanted[found:])
-        for number, frame in enumerate(_frames_in_order(file, damage)):
+        for number, frame in enumerate(_frames_in_order(file, damage, threads)):
             if number in numbers:
                 yield frame
 
 
-def _frames_in_order(file: Source, damage: Damage) -> Iterator[VideoFrame]:
+def _frames_in_order(file: Source, damage: Damage, threads: str) -> Iterator[VideoFrame]:
     with open_container(file, "video") as container:
-        for _, frame in decoded(container, [_decodable(container, file.name)], damage):
+        for _, frame in decoded(container, [_decodable(container, file.name, threads)], damage):
             yield frame
 
 
 def _frames_by_time(
-    file: Source, times: list[int], keys: list[Any], wanted: Sequence[int], damage: Damage
+    file: Source, times: list[int], keys: list[Any], wanted: Sequence[int], damage: Damage, threads: str
 ) -> Iterator[VideoFrame]:
     """Decode the wanted frames, jumping from key frame to key frame; ends early where a jump goes too far.
 
@@ -162,16 +171,15 @@ def _frames_by_time(
         keys: the times of frames that stand alone, rising.
     """
     with open_container(file, "video") as container:
-        stream = _decodable(container, file.name)
+        stream = _decodable(container, file.name, threads)
         frames = (frame for _, frame in decoded(container, [stream], damage) if frame.pts is not None)
         reached, latest = 0, None
         for number in wanted:
-            key = bisect_right(keys, times[number]) - 1
-            if key >= 0 and keys[key] > times[reached]:
-                container.seek(keys[key], stream=stream)
-                frames = (frame for _, frame in decoded(container, [stream], damage) if frame.pts is not None)
-                latest = None
             if latest is None or latest.pts < times[number]:
+                key = bisect_right(keys, times[number]) - 1
+                if key >= 0 and keys[key] > times[reached]:
+                    container.seek(keys[key], stream=stream)
+                    frames = (frame for _, frame in decoded(container, [stream], damage) if frame.pts is not None)
                 latest = next((frame for frame in frames if frame.pts >= times[number]), None)
             if latest is None or (latest.pts != times[number] and not damage.places):
                 return
@@ -179,7 +187,7 @@ def _frames_by_time(
             yield latest
 
 
-def _decodable(container: Any, name: str) -> Any:
+def _decodable(container: Any, name: str, threads: str) -> Any:
     """The video track, ready to be decoded.
 
     Raises:
@@ -193,7 +201,7 @@ def _decodable(container: Any, name: str) -> Any:
         )
     # The stream's own header may say more than the container's.
     stream.codec_context.options = {"max_pixels": str(FRAME_PIXELS)}
-    stream.thread_type = "AUTO"
+    stream.thread_type = threads
     return stream
 
 
