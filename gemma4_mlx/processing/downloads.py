@@ -48,6 +48,8 @@ def download(url: str, name: str) -> bytes:
         request = urllib.request.Request(address, headers={"User-Agent": "gemma4-mlx"})
         with _opener(sockets, name).open(request, timeout=DOWNLOAD_WAIT_SECONDS) as response:
             too_slow.cancel()
+            if sockets.were_shut:  # which looks like the end of a header
+                raise TimeoutError
             return _read(response, name, began)
     except (OSError, ValueError, HTTPException) as error:
         why = f"no answer in {DOWNLOAD_WAIT_SECONDS} s" if sockets.were_shut else reason(error)
@@ -82,7 +84,7 @@ def shown_address(source: str) -> str:
     if not re.match(r"https?:", source, re.IGNORECASE):
         return source
     scheme, _, rest = source.partition(":")
-    authority = re.match(r"/*([^/?#\\]*)", rest)
+    authority = re.match(r"[/\\]*([^/?#\\]*)", rest)
     assert authority is not None
     host = authority.group(1)
     if "@" in host:
