@@ -33,6 +33,7 @@ from .options import (
     TranscriptFormat,
     Yes,
 )
+from .terminal import media_warnings_are_notes
 
 if TYPE_CHECKING:
     from .answer.answering import Sampling
@@ -490,4 +491,5 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         # A file name or a word that the terminal's encoding cannot show must not end the program.
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    media_warnings_are_notes()
     cli()

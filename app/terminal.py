@@ -12,10 +12,13 @@ import signal
 import sys
 import textwrap
 import unicodedata
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import TextIO
+from typing import Any, TextIO
+
+from gemma4_mlx.errors import MediaWarning
 
 DIM = "\x1b[2m"
 PLAIN = "\x1b[0m"
@@ -36,6 +39,20 @@ def note(message: str) -> None:
         message = "\n".join(_between_words(line, _columns()) for line in message.split("\n"))
     sys.stderr.write(message + "\n")
     sys.stderr.flush()
+
+
+def media_warnings_are_notes() -> None:
+    """From here on, what the library says of a sound or picture that it could use in part only is a note."""
+    usual = warnings.showwarning
+
+    def show(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
+        if issubclass(category, MediaWarning):
+            note(f"note: {' '.join(str(message).split())}")
+        else:
+            usual(message, category, filename, lineno, file, line)
+
+    warnings.simplefilter("always", MediaWarning)
+    warnings.showwarning = show
 
 
 @contextmanager

@@ -26,3 +26,15 @@ class InputError(Gemma4Error):
 
 class ContextLengthError(InputError):
     """A prompt is longer than the model's context."""
+
+
+def reason(error: Exception) -> str:
+    """What a library said went wrong, on one line."""
+    return " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split())
+
+
+class MediaWarning(UserWarning):
+    """A picture, sound or video was used although something about it is not right.
+
+    Said with Python's `warnings`, once for a file. The caller decides whether it is shown, kept or raised.
+    """

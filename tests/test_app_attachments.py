@@ -120,7 +120,7 @@ def test_a_video_is_counted_as_the_processor_will(tmp_path):
     frames = load_video(path).frames
     assert (attachment.kind, attachment.description) == ("video", "96×64 5.0 s")
     assert attachment.soft_tokens() == sum(frame.height // 48 * (frame.width // 48) for frame in frames)
-    assert attachment.part()["video"].source == path.read_bytes()
+    assert attachment.part()["video"].source.content == path.read_bytes()
     assert attachment.part()["video"] is attachment.part()["video"]  # so that only its first turn decodes it
 
 

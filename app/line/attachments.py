@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from gemma4_mlx.processing import CachedSource
+    from gemma4_mlx.processing.sources import Source
 
 Kind = Literal["image", "audio", "video", "text"]
 
@@ -48,7 +49,7 @@ class Attachment:
     Attributes:
         name: the file's name.
         description: its size, for people.
-        content: a Pillow image; float32 samples `[n]` at 16 kHz; a video's bytes; or a text.
+        content: a Pillow image; float32 samples `[n]` at 16 kHz; a video's `Source`; or a text.
         data: the file's bytes as they were read.
         path: where it was read from, if that was a file.
         soft_tokens_of_frames: of a video, what its frames take in the prompt.
@@ -134,17 +135,14 @@ def open_attachment(
     data = _read(file, kind)
     shown = name or (source_name(source, noun) if isinstance(source, bytes) else _last_part(str(source)))
     called = name or file.name  # in errors
-    try:
-        if kind == "image":
-            return _picture(data, shown, called, path, image_tokens)
-        if kind == "audio":
-            return _sound(data, shown, path)
-        if kind == "video":
-            return _video(data, shown, called, path)
-    except InputError as error:
-        # What is given as bytes has no name of its own.
-        raise InputError(str(error).replace(source_name(data, noun), called)) from error
-    return _text(Source(called, data), shown, path)
+    read = Source(called, data)
+    if kind == "image":
+        return _picture(read, shown, path, image_tokens)
+    if kind == "audio":
+        return _sound(read, shown, path)
+    if kind == "video":
+        return _video(read, shown, path)
+    return _text(read, shown, path)
 
 
 def recorded(samples: npt.NDArray[np.float32], name: str) -> Attachment:
@@ -273,43 +271,37 @@ def _refuse_long_sound(path: Path, name: str) -> None:
         )
 
 
-def _picture(data: bytes, name: str, called: str, path: Path | None, image_tokens: int) -> Attachment:
+def _picture(file: Source, name: str, path: Path | None, image_tokens: int) -> Attachment:
     from gemma4_mlx.processing.images import load_image, token_grid
 
-    picture = load_image(data)
-    token_grid(picture.height, picture.width, image_tokens, called)
-    return Attachment("image", name, f"{picture.width}×{picture.height}", picture, data, path)
+    picture = load_image(file)
+    token_grid(picture.height, picture.width, image_tokens, file.name)
+    return Attachment("image", name, f"{picture.width}×{picture.height}", picture, _bytes(file), path)
 
 
-def _sound(data: bytes, name: str, path: Path | None) -> Attachment:
+def _sound(file: Source, name: str, path: Path | None) -> Attachment:
     from gemma4_mlx.log_mel import SAMPLE_RATE
     from gemma4_mlx.processing.audio import load_audio
 
-    samples = load_audio(data)
-    return Attachment("audio", name, _seconds(len(samples) / SAMPLE_RATE), samples, data, path)
+    samples = load_audio(file)
+    return Attachment("audio", name, _seconds(len(samples) / SAMPLE_RATE), samples, _bytes(file), path)
 
 
-def _video(data: bytes, name: str, called: str, path: Path | None) -> Attachment:
+def _video(file: Source, name: str, path: Path | None) -> Attachment:
     """Its frames are counted and the first one is decoded; the others when the model looks at them."""
-    from gemma4_mlx.processing.containers import open_container
     from gemma4_mlx.processing.images import token_grid
-    from gemma4_mlx.processing.sources import Source
-    from gemma4_mlx.processing.video import FRAMES, TOKENS_PER_FRAME
+    from gemma4_mlx.processing.video import FRAMES, TOKENS_PER_FRAME, video_size
 
-    with open_container(Source(called, data), "video") as container:
-        if not container.streams.video:
-            raise InputError(f"{called} has no video in it: give a file with a video track")
-        stream = container.streams.video[0]
-        frame = next(container.decode(stream), None)
-        if frame is None:
-            raise InputError(f"{called} has no frame that can be decoded: export or record it again")
-        size = (frame.width, frame.height) if frame.rotation % 180 == 0 else (frame.height, frame.width)
-        container.seek(0)
-        frames = sum(1 for packet in container.demux(stream) if packet.size and not packet.is_discard)
-        seconds = frames / float(stream.average_rate or 24)
-    rows, columns = token_grid(size[1], size[0], TOKENS_PER_FRAME, called)
-    soft_tokens = min(frames, FRAMES) * rows * columns
-    return Attachment("video", name, f"{size[0]}×{size[1]} {_seconds(seconds)}", data, data, path, soft_tokens)
+    video = video_size(file)
+    rows, columns = token_grid(video.height, video.width, TOKENS_PER_FRAME, file.name)
+    soft_tokens = min(video.frames, FRAMES) * rows * columns
+    size = f"{video.width}×{video.height} {_seconds(video.seconds)}"
+    return Attachment("video", name, size, file, _bytes(file), path, soft_tokens)
+
+
+def _bytes(file: Source) -> bytes:
+    assert isinstance(file.content, bytes)
+    return file.content
 
 
 def _text(file: Any, name: str, path: Path | None) -> Attachment:

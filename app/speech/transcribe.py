@@ -27,10 +27,6 @@ if TYPE_CHECKING:
     from gemma4_mlx.processing import Processor
     from gemma4_mlx.speech import Segment, Transcription
 
-# Containers are off by a frame or two, and some guess their length from their size.
-_MISSING_SECONDS = 1.0
-_MISSING_SHARE = 0.05
-
 
 @dataclass(frozen=True)
 class FileOptions:
@@ -140,11 +136,8 @@ def _listen(
         note(f"note: {file}: going on at {clock(heard[-1].end)}, where an earlier run ended")
     before = tuple(heard)
     progress = FileProgress(Path(file).name, begun_at=before[-1].end if before else 0.0)
-    stated: float | None = None
 
     def show(seconds: float, total: float | None, segment: Segment | None) -> None:
-        nonlocal stated
-        stated = total
         progress.show(seconds, total)
         if segment is not None:
             heard.append(segment)
@@ -172,11 +165,6 @@ def _listen(
     if unfinished is not None:
         unfinished.forget()  # what cannot be written to its file goes to stdout
     keep(result)
-    if stated is not None and stated - result.duration > max(_MISSING_SECONDS, _MISSING_SHARE * stated):
-        note(
-            f"note: {file}: it says that it holds {clock(stated)}, but only {clock(result.duration)} came out of it: "
-            "it was probably cut off; get it once more"
-        )
     if not result.segments:
         note(f"note: {file}: no speech in it")
     if doubtful := [clock(segment.start) for segment in result.segments if segment.doubtful]:

@@ -6,7 +6,6 @@ Stops at samples: log-mel frames are made in `log_mel.py`. Devices and live inpu
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -15,13 +14,21 @@ import numpy.typing as npt
 from ..errors import InputError
 from ..log_mel import SAMPLE_RATE, FloatArray, frame_count
 from .containers import open_container
-from .sources import FileSource, Pipe, Source, reason, resolve_source, source_name
+from .downmix import Downmix
+from .loudness import levelled
+from .soundtrack import Soundtrack, sound_tracks, stated_end
+from .sources import FileSource, Pipe, reason, resolve_source, source_name
+from .timeline import Piece
 
 AudioSource = FileSource | tuple[npt.ArrayLike, float] | npt.NDArray[Any] | list[float]
 
 # The encoder was trained on clips of up to 30 s (750 soft tokens of 40 ms); `transcribe` cuts what is longer.
 CLIP_SECONDS = 30
 CLIP_SAMPLES = CLIP_SECONDS * SAMPLE_RATE
+# A clip has no clock: of a hole that a recorder left in it (nobody spoke), a pause is kept.
+_LONGEST_PAUSE = 1.0
+_MIX_SECONDS = 0.05
+"""Samples given as an array are mixed down in pieces of this length, about as long as the frames of files."""
 
 
 def load_audio(source: AudioSource) -> FloatArray:
@@ -39,13 +46,18 @@ def load_audio(source: AudioSource) -> FloatArray:
         InputError: no such file, no sound in it, damaged, NaN or infinite samples, too short for one soft token, or
             longer than 30 s.
     """
-    name, pieces = _pieces(source)
+    name = source_name(source, "sound")
+    track: Soundtrack | None = None
+    if isinstance(source, FileSource):
+        file = resolve_source(source, "sound")
+        track = Soundtrack(file, keeps_clock=False, longest_gap=_LONGEST_PAUSE)
     blocks: list[FloatArray] = []
     total = 0
-    for block in _resampled(pieces, name):
+    for block in _resampled(_given(source, name) if track is None else track.pieces(), name):
         blocks.append(block)
         total += len(block)
-        if total > CLIP_SAMPLES:  # an hour-long file is not decoded only to be refused
+        filled_up = 0 if track is None else round(track.filled_up * SAMPLE_RATE)
+        if total > CLIP_SAMPLES + filled_up:  # an hour-long file is not decoded only to be refused
             raise InputError(
                 f"{name} is longer than the {CLIP_SECONDS} s that one message part can hold: "
                 "use `gemma4-mlx transcribe` or gemma4_mlx.transcribe for long sound, or cut it"
@@ -54,7 +66,7 @@ def load_audio(source: AudioSource) -> FloatArray:
         raise InputError(
             f"{name} is too short ({total} samples at 16 kHz): the model hears nothing under 161 samples (10 ms)"
         )
-    return np.concatenate(blocks)
+    return levelled(np.concatenate(blocks)[:CLIP_SAMPLES])
 
 
 def stream_audio(source: AudioSource, block_seconds: float = 1.0) -> Iterator[FloatArray]:
@@ -73,7 +85,11 @@ def stream_audio(source: AudioSource, block_seconds: float = 1.0) -> Iterator[Fl
     """
     if not block_seconds * SAMPLE_RATE >= 1:  # NaN too
         raise ValueError(f"block_seconds must be at least one sample at 16 kHz, not {block_seconds}")
-    name, pieces = _pieces(source)
+    name = source_name(source, "sound")
+    if isinstance(source, FileSource):
+        pieces: Iterable[Piece] = Soundtrack(resolve_source(source, "sound")).pieces()
+    else:
+        pieces = _given(source, name)
     return _blocks(_resampled(pieces, name), round(block_seconds * SAMPLE_RATE))
 
 
@@ -91,11 +107,11 @@ def stream_pipe(
     Raises:
         InputError: as for `stream_audio`.
     """
-    pieces = _decoded(Pipe(name, pipe)) if rate is None else _raw(pipe, _checked_rate(rate, name))
+    pieces = Soundtrack(Pipe(name, pipe)).pieces() if rate is None else _raw(pipe, _checked_rate(rate, name))
     return _blocks(_resampled(pieces, name), round(block_seconds * SAMPLE_RATE))
 
 
-def _raw(pipe: BinaryIO, rate: float) -> Iterator[tuple[FloatArray, float]]:
+def _raw(pipe: BinaryIO, rate: float) -> Iterator[Piece]:
     odd = b""
     # `read1`: what is there now, instead of waiting for a whole buffer.
     read = getattr(pipe, "read1", pipe.read)
@@ -106,57 +122,27 @@ def _raw(pipe: BinaryIO, rate: float) -> Iterator[tuple[FloatArray, float]]:
 
 
 def audio_duration(source: FileSource) -> float | None:
-    """Seconds of sound a file says it holds; None where its container does not say. Nothing is decoded.
+    """The second a file says its sound ends at, on its own clock; None where it does not say. Nothing is decoded.
 
     Raises:
         InputError: no such file, or no sound in it.
     """
     file = resolve_source(source, "sound")
     with open_container(file, "sound") as container:
-        stream = _audio_stream(container, file.name)
-        if stream.duration is not None and stream.time_base is not None:
-            return float(stream.duration * stream.time_base)
-        return None if container.duration is None else container.duration / 1e6  # the container counts microseconds
+        return stated_end(container, sound_tracks(container, file.name)[0])
 
 
-def _pieces(source: AudioSource) -> tuple[str, Iterable[tuple[FloatArray, float]]]:
-    """What errors call the source, and its mono pieces `[n]` with their rates."""
-    if isinstance(source, str | Path | bytes | bytearray | memoryview):
-        file = resolve_source(source, "sound")
-        return file.name, _decoded(file)
-    name = source_name(source, "sound")
+def _given(source: Any, name: str) -> list[Piece]:
+    """Samples that are no file, as one mono piece with its rate."""
     if not isinstance(source, tuple):
-        return name, [(_mono(source, name), SAMPLE_RATE)]
+        return [(_mono(source, SAMPLE_RATE, name), SAMPLE_RATE)]
     if len(source) != 2:
         raise InputError(f"{name} is a tuple of {len(source)}: give (samples, rate)")
-    return name, [(_mono(source[0], name), _checked_rate(source[1], name))]
+    rate = _checked_rate(source[1], name)
+    return [(_mono(source[0], rate, name), rate)]
 
 
-def _audio_stream(container: Any, name: str) -> Any:
-    if not container.streams.audio:
-        raise InputError(f"{name} has no sound in it: give a file with an audio track")
-    return container.streams.audio[0]
-
-
-def _decoded(file: Source | Pipe) -> Iterator[tuple[FloatArray, float]]:
-    """Mono pieces `[n]` with their rate, as the frames of the file come."""
-    import av
-
-    with open_container(file, "sound") as container:
-        stream = _audio_stream(container, file.name)
-        layout = None
-        for frame in container.decode(stream):
-            if (frame.format.name, frame.layout.name, frame.sample_rate) != layout:
-                layout = (frame.format.name, frame.layout.name, frame.sample_rate)
-                # Only the sample format changes here: packed or planar, 8 to 64 bits, becomes floats in [-1, 1], the
-                # channels interleaved. (Not in planes: PyAV reads past the end of a frame of more than 8 planes.)
-                to_float = av.AudioResampler(format="flt")
-            for floats in to_float.resample(frame):
-                channels = floats.to_ndarray().reshape(-1, floats.layout.nb_channels)
-                yield channels.mean(axis=1).astype(np.float32, copy=False), frame.sample_rate
-
-
-def _mono(samples: npt.ArrayLike, name: str) -> FloatArray:
+def _mono(samples: npt.ArrayLike, rate: float, name: str) -> FloatArray:
     try:
         array = np.asarray(samples)
     except ValueError as error:
@@ -172,7 +158,11 @@ def _mono(samples: npt.ArrayLike, name: str) -> FloatArray:
     else:
         raise InputError(f"{name} has {array.dtype} samples: give float, int16, int32 or uint8")
     if array.ndim == 2:
-        array = array.mean(axis=int(array.shape[0] > array.shape[1]), dtype=np.float32)
+        channels_last = array if array.shape[0] > array.shape[1] else array.T
+        length = max(1, round(rate * _MIX_SECONDS))
+        mix = Downmix()
+        mixed = [mix.mono(channels_last[at : at + length], rate) for at in range(0, len(channels_last), length)]
+        array = np.concatenate(mixed) if mixed else np.zeros(0, np.float32)
     return array
 
 
@@ -183,7 +173,7 @@ def _checked_rate(rate: float, name: str) -> float:
     return float(rate)
 
 
-def _resampled(pieces: Iterable[tuple[FloatArray, float]], name: str) -> Iterator[FloatArray]:
+def _resampled(pieces: Iterable[Piece], name: str) -> Iterator[FloatArray]:
     """Pieces at any rate → pieces at 16 kHz, filtered as one continuous stream."""
     resampler = None
     current: float = SAMPLE_RATE

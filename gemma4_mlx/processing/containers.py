@@ -1,19 +1,34 @@
-"""Sound and video files opened with PyAV, with its errors turned into ones that name the file.
+"""Sound and video files opened and decoded with PyAV: the one place that reads them, packet by packet.
 
-What is read from them is up to `audio.py` and `video.py`.
+A packet that is broken is left out and put down in `Damage`; the next ones are decoded. What the frames mean is up to
+`soundtrack.py` and `video.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError
+from ..errors import InputError, MediaWarning
+from .limits import CONTAINERS
 from .sources import Pipe, Source, reason
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+
+# Damage may stop the demuxer, which goes on when it is asked again. So many times in a row is the end of the file.
+_MOST_STOPS = 50
+
+
+def _lenient_tags(pyav: str) -> dict[str, Any]:
+    """What tells `av.open` of this version to accept titles and names that are not UTF-8; nobody reads them here.
+
+    PyAV accepts them by itself from 19 on, and refuses this argument. 18 is the last that runs on Python 3.11.
+    """
+    return {"metadata_errors": "ignore"} if int(pyav.split(".")[0]) < 19 else {}
 
 
 @contextmanager
@@ -25,15 +40,141 @@ def open_container(file: Source | Pipe, kind: str) -> Iterator[InputContainer]:
     """
     import av
 
+    # Read through a Python stream, with no protocols and no playlists: a file that poses as a recording opens nothing
+    # else, and FFmpeg does not wait for the next part of a broadcast.
+    options = {"protocol_whitelist": "", "format_whitelist": CONTAINERS}
     with file.open() as stream:
         try:
-            # Read through a Python stream, with no protocols: a playlist that poses as a recording opens nothing else.
-            container = av.open(stream, "r", options={"protocol_whitelist": ""}, metadata_errors="ignore")
+            container = av.open(stream, "r", options=options, **_lenient_tags(av.__version__))
+        except av.error.ArgumentError as error:  # what FFmpeg says of a container that is not on the list
+            formats = {"sound": "m4a, mp3, flac or wav", "video": "mp4, mov, webm or mkv"}[kind]
+            raise InputError(f"{file.name} is not a {kind} file: give one, such as {formats}") from error
         except av.FFmpegError as error:
             raise InputError(f"{file.name} is not a {kind} file that can be opened ({reason(error)})") from error
         with container:
             try:
                 yield container
-            # IndexError: PyAV loses count of the tracks when damage makes a new one appear half way.
-            except (av.FFmpegError, IndexError) as error:
+            except av.FFmpegError as error:
                 raise InputError(f"{file.name} is damaged ({reason(error)}): export or record it again") from error
+
+
+@dataclass
+class Damage:
+    """What of a file could not be decoded.
+
+    Attributes:
+        name: what errors and notes call the file.
+        kind: "sound" or "video".
+        places: how many stretches were lost.
+        seconds: how long they are together, as far as the file says.
+        first: where the first one is, in seconds of the file's own clock; None if nothing tells.
+        reason: what FFmpeg said of the latest one.
+        at_end: nothing has been decoded since.
+        tail: seconds lost since the latest frame.
+    """
+
+    name: str
+    kind: str
+    places: int = 0
+    seconds: float = 0.0
+    first: float | None = None
+    reason: str = ""
+    at_end: bool = False
+    tail: float = 0.0
+
+    def lost(self, seconds: float, place: float | None, why: Exception) -> None:
+        """A packet of `seconds` was broken at `place`."""
+        if not self.at_end:
+            self.places += 1
+        if self.first is None:
+            self.first = place
+        self.seconds += seconds
+        self.tail += seconds
+        self.reason = reason(why)
+        self.at_end = True
+
+    def decoded(self) -> None:
+        """A frame came out whole."""
+        self.at_end = False
+        self.tail = 0.0
+
+    def error(self) -> InputError:
+        """For a file that is of no use, or of none from here on."""
+        return InputError(f"{self.name} is damaged ({self.reason}): export or record it again")
+
+    def warn(self) -> None:
+        """Say what was left out, if anything was."""
+        if not self.places:
+            return
+        where = "" if self.first is None else f" at {clock(self.first)}"
+        if self.places > 1:
+            where = f" in {self.places} places" + ("" if self.first is None else f", the first{where},")
+        what = f"{self.seconds:.2f} s of {self.kind}" if self.seconds else f"a piece of {self.kind}"
+        warnings.warn(f"{self.name} is damaged: {what}{where} could not be decoded and is left out", MediaWarning, 2)
+
+
+def decoded(
+    container: InputContainer, streams: Sequence[Any], damage: Damage, origin: float = 0.0
+) -> Iterator[tuple[int, Any]]:
+    """The frames of `streams` as they come, each with the number of its stream; broken packets are left out.
+
+    Args:
+        container: from `open_container`.
+        streams: of that container.
+        damage: what is left out is put down here.
+        origin: the time, on the container's clock, that the file begins at.
+
+    Yields:
+        `(stream.index, frame)`.
+    """
+    import av
+
+    for packet in packets(container, streams, damage):
+        try:
+            frames = packet.decode()
+        except av.error.EOFError:  # flushed once more, after the demuxer had stopped
+            continue
+        except av.FFmpegError as error:
+            base = float(packet.time_base or 0)
+            stamp = packet.pts if packet.pts is not None else packet.dts
+            damage.lost((packet.duration or 0) * base, None if stamp is None else stamp * base - origin, error)
+            continue
+        for frame in frames:
+            damage.decoded()
+            yield packet.stream.index, frame
+
+
+def packets(container: InputContainer, streams: Sequence[Any], damage: Damage) -> Iterator[Any]:
+    """The packets of `streams`, going on behind what the demuxer stumbles over."""
+    import av
+
+    stops = 0
+    source = container.demux(*streams)
+    while True:
+        try:
+            packet = next(source, None)
+        # IndexError: PyAV loses count of the tracks when damage makes a new one appear half way.
+        except (av.FFmpegError, IndexError) as error:
+            damage.lost(0.0, None, error)
+            stops += 1
+            if stops == _MOST_STOPS:
+                damage.tail = float("inf")  # nobody knows how much is left
+                return
+            source = container.demux(*streams)
+            continue
+        if packet is None:
+            return
+        stops = 0
+        yield packet
+
+
+def origin_of(container: InputContainer) -> float:
+    """The second, on the container's clock, that players call the beginning: that of its earliest track."""
+    return 0.0 if container.start_time is None else container.start_time / 1e6  # it counts microseconds
+
+
+def clock(seconds: float) -> str:
+    """For people: 0:07, 1:02:03."""
+    minutes, second = divmod(round(max(seconds, 0)), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"

