@@ -66,7 +66,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def keyboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[PipeInput]:
     output = DummyOutput()
     monkeypatch.setattr(line_input, "edits_lines", lambda: True)
-    monkeypatch.setattr(line_editor, "create_output", lambda **_: output)
+    monkeypatch.setattr(line_editor, "steady_output", lambda: output)
     with create_pipe_input() as keys, create_app_session(input=keys, output=output):
         yield keys
 
@@ -108,9 +108,8 @@ def test_several_files_are_dropped_at_once_in_their_order(line, keyboard, folder
 
 def test_a_file_is_read_when_it_is_dropped_because_it_may_be_gone_a_second_later(line, keyboard, folder):
     line_with_picture = InputLine(COMMANDS, str)
-    tokens = line_with_picture.dropped(str(folder / "cat.png"))
+    (attachment,) = line_with_picture.dropped(str(folder / "cat.png")).attachments
     (folder / "cat.png").unlink()
-    (attachment,) = line_with_picture._tokens.typed(tokens).attachments
     assert attachment.data == picture().read_bytes()
     assert attachment.part()["image"].source.size == (120, 90)
 
@@ -118,7 +117,7 @@ def test_a_file_is_read_when_it_is_dropped_because_it_may_be_gone_a_second_later
 def test_a_path_that_is_typed_is_found_when_the_line_is_sent(line, keyboard, folder):
     keyboard.send_text(f"what's in {folder}/two\\ cats.png, then?{ENTER}")
     typed = line.read()
-    assert (typed.text, names(typed)) == ("what's in , then?", ["two cats.png"])
+    assert (typed.text, names(typed)) == (f"what's in {folder}/two\\ cats.png, then?", ["two cats.png"])
 
 
 def test_a_path_that_begins_with_a_slash_is_no_command_and_a_command_takes_its_path_as_typed(line, keyboard, folder):
@@ -141,23 +140,25 @@ def test_binary_is_refused_and_the_line_stays(line, keyboard, capsys, rubbish):
 
 
 @pytest.mark.parametrize(
-    ("dropped", "said"),
+    ("dropped", "said", "words"),
     [
-        ("{folder}/gone.png", "gone.png does not exist"),
-        ("{folder}", "is a folder"),
-        ("{folder}/fake.jpg", "fake.jpg is not a picture"),
+        ("{folder}/gone.png", "not attached: {folder}/gone.png does not exist", "hello {folder}/gone.png"),
+        ("{folder}", "not attached: {folder} is a folder", "hello {folder}"),
+        ("{folder}/fake.jpg", "fake.jpg is not a picture", "hello "),
     ],
 )
-def test_a_drop_that_cannot_be_used_is_said_and_the_line_goes_on(line, keyboard, folder, capsys, dropped, said):
-    keyboard.send_text("hello" + pasted(dropped.format(folder=folder)) + ENTER)
-    assert line.read() == Typed("hello")
-    assert said in capsys.readouterr().err
+def test_a_drop_that_cannot_be_attached_is_named_and_what_may_be_words_stays(
+    line, keyboard, folder, capsys, dropped, said, words
+):
+    keyboard.send_text("hello " + pasted(dropped.format(folder=folder)) + ENTER)
+    assert line.read() == Typed(words.format(folder=folder))
+    assert said.format(folder=folder) in capsys.readouterr().err
 
 
-def test_a_path_of_nothing_is_not_sent_and_can_be_mended(line, keyboard, folder, capsys):
-    keyboard.send_text(f"{folder}/cut.png{ENTER}" + BACKSPACE * len("ut.png") + f"at.png{ENTER}")
-    assert names(line.read()) == ["cat.png"]
-    assert "cut.png does not exist" in capsys.readouterr().err
+def test_a_typed_path_of_nothing_is_words(line, keyboard, folder, capsys):
+    keyboard.send_text(f"{folder}/gone.png{ENTER}")
+    assert line.read() == Typed(f"{folder}/gone.png")
+    assert capsys.readouterr().err == ""
 
 
 def test_several_lines_are_typed_with_alt_enter_or_within_triple_quotes(line, keyboard):
@@ -187,7 +188,7 @@ def test_ctrl_r_listens_and_what_was_typed_comes_back_before_what_was_heard(line
 
 
 def test_what_is_prefilled_can_be_edited(line, keyboard, folder):
-    attachment = line._tokens.typed(line.dropped(str(folder / "cat.png"))).attachments[0]
+    (attachment,) = line.dropped(str(folder / "cat.png")).attachments
     keyboard.send_text(BACKSPACE + "!" + ENTER)
     assert line.read("again?", [attachment]) == Typed("again!", [attachment])
 
@@ -226,7 +227,7 @@ def test_an_editor_gets_tokens_as_words_and_gives_back_those_that_were_left(line
 def test_a_token_says_what_it_is_and_what_it_takes_of_the_context_as_chosen_now(folder):
     budget = [280]
     line = InputLine(COMMANDS, str, image_tokens=lambda: budget[0])
-    tokens = line.dropped(f"{folder}/cat.png\n{folder}/notes.md\n{folder}/it's.png")
+    tokens = line._tokens.add(line.dropped(f"{folder}/cat.png\n{folder}/notes.md\n{folder}/it's.png").attachments)
     assert list(line._tokens.labels(tokens).values()) == [
         "[image 1: cat.png 120×90 → 266 tokens]",
         "[text 1: notes.md 2 lines]",
@@ -290,7 +291,15 @@ def test_without_a_terminal_lines_are_read_as_they_are(folder, monkeypatch):
     monkeypatch.setattr(sys, "stdin", Pipe(content.encode()))
     line = InputLine(COMMANDS, str)
     read = [line.read() for _ in range(7)]
-    assert [typed.text for typed in read] == ["hello", "", "look at please", "/image cat.png", "a\nb", "", "last"]
+    assert [typed.text for typed in read] == [
+        "hello",
+        "",
+        "look at cat.png please",
+        "/image cat.png",
+        "a\nb",
+        "",
+        "last",
+    ]
     assert [names(typed) for typed in read] == [[], ["cat.png"], ["cat.png"], [], [], [], []]
     with pytest.raises(EOFError):
         line.read()
