@@ -11,7 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from gemma4_mlx.app.line.attachments import Attachment, open_attachment, recorded
+from gemma4_mlx.app.line.attachments import open_attachment, recorded
 from gemma4_mlx.app.line.named_files import read_typed, unquoted
 from hypothesis import given
 from hypothesis import strategies as st

@@ -33,7 +33,7 @@ _MOST_FILES = 500
 """Paths in one drop."""
 _MOST_MISSING = 50
 """Paths that are not there, before one is, in what may still be a drop."""
-_MOST_CHECKS = 2_000
+_MOST_CHECKS = 1_000
 """Times that a file is asked for in one message."""
 _LONGEST_NAME = 1_024
 """Characters of one name in a sentence."""
@@ -271,21 +271,18 @@ def _with_some_missing(text: str, folders: _Folders) -> Drop | None:
     return best
 
 
-def _path(candidate: str) -> Path:
+def _path(candidate: str) -> str:
     if candidate.startswith("file://"):
         address = candidate.removeprefix("file://").removeprefix("localhost")
-        return Path(os.fsdecode(urllib.parse.unquote_to_bytes(address)))
-    return Path(os.path.expanduser(candidate))  # unlike Path.expanduser it leaves "~nobody" as it is
+        return os.fsdecode(urllib.parse.unquote_to_bytes(address))
+    return os.path.expanduser(candidate)
 
 
 def _literally(candidate: str) -> Path | None:
-    if not candidate or len(candidate) > _LONGEST_PATH or "\0" in candidate:
+    if not candidate or len(candidate) > _LONGEST_PATH:
         return None
-    try:
-        path = _path(candidate)
-        return path if os.path.exists(path) else None
-    except ValueError:  # a surrogate, or a NUL in a URL
-        return None
+    path = _path(candidate)
+    return Path(path) if os.path.exists(path) else None  # False also for what cannot be a path, such as one with a NUL
 
 
 class _Folders:
@@ -304,10 +301,7 @@ class _Folders:
             return None
         if len(candidate) > _LONGEST_PATH:
             return None
-        try:
-            path = _path(candidate)
-        except ValueError:
-            return None
+        path = Path(_path(candidate))
         for fold in (_folded, _folded_as_vs_code):
             alike = self._alike(path.parent, fold).get(fold(path.name), [])
             if len(alike) == 1:

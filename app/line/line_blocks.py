@@ -9,11 +9,11 @@ BLOCK = '"""'
 def unblocked(message: str) -> str | None:
     """What a message has between triple quotes; None if it is not between them."""
     message = message.rstrip()
-    if len(message) >= 2 * len(BLOCK) and message.startswith(BLOCK) and message.endswith(BLOCK):
+    if message.startswith(BLOCK) and message.endswith(BLOCK) and message.count(BLOCK) == 2:
         return message[len(BLOCK) : -len(BLOCK)].strip("\n")
     return None
 
 
 def is_open(message: str) -> bool:
-    """Whether a message began with triple quotes and has not ended with them."""
-    return message.startswith(BLOCK) and unblocked(message) is None
+    """Whether a message began with triple quotes and has not come to others."""
+    return message.startswith(BLOCK) and message.count(BLOCK) == 1

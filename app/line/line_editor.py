@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import platformdirs
@@ -37,6 +38,7 @@ from .steady_output import steady_output
 
 PROMPT = "> "
 _FOOTER_SECONDS = 1.0
+_DROPPED = re.compile(r"""\s*["']?(?:/|~/|file://)""")
 _LONGEST_SEARCHED = 20_000
 """Characters of a pasted text that is searched for files to offer."""
 _NOT_TEXT = "error: what was pasted is not text: drop the file itself, or give its path"
@@ -163,7 +165,7 @@ class LineEditor:
         if checked.line != buffer.text:
             buffer.text = checked.line
         if checked.is_ready:
-            self._checked = checked
+            self._checked = replace(checked, is_pasted=text in self._foreign)
             buffer.validate_and_handle()
         else:
             self._told = buffer.text
@@ -187,7 +189,9 @@ class LineEditor:
         if dropped.refused:
             _say(refusal(dropped.refused))
         if dropped.attachments:
-            self._insert(event.current_buffer, self._tokens.add(dropped.attachments))
+            # Terminals drop whole paths; a name on its own was copied, and is words as well.
+            name = "" if _DROPPED.match(text) else text.strip()
+            self._insert(event.current_buffer, self._tokens.add(dropped.attachments, name))
         elif dropped.is_words:
             self._insert_words(event.current_buffer, text)
 

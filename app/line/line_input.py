@@ -38,11 +38,13 @@ class Checked:
         line: with a token for every file that goes with it.
         refused: why other files do not, a line each.
         is_ready: it can go; else there is nothing left of it but files that cannot be attached.
+        is_pasted: all of it is.
     """
 
     line: str
     refused: list[str] = field(default_factory=list)
     is_ready: bool = True
+    is_pasted: bool = False
 
 
 class InputLine:
@@ -93,13 +95,15 @@ class InputLine:
             checked = self._editor.read(self._tokens.add(attachments), prefilled)
         if checked.refused:
             note(refusal(checked.refused))
-        return self._typed(checked.line)
+        return self.sent(checked)
 
-    def _typed(self, line: str) -> Typed:
-        block = unblocked(line)
-        typed = self._tokens.typed(line if block is None else block)
-        looks_like_one = _COMMAND.match(typed.text) is not None
-        return Typed(typed.text, typed.attachments, literal=looks_like_one and not self.is_command(line))
+    def sent(self, checked: Checked) -> Typed:
+        """What is sent of a line."""
+        block = unblocked(checked.line)
+        typed = self._tokens.typed(checked.line if block is None else block)
+        is_words = block is not None or checked.is_pasted
+        is_words |= self._begins_as_command(typed.text) and not self.is_command(checked.line)
+        return Typed(typed.text, typed.attachments, literal=is_words)
 
     def checked(self, line: str, is_foreign: Callable[[str], bool] = lambda _: False) -> Checked:
         """A line with the files that it names.
@@ -141,7 +145,10 @@ class InputLine:
 
     def is_command(self, line: str) -> bool:
         """Whether a line begins with a command's name, behind nothing but attachments."""
-        name = _COMMAND.match(self._tokens.first_words(line))
+        return self._begins_as_command(self._tokens.first_words(line))
+
+    def _begins_as_command(self, text: str) -> bool:
+        name = _COMMAND.match(text)
         return name is not None and name[0] in self._names
 
 
