@@ -51,6 +51,7 @@ _UNQUOTED_WORD = re.compile(r"(?:[^ \\\n]++|\\.)++")
 _VS_CODE_WORD = re.compile(r"'((?:\\'|[^'])*+)'")
 # What VS Code leaves out of a name altogether.
 _LEFT_OUT = str.maketrans("", "", "`$|&>#!^*;<")
+_LOST_ON_SOME_WAY = b"`$|&>#!^*;< '\""
 # Unicode's spaces (category Zs), and quotes that keyboards and macOS put in the place of plain ones.
 _SPACES = "\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
 _ALIKE = str.maketrans(_SPACES + "‘’ʼ“”", " " * len(_SPACES) + "'''" + '""')
@@ -289,8 +290,8 @@ class _Folders:
     """The folders that one drop names, each listed once."""
 
     def __init__(self) -> None:
-        self._names: dict[Path, list[str]] = {}
-        self._folded: dict[tuple[Path, Callable[[str], str]], dict[str, list[str]]] = {}
+        self._listed: dict[Path, dict[bytes, list[str]]] = {}
+        self._folded: dict[tuple[Path, bytes, Callable[[str], str]], dict[str, list[str]]] = {}
         self._left = _MOST_NAMES_LISTED
 
     def find(self, candidate: str) -> Path | None:
@@ -303,32 +304,40 @@ class _Folders:
             return None
         path = Path(_path(candidate))
         for fold in (_folded, _folded_as_vs_code):
-            alike = self._alike(path.parent, fold).get(fold(path.name), [])
+            alike = self._alike(path, fold).get(fold(path.name), [])
             if len(alike) == 1:
                 return path.parent / alike[0]
         return None
 
-    def _alike(self, folder: Path, fold: Callable[[str], str]) -> dict[str, list[str]]:
-        """The names in a folder by what is left of them."""
-        if (folder, fold) not in self._folded:
-            folded = self._folded[folder, fold] = {}
-            for name in self._listed(folder):
+    def _alike(self, path: Path, fold: Callable[[str], str]) -> dict[str, list[str]]:
+        """The names beside a path that are nearly its own, by what is left of them."""
+        key = _skeleton(path.name)
+        if (path.parent, key, fold) not in self._folded:
+            folded = self._folded[path.parent, key, fold] = {}
+            for name in self._names(path.parent).get(key, []):
                 folded.setdefault(fold(name), []).append(name)
-        return self._folded[folder, fold]
+        return self._folded[path.parent, key, fold]
 
-    def _listed(self, folder: Path) -> list[str]:
-        """The names in a folder that are not hidden; as many as one drop may have compared."""
-        if folder not in self._names:
-            names = self._names[folder] = []
+    def _names(self, folder: Path) -> dict[bytes, list[str]]:
+        """The names in a folder that are not hidden, by skeleton; as many as one drop may have compared."""
+        if folder not in self._listed:
+            names = self._listed[folder] = {}
             try:
                 with os.scandir(folder) as entries:
                     for entry in islice(entries, self._left):
+                        self._left -= 1
                         if not entry.name.startswith("."):
-                            names.append(entry.name)
+                            names.setdefault(_skeleton(entry.name), []).append(entry.name)
             except (OSError, ValueError):  # no such folder, or not for us
                 pass
-            self._left -= len(names)
-        return self._names[folder]
+        return self._listed[folder]
+
+
+def _skeleton(name: str) -> bytes:
+    """What of a name no way changes: quick to make, and the same for all names that fold to one."""
+    if not name.isascii():
+        name = unicodedata.normalize("NFD", name)
+    return name.encode("ascii", "ignore").translate(None, _LOST_ON_SOME_WAY)
 
 
 def _folded(name: str) -> str:

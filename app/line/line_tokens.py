@@ -1,7 +1,7 @@
 """What stands folded in a typed line: attachments and long pastes, each one character there, shown as a label.
 
 One character, because then whatever edits the line can move over it and delete it, but never get inside. The characters
-come from a private-use plane that nobody types.
+come from the end of the last private-use plane, where no font of icons has any.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from pathlib import Path
 from ..terminal import printable
 from .attachments import Attachment
 
-_FIRST = 0xF0000
-_LAST = 0xFFEFF
+_FIRST = 0x108000
+_LAST = 0x10FEFF
 # In the history's file these surround a pasted text, or a file's path and its name in the words.
-_FILE, _PASTED, _NAME, _END = map(chr, range(0xFFF00, 0xFFF04))
-TOKEN = re.compile(f"[{chr(_FIRST)}-{_END}]")
+_FILE, _PASTED, _NAME, _END = map(chr, range(0x10FF00, 0x10FF04))
+TOKEN = re.compile(f"[{chr(_FIRST)}-\U0010fffd]")
 _REMEMBERED = re.compile(f"([{_FILE}{_PASTED}])([^{_END}]*){_END}")
 
 MOST_LABELS = 4
