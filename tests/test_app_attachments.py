@@ -11,7 +11,8 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from gemma4_mlx.app.line.attachments import Attachment, open_attachment, pieces, recorded, unquoted
+from gemma4_mlx.app.line.attachments import open_attachment, recorded
+from gemma4_mlx.app.line.named_files import read_typed, unquoted
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -54,8 +55,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def split(line: str) -> tuple[str, list[str]]:
-    found = pieces(line)
-    return "|".join(p for p in found if isinstance(p, str)), [p.name for p in found if isinstance(p, Attachment)]
+    found = read_typed(line).pieces
+    words = [
+        piece if isinstance(piece, str) else f"<{piece[1]}>" for piece in found if isinstance(piece, str) or piece[1]
+    ]
+    return "".join(words), [piece[0].name for piece in found if not isinstance(piece, str)]
 
 
 @pytest.mark.parametrize(
@@ -68,13 +72,17 @@ def split(line: str) -> tuple[str, list[str]]:
         ("'two cats.png'", "", ["two cats.png"]),
         ("cat.png it\\'s.png", "", ["cat.png", "it's.png"]),
         ("notes.md", "", ["notes.md"]),
-        ('look at "two cats.png" and cat.png please', "look at | and | please", ["two cats.png", "cat.png"]),
-        ("cat.png what is this?", "| what is this?", ["cat.png"]),
-        ("what's in cat.png?", "what's in |?", ["cat.png"]),
-        ("what's in cat.png, isn't it?", "what's in |, isn't it?", ["cat.png"]),
+        (
+            'look at "two cats.png" and cat.png please',
+            'look at <"two cats.png"> and <cat.png> please',
+            ["two cats.png", "cat.png"],
+        ),
+        ("cat.png what is this?", "<cat.png> what is this?", ["cat.png"]),
+        ("what's in cat.png?", "what's in <cat.png>?", ["cat.png"]),
+        ("what's in cat.png, isn't it?", "what's in <cat.png>, isn't it?", ["cat.png"]),
         ("what is a dog.png?", "what is a dog.png?", []),
         ("read  notes.md", "read  notes.md", []),
-        ("read ./notes.md", "read |", ["notes.md"]),
+        ("read ./notes.md", "read <./notes.md>", ["notes.md"]),
         ("folder.png", "folder.png", []),
         ("don't", "don't", []),
         ("", "", []),
@@ -96,7 +104,7 @@ def test_words_that_are_names_of_files_without_a_suffix_stay_words(folder):
 
 @given(st.text(st.characters(exclude_characters="/"), max_size=50))
 def test_words_without_files_come_back_as_they_were_typed(line):
-    assert pieces(line) == [line]
+    assert read_typed(line).pieces == [line]
 
 
 def test_a_picture_keeps_its_bytes_and_is_decoded_once(folder):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from gemma4_mlx.app.line.dropped import dropped_files, files_within, names_only_paths
+from gemma4_mlx.app.line.dropped import dropped_files, files_within
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -88,8 +88,7 @@ def test_words_are_no_files(text):
 def test_no_text_is_too_odd(text):
     found = dropped_files(text)
     assert found is None or all(path.exists() for path in found)
-    list(files_within(text, lambda path, word: True))
-    names_only_paths(text)
+    list(files_within(text, [".png"]))
 
 
 @pytest.mark.parametrize("terminal", TERMINALS)
@@ -97,25 +96,6 @@ def test_no_text_is_too_odd(text):
 def test_a_file_is_found_in_the_middle_of_a_sentence(folder, terminal, name):
     spelled = TERMINALS[terminal]([folder / name]).strip()
     sentence = f"What's on {spelled}, and isn't it nice?"
-    ((start, end, path),) = files_within(sentence, lambda path, word: True)
+    ((start, end, path),) = files_within(sentence, [".png"])
     assert path == folder / name
     assert (sentence[:start], sentence[end:]) == ("What's on ", ", and isn't it nice?")
-
-
-@pytest.mark.parametrize(
-    ("text", "only_paths"),
-    [
-        ("/Users/me/gone.png", True),
-        ("/Users/me/My cat.png", True),
-        ("'/Users/me/My cat.png'", True),
-        ("~/gone.png /tmp/gone.wav", True),
-        ("file:///gone.png", True),
-        ("/gone.png", True),
-        ("/nonsense", False),
-        ("/usr/bin is a folder, isn't it?", False),
-        (" /Users/me/gone.png", False),
-        ("and/or", False),
-    ],
-)
-def test_a_line_that_can_only_be_paths_is_told_from_a_sentence(text, only_paths):
-    assert names_only_paths(text) is only_paths

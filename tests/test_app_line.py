@@ -16,6 +16,8 @@ from gemma4_mlx.app.line import line_editor, line_input
 from gemma4_mlx.app.line.line_completion import LineCompleter
 from gemma4_mlx.app.line.line_editor import fitted
 from gemma4_mlx.app.line.line_input import InputLine, Typed
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from prompt_toolkit.application import create_app_session
 from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
@@ -25,6 +27,7 @@ from prompt_toolkit.output import DummyOutput
 from command_line import picture
 from gemma4_mlx.errors import InputError
 
+CTRL_J, CTRL_O, CTRL_T, SHIFT_ENTER = "\n", "\x0f", "\x14", "\x1b[13;2u"
 ENTER, ALT_ENTER, BACKSPACE, LEFT, UP, UNDO = "\r", "\x1b\r", "\x7f", "\x1b[D", "\x1b[A", "\x1f"
 CTRL_C, CTRL_D, CTRL_G, CTRL_R, CTRL_U, CTRL_V, CTRL_W = "\x03", "\x04", "\x07", "\x12", "\x15", "\x16", "\x17"
 
@@ -66,7 +69,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def keyboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[PipeInput]:
     output = DummyOutput()
     monkeypatch.setattr(line_input, "edits_lines", lambda: True)
-    monkeypatch.setattr(line_editor, "create_output", lambda **_: output)
+    monkeypatch.setattr(line_editor, "steady_output", lambda: output)
     with create_pipe_input() as keys, create_app_session(input=keys, output=output):
         yield keys
 
@@ -108,9 +111,8 @@ def test_several_files_are_dropped_at_once_in_their_order(line, keyboard, folder
 
 def test_a_file_is_read_when_it_is_dropped_because_it_may_be_gone_a_second_later(line, keyboard, folder):
     line_with_picture = InputLine(COMMANDS, str)
-    tokens = line_with_picture.dropped(str(folder / "cat.png"))
+    (attachment,) = line_with_picture.dropped(str(folder / "cat.png")).attachments
     (folder / "cat.png").unlink()
-    (attachment,) = line_with_picture._tokens.typed(tokens).attachments
     assert attachment.data == picture().read_bytes()
     assert attachment.part()["image"].source.size == (120, 90)
 
@@ -118,7 +120,7 @@ def test_a_file_is_read_when_it_is_dropped_because_it_may_be_gone_a_second_later
 def test_a_path_that_is_typed_is_found_when_the_line_is_sent(line, keyboard, folder):
     keyboard.send_text(f"what's in {folder}/two\\ cats.png, then?{ENTER}")
     typed = line.read()
-    assert (typed.text, names(typed)) == ("what's in , then?", ["two cats.png"])
+    assert (typed.text, names(typed)) == (f"what's in {folder}/two\\ cats.png, then?", ["two cats.png"])
 
 
 def test_a_path_that_begins_with_a_slash_is_no_command_and_a_command_takes_its_path_as_typed(line, keyboard, folder):
@@ -141,23 +143,25 @@ def test_binary_is_refused_and_the_line_stays(line, keyboard, capsys, rubbish):
 
 
 @pytest.mark.parametrize(
-    ("dropped", "said"),
+    ("dropped", "said", "words"),
     [
-        ("{folder}/gone.png", "gone.png does not exist"),
-        ("{folder}", "is a folder"),
-        ("{folder}/fake.jpg", "fake.jpg is not a picture"),
+        ("{folder}/gone.png", "not attached: {folder}/gone.png does not exist", "hello {folder}/gone.png"),
+        ("{folder}", "not attached: {folder} is a folder", "hello {folder}"),
+        ("{folder}/fake.jpg", "fake.jpg is not a picture", "hello "),
     ],
 )
-def test_a_drop_that_cannot_be_used_is_said_and_the_line_goes_on(line, keyboard, folder, capsys, dropped, said):
-    keyboard.send_text("hello" + pasted(dropped.format(folder=folder)) + ENTER)
-    assert line.read() == Typed("hello")
-    assert said in capsys.readouterr().err
+def test_a_drop_that_cannot_be_attached_is_named_and_what_may_be_words_stays(
+    line, keyboard, folder, capsys, dropped, said, words
+):
+    keyboard.send_text("hello " + pasted(dropped.format(folder=folder)) + ENTER)
+    assert line.read() == Typed(words.format(folder=folder))
+    assert said.format(folder=folder) in capsys.readouterr().err
 
 
-def test_a_path_of_nothing_is_not_sent_and_can_be_mended(line, keyboard, folder, capsys):
-    keyboard.send_text(f"{folder}/cut.png{ENTER}" + BACKSPACE * len("ut.png") + f"at.png{ENTER}")
-    assert names(line.read()) == ["cat.png"]
-    assert "cut.png does not exist" in capsys.readouterr().err
+def test_a_typed_path_of_nothing_is_words(line, keyboard, folder, capsys):
+    keyboard.send_text(f"{folder}/gone.png{ENTER}")
+    assert line.read() == Typed(f"{folder}/gone.png")
+    assert capsys.readouterr().err == ""
 
 
 def test_several_lines_are_typed_with_alt_enter_or_within_triple_quotes(line, keyboard):
@@ -187,7 +191,7 @@ def test_ctrl_r_listens_and_what_was_typed_comes_back_before_what_was_heard(line
 
 
 def test_what_is_prefilled_can_be_edited(line, keyboard, folder):
-    attachment = line._tokens.typed(line.dropped(str(folder / "cat.png"))).attachments[0]
+    (attachment,) = line.dropped(str(folder / "cat.png")).attachments
     keyboard.send_text(BACKSPACE + "!" + ENTER)
     assert line.read("again?", [attachment]) == Typed("again!", [attachment])
 
@@ -226,7 +230,7 @@ def test_an_editor_gets_tokens_as_words_and_gives_back_those_that_were_left(line
 def test_a_token_says_what_it_is_and_what_it_takes_of_the_context_as_chosen_now(folder):
     budget = [280]
     line = InputLine(COMMANDS, str, image_tokens=lambda: budget[0])
-    tokens = line.dropped(f"{folder}/cat.png\n{folder}/notes.md\n{folder}/it's.png")
+    tokens = line._tokens.add(line.dropped(f"{folder}/cat.png\n{folder}/notes.md\n{folder}/it's.png").attachments)
     assert list(line._tokens.labels(tokens).values()) == [
         "[image 1: cat.png 120×90 → 266 tokens]",
         "[text 1: notes.md 2 lines]",
@@ -234,6 +238,172 @@ def test_a_token_says_what_it_is_and_what_it_takes_of_the_context_as_chosen_now(
     ]
     budget[0] = 1120
     assert "cat.png 120×90 → 1,064 tokens" in line._tokens.labels(tokens)[tokens[0]]
+
+
+MESSAGES = [
+    "// TODO: say why",
+    "/* a comment */",
+    "//",
+    "/usr/bin/x is broken",
+    "/usr/bin /usr/lib",
+    "/helpless",
+    "/undo: what does that do?",
+    "/image\nof a cat",
+    " /undo",
+    "./a.png or ./b.png",
+    "/no/such/a.png",
+    "error in /no/such/main.py",
+    "make: *** [/build/x.o] Error 1",
+    "C:\\Users\\me\\cat.png",
+    "'",
+    "~nobody/cat.png",
+]
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+@pytest.mark.parametrize("way", [str, pasted], ids=["typed", "pasted"])
+def test_what_is_no_commands_name_and_no_file_is_a_message(line, keyboard, message, way):
+    keyboard.send_text(way(message.replace("\n", CTRL_J)) + ENTER)
+    typed = line.read()
+    assert (typed.text, typed.attachments) == (message, [])
+    assert not line.is_command(message)
+
+
+@pytest.mark.parametrize("message", ["/undo", "/image cat.png", "/undo\nall of it", "/think on"])
+def test_a_command_is_typed_and_never_pasted_nor_in_a_block(line, keyboard, monkeypatch, message):
+    keyboard.send_text(pasted(message) + ENTER)
+    assert (line.read().text.strip(), line.is_command(" " + message)) == (message, False)
+    keyboard.send_text(f'"""{message.replace(chr(10), ENTER)}"""{ENTER}')
+    block = line.read()
+    assert (block.text, block.literal, block.attachments) == (message, True, [])
+    keyboard.send_text(UP + UP + ENTER)  # nor when it comes back
+    assert line.read().text.strip() == message
+
+
+def test_a_pasted_docstring_opens_no_block(line, keyboard):
+    keyboard.send_text(pasted('"""What it is for.\n\nimport os') + ENTER)
+    assert line.read().text == ' """What it is for.\n\nimport os'
+
+
+def test_a_block_that_a_pipe_does_not_close_is_sent_as_it_stands(folder, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", Pipe(b'"""never\nclosed'))
+    assert InputLine(COMMANDS, str).read() == Typed('"""never\nclosed')
+
+
+def test_typed_names_go_along_and_the_words_stay_as_they_are(line, keyboard, folder):
+    keyboard.send_text(f"./cat.png or './two cats.png', or ./gone.png?{ENTER}")
+    typed = line.read()
+    assert (typed.text, names(typed)) == ("./cat.png or './two cats.png', or ./gone.png?", ["cat.png", "two cats.png"])
+
+
+def test_a_file_that_a_sentence_names_and_that_is_broken_is_named_and_the_sentence_is_sent(
+    line, keyboard, folder, capsys
+):
+    keyboard.send_text(f"why is ./fake.jpg broken?{ENTER}")
+    assert line.read() == Typed("why is ./fake.jpg broken?")
+    assert "not attached: " in capsys.readouterr().err
+
+
+def test_a_broken_file_that_is_all_there_is_waits_for_a_second_enter(line, keyboard, folder, capsys):
+    keyboard.send_text(f"fake.jpg{ENTER}{ENTER}")
+    assert line.read() == Typed("fake.jpg")
+    assert "fake.jpg is not a picture" in capsys.readouterr().err
+
+
+def test_of_thirty_pictures_one_is_broken_and_the_others_share_a_label(line, keyboard, folder, capsys):
+    paths = [shutil.copy(picture(), folder / f"{number}.png") for number in range(29)]
+    keyboard.send_text(pasted("\n".join(map(str, [*paths[:7], folder / "fake.jpg", *paths[7:]]))) + "compare" + ENTER)
+    typed = line.read()
+    assert (typed.text, names(typed)) == ("compare", [f"{number}.png" for number in range(29)])
+    assert "fake.jpg is not a picture" in capsys.readouterr().err
+    label, *more = line._tokens.labels(line._tokens.add(typed.attachments)).values()
+    assert (label, more) == ("[29 pictures, 7,714 tokens]", [])
+
+
+def test_files_of_a_shared_label_are_deleted_together_and_opened_one_by_one(line, keyboard, folder):
+    paths = [shutil.copy(picture(), folder / f"{number}.png") for number in range(6)]
+    drop = pasted("\n".join(map(str, paths)))
+    keyboard.send_text("a" + drop + BACKSPACE + ENTER)
+    assert line.read() == Typed("a")
+    keyboard.send_text(drop + CTRL_O + BACKSPACE + ENTER)
+    assert names(line.read()) == [f"{number}.png" for number in range(5)]
+
+
+LONG = "".join(f"line {number}\n" for number in range(1_400))
+
+
+def test_a_long_paste_is_one_label_and_is_sent_whole(line, keyboard):
+    keyboard.send_text("see " + pasted(LONG) + "why?" + ENTER)
+    assert line.read().text == f"see {LONG}why?"
+    assert list(line._tokens.labels(line._tokens.add_pasted(LONG)).values()) == ["[pasted 1,400 lines]"]
+    assert list(line._tokens.labels(line._tokens.add_pasted("x" * 2_000)).values()) == ["[pasted 2,000 characters]"]
+
+
+def test_a_long_paste_is_opened_and_edited_or_deleted_at_once(line, keyboard):
+    keyboard.send_text(pasted(LONG + "end") + CTRL_O + BACKSPACE * 3 + ENTER)
+    assert line.read().text == LONG
+    keyboard.send_text("a" + pasted(LONG) + BACKSPACE + ENTER)
+    assert line.read().text == "a"
+
+
+@pytest.mark.parametrize("text", [f"/undo all\n{LONG}", f'"""{LONG}'])
+def test_a_long_paste_is_no_command_and_no_block_also_in_the_next_chat(line, keyboard, text):
+    keyboard.send_text(pasted(text) + ENTER)
+    assert line.read().text == text
+    keyboard.send_text(UP + ENTER)
+    again = InputLine(COMMANDS, str).read()
+    assert again.text == text
+    assert again.literal or not text.startswith("/")
+
+
+def test_what_a_pasted_text_names_is_offered_and_not_attached_by_itself(line, keyboard, folder):
+    secret = folder / "credentials.txt"
+    secret.write_text("hush")
+    prompt = f"Tidy up this text, and mind ~/credentials.txt and {folder}/cat.png."
+    keyboard.send_text(pasted(prompt) + ENTER)
+    assert line.read() == Typed(prompt)
+    keyboard.send_text(UP + ENTER)
+    assert line.read() == Typed(prompt)
+    keyboard.send_text(pasted(prompt) + " Then " + pasted("some more") + CTRL_T + ENTER)
+    typed = line.read()
+    assert (typed.text, names(typed)) == (f"{prompt} Then some more", ["credentials.txt", "cat.png"])
+
+
+def test_a_name_that_is_typed_next_to_a_paste_goes_along(line, keyboard, folder):
+    keyboard.send_text(pasted(f"mind {folder}/cat.png") + " and ./two\\ cats.png too" + ENTER)
+    assert names(line.read()) == ["two cats.png"]
+
+
+def test_a_name_that_was_copied_goes_along_and_stays_in_the_words(line, keyboard, folder):
+    keyboard.send_text("what is in " + pasted("cat.png") + "?" + ENTER)
+    typed = line.read()
+    assert (typed.text, names(typed)) == ("what is in cat.png?", ["cat.png"])
+
+
+def test_files_of_an_earlier_chat_that_are_gone_are_named_and_the_words_stay(line, keyboard, folder, capsys):
+    keyboard.send_text("look " + pasted(folder / "two cats.png") + ENTER)
+    line.read()
+    (folder / "two cats.png").unlink()
+    keyboard.send_text(UP + ENTER + "?" + ENTER)
+    assert InputLine(COMMANDS, str).read() == Typed("look ?")
+    assert "two cats.png does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key", [CTRL_J, *(f"\x1b[13;{n}u" for n in range(2, 9)), "\x1b[27;2;13~", "\x1b[27;5;13~"])
+def test_keys_that_begin_a_new_line(line, keyboard, key):
+    keyboard.send_text(f"one{key}two{ENTER}")
+    assert line.read().text == "one\ntwo"
+
+
+def test_everything_that_is_pasted_is_sent_as_it_stands(folder, keyboard):
+    @settings(max_examples=60, suppress_health_check=list(HealthCheck), deadline=None)
+    @given(st.text(st.characters(exclude_categories=["Cc", "Cs", "Co"]) | st.sampled_from("\n\t /\"'")))
+    def sent(text):
+        keyboard.send_text("a" + pasted(text) + "z" + ENTER)
+        assert line.read().text == f"a{text}z"
+
+    line = InputLine(COMMANDS, str)
+    sent()
 
 
 def completed(text: str, by_tab: bool = True) -> list[str]:
@@ -290,7 +460,15 @@ def test_without_a_terminal_lines_are_read_as_they_are(folder, monkeypatch):
     monkeypatch.setattr(sys, "stdin", Pipe(content.encode()))
     line = InputLine(COMMANDS, str)
     read = [line.read() for _ in range(7)]
-    assert [typed.text for typed in read] == ["hello", "", "look at please", "/image cat.png", "a\nb", "", "last"]
+    assert [typed.text for typed in read] == [
+        "hello",
+        "",
+        "look at cat.png please",
+        "/image cat.png",
+        "a\nb",
+        "",
+        "last",
+    ]
     assert [names(typed) for typed in read] == [[], ["cat.png"], ["cat.png"], [], [], [], []]
     with pytest.raises(EOFError):
         line.read()

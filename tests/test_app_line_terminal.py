@@ -84,16 +84,19 @@ def test_a_dropped_picture_is_asked_about_and_a_backspace_takes_the_second_one_a
     assert "exit code 0" in terminal.wait_for("exit code")
 
 
-def test_what_cannot_be_dropped_is_said_above_the_line_and_the_line_stays(terminal, folder, tmp_path):
-    terminal.type("hello")
-    terminal.paste(f"{folder}/gone.png ")
-    wait_until_visible(terminal, r"(?s)gone\.png does not\s+exist.*^> hello$")
-    terminal.paste(str(folder))
-    wait_until_visible(terminal, r"(?s)is a folder.*^> hello$")
+def test_what_cannot_be_attached_is_named_above_the_line_which_stays(terminal, folder, tmp_path):
+    terminal.type("hello ")
     (tmp_path / "fake.jpg").write_text("words")
     terminal.paste(str(tmp_path / "fake.jpg"))
-    screen = wait_until_visible(terminal, r"(?s)not a\s+picture.*^> hello$")
-    assert screen.count("error: ") == 3
+    wait_until_visible(terminal, r"(?s)not attached: .*not a\s+picture.*^> hello$")
+    terminal.paste(f"{tmp_path}/gone.png ")
+    screen = wait_until_visible(
+        terminal, r"(?s)not attached: .*does not\s+exist.*^> hello /"
+    )  # it may have been meant as words
+    terminal.type("C-c")
+    terminal.paste(str(folder))
+    screen = wait_until_visible(terminal, r"(?s)is a\s+folder.*^> /")
+    assert screen.count("not attached: ") == 3
 
 
 def test_forty_columns_hold_the_token_and_the_most_important_of_the_footer(tmp_path, folder):

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 from gemma4_mlx.errors import InputError
 
 from ..answer.answer_screen import AnswerScreen
-from ..line.attachments import dropped_attachments, recorded
+from ..line.attachments import recorded
+from ..line.named_files import read_dropped, refusal
 from ..speech import listening
+from ..speech.live_sound import SAMPLE_RATE
 from ..terminal import note, pasted
 
 if TYPE_CHECKING:
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from .chat import Chat
 
 _NAME = "what you said"
+_LEAST_SOUND = 1.0
+"""Seconds of sound without a word in it that are worth attaching: a bird, a bar of music."""
 
 
 def listen(chat: Chat) -> None:
@@ -28,9 +32,12 @@ def listen(chat: Chat) -> None:
     if heard is None:
         return
     if heard.wants_sound and _fits(heard):
-        chat.attach([recorded(heard.samples, _NAME)])
+        if heard.text or len(heard.samples) >= _LEAST_SOUND * SAMPLE_RATE:
+            chat.attach([recorded(heard.samples, _NAME)])
+        else:
+            note("nothing is attached: Tab attaches what was heard until then")
     else:
-        chat.prefilled = heard.text
+        chat.prefilled = " ".join(filter(None, (chat.prefilled, heard.text)))
 
 
 def translate(chat: Chat, language: str) -> None:
@@ -85,17 +92,20 @@ def _hear(chat: Chat, translate_to: str | None = None) -> Heard | None:
     return heard
 
 
-def _attach(chat: Chat, dropped: str) -> str:
-    """Files dropped on the window stand in the next line, whatever becomes of what is said. Raises InputError."""
-    attachments = dropped_attachments(pasted(dropped) or "", chat.image_tokens)
-    if not attachments:
-        raise InputError("what was pasted is no file; words go into the line when this is over")
-    chat.attach(attachments)
-    return ", ".join(f"{attachment.name} {attachment.description}" for attachment in attachments)
+def _attach(chat: Chat, text: str) -> str:
+    """What is dropped on the window or pasted stands in the next line, whatever becomes of what is said."""
+    dropped = read_dropped(pasted(text) or "", chat.image_tokens)
+    chat.attach(dropped.attachments)
+    told = [f"{attachment.name} {attachment.description}" for attachment in dropped.attachments]
+    if dropped.refused:
+        told.append(refusal(dropped.refused))
+    elif dropped.is_words:
+        chat.prefilled += pasted(text) or ""
+        told.append("what was pasted stands in the line when this is over")
+    return ", ".join(told)
 
 
 def _fits(heard: Heard) -> bool:
-    from gemma4_mlx.log_mel import SAMPLE_RATE
     from gemma4_mlx.processing.audio import CLIP_SECONDS
 
     if len(heard.samples) <= CLIP_SECONDS * SAMPLE_RATE:

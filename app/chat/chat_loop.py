@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import re
 import signal
 import sys
 from contextlib import nullcontext
 
-from gemma4_mlx.errors import Gemma4Error, InputError
+from gemma4_mlx.errors import Gemma4Error
 
 from ..endings import one_line
 from ..line.line_input import InputLine, Typed
@@ -22,6 +23,7 @@ from .sessions import SessionStore
 
 # What people type into a prompt when they look for the way out, or for help.
 _MEANT = {"exit": "/quit", "quit": "/quit", "help": "/help", "?": "/help"}
+_NEAR = 0.7  # of difflib's likeness: two letters changed places, one too many
 
 
 def chat(model_name: str | None, options: ChatOptions) -> None:
@@ -107,19 +109,24 @@ def handle(chat: Chat, typed: Typed) -> None:
         KeyboardInterrupt: Ctrl-C, other than in an answer.
     """
     chat.waiting += typed.attachments
-    line = typed.text
-    if chat.edits_lines and not chat.waiting:
-        line = _MEANT.get(line.strip().lower(), line)
-    if commands.run(chat, line):
-        return
-    if typed.text.startswith("/") and not chat.waiting:
-        command = typed.text.partition(" ")[0]
-        near = difflib.get_close_matches(command.lower(), [known.name for known in commands.COMMANDS], 1)
-        hint = f"did you mean {near[0]}?" if near else "/help lists commands;"
-        raise InputError(f"no command and no file {command}: {hint} To say it, begin with a space")
+    if not typed.literal:
+        line = typed.text
+        if chat.edits_lines and not chat.waiting:
+            line = _MEANT.get(line.strip().lower(), line)
+        if commands.run(chat, line):
+            return
+        if near := _nearly_a_command(line):
+            note(f"sent as a message: did you mean {near}?")
     if typed.text.strip():
         chat.say(typed.text.strip())
     elif chat.waiting and not chat.edits_lines:
         chat.attach([])  # a line of nothing but files: they wait for words
     elif chat.waiting:
         chat.say("")
+
+
+def _nearly_a_command(line: str) -> str | None:
+    """The command that a line may have been meant for; it is a message all the same."""
+    name = re.match(r"/[a-z]+(?!\S)", line)
+    near = difflib.get_close_matches(name[0], [known.name for known in commands.COMMANDS], 1, _NEAR) if name else []
+    return near[0] if near else None

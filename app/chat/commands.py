@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from gemma4_mlx.errors import InputError
 
-from ..line.attachments import Kind, open_attachment, unquoted
+from ..line.attachments import Kind, open_attachment
+from ..line.named_files import unquoted
 from ..terminal import note, shortened
 
 if TYPE_CHECKING:
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
 
 KEYS = """\
 Drop a file on the terminal, or type its path, to attach it. Tab completes commands and paths.
-Alt-Enter, or Esc and then Enter, begins a new line; so does Enter within \"\"\". Ctrl-G opens your editor.
-Ctrl-V pastes a picture, Ctrl-R listens. Ctrl-C stops an answer and keeps what was written of it."""
+Shift-Enter, Alt-Enter, Ctrl-J, or Esc and then Enter begin a new line; so does Enter within \"\"\".
+A space in front of a command makes words of it. Ctrl-G opens your editor, Ctrl-O what is folded in the line.
+Ctrl-T attaches the files that a pasted text names. Ctrl-V pastes a picture, Ctrl-R listens.
+Ctrl-C stops an answer and keeps what was written of it."""
 
 _CODE_BLOCK = re.compile(r"^(`{3,}|~{3,})[^\n]*\n(.*?)^\1[`~]*[ \t]*$", re.MULTILINE | re.DOTALL)
 

@@ -1,4 +1,4 @@
-"""Pictures, sounds, videos and texts that go with a message: found in what is typed, read at once, and checked.
+"""Pictures, sounds, videos and texts that go with a message: read at once, and checked.
 
 Read at once because a file dragged from a screenshot's thumbnail is gone a second later, and checked at once because
 nobody wants to hear of a damaged picture after the question is typed.
@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from gemma4_mlx.errors import InputError
-
-from .dropped import dropped_files, files_within, names_only_paths
 
 if TYPE_CHECKING:
     import numpy as np
@@ -162,63 +160,22 @@ def recorded(samples: npt.NDArray[np.float32], name: str) -> Attachment:
     return Attachment("audio", name, _seconds(len(samples) / SAMPLE_RATE), np.asarray(samples), data=stream.getvalue())
 
 
-def pieces(text: str, image_tokens: int = IMAGE_TOKENS, sentence: bool = True) -> list[str | Attachment]:
-    """What a person typed or dropped, taken apart into words and the files it names, in order.
-
-    All of it may be dropped files. In a sentence only files count whose suffix tells what they are; a text only with
-    its folder, because `README.md` may be no more than a word. The rest stays as it was typed.
-
-    Args:
-        sentence: look for files in the middle of words, too.
-
-    Raises:
-        InputError: such a file cannot be used, or the text is nothing but the path of a file that is not there.
-    """
-    files = dropped_files(text)
-    # A name without a folder must have a suffix that tells what it is: every folder is full of names that are words.
-    if files is not None and ("/" in text or all(path.is_file() and _suffix_kind(path) for path in files)):
-        return [open_attachment(path, image_tokens=image_tokens) for path in files]
-    if names_only_paths(text):
-        raise InputError(f"{text.strip()} does not exist: check the path (to say it, begin with a space)")
-    found: list[str | Attachment] = []
-    end = 0
-    for start, stop, path in files_within(text, _is_meant) if sentence else ():
-        found += [text[end:start], open_attachment(path, image_tokens=image_tokens)]
-        end = stop
-    return [*found, text[end:]]
-
-
-def dropped_attachments(text: str, image_tokens: int = IMAGE_TOKENS) -> list[Attachment]:
-    """The files in what was dropped or pasted; none when that is words. Raises as `pieces`."""
-    return [piece for piece in pieces(text, image_tokens, sentence=False) if isinstance(piece, Attachment)]
-
-
-def unquoted(text: str) -> str:
-    """A path as it was meant: without the quotes and backslashes a terminal puts in when a file is dropped on it."""
-    files = dropped_files(text)
-    return str(files[0]) if files is not None and len(files) == 1 else text.strip()
-
-
-def _is_meant(path: Path, word: str) -> bool:
-    kind = _suffix_kind(path)
-    return kind is not None and (kind != "text" or "/" in word)
-
-
-def _suffix_kind(path: Path) -> Kind | None:
+def suffix_kind(path: Path) -> Kind | None:
+    """What a file is by its name alone; None if that does not tell."""
     return SUFFIXES.get(path.suffix.lower())
 
 
 def _kind(source: str | Path | bytes, name: str | None) -> Kind:
     """What a file is, by its suffix or else by what is in it."""
     if not isinstance(source, bytes):
-        if kind := _suffix_kind(Path(name or source)):
+        if kind := suffix_kind(Path(name or source)):
             return kind
         from gemma4_mlx.processing.sources import resolve_source
 
         with resolve_source(source, "file").open() as stream:
             head = stream.read(LARGEST["text"])
     else:
-        if kind := _suffix_kind(Path(name or "")):
+        if kind := suffix_kind(Path(name or "")):
             return kind
         head = source
     if b"\0" not in head[:4096] and _is_text(head):

@@ -1,20 +1,19 @@
-"""Messages of several lines, between triple quotes."""
+"""Messages of several lines, between triple quotes. A space in front of them makes words of them."""
 
 from __future__ import annotations
 
 BLOCK = '"""'
-"""Opens and closes a message of several lines."""
+"""Opens and closes a message of several lines, in which nothing is a command or the name of a file."""
 
 
-def unblocked(message: str) -> str:
-    """A message without the triple quotes around it."""
-    stripped = message.strip()
-    if len(stripped) >= 2 * len(BLOCK) and stripped.startswith(BLOCK) and stripped.endswith(BLOCK):
-        return stripped[len(BLOCK) : -len(BLOCK)].strip("\n")
-    return message
+def unblocked(message: str) -> str | None:
+    """What a message has between triple quotes; None if it is not between them."""
+    message = message.rstrip()
+    if message.startswith(BLOCK) and message.endswith(BLOCK) and message.count(BLOCK) == 2:
+        return message[len(BLOCK) : -len(BLOCK)].strip("\n")
+    return None
 
 
 def is_open(message: str) -> bool:
-    """Whether a message began with triple quotes and has not ended with them."""
-    stripped = message.strip()
-    return stripped.startswith(BLOCK) and (len(stripped) < 2 * len(BLOCK) or not stripped.endswith(BLOCK))
+    """Whether a message began with triple quotes and has not come to others."""
+    return message.startswith(BLOCK) and message.count(BLOCK) == 1

@@ -1,26 +1,24 @@
-"""The chat's line in a terminal: keys, paste, tokens for attachments, completion, footer and history."""
+"""The chat's line in a terminal: keys, paste, tokens for what is folded, completion, footer and history."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import re
-from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import platformdirs
 from prompt_toolkit import PromptSession
 from prompt_toolkit.application import run_in_terminal
 from prompt_toolkit.application.current import get_app
+from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.filters import Condition
-from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.history import FileHistory
+from prompt_toolkit.input.ansi_escape_sequences import ANSI_SEQUENCES
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.keys import Keys
-from prompt_toolkit.layout.processors import Processor, Transformation, TransformationInput
-from prompt_toolkit.layout.utils import explode_text_fragments
-from prompt_toolkit.output import create_output
 from prompt_toolkit.styles import Style
 from prompt_toolkit.utils import get_cwidth
 
@@ -29,15 +27,28 @@ from gemma4_mlx.errors import Gemma4Error
 from ..endings import one_line
 from ..terminal import note, pasted
 from ..typed_ahead import pastes_wait
-from .line_blocks import is_open
+from .interruptible import ctrl_c_interrupts
+from .line_blocks import BLOCK, is_open
 from .line_completion import Command, LineCompleter
-from .line_tokens import TOKEN, Tokens
+from .line_display import ShowLine
+from .line_input import Checked, InputLine
+from .line_tokens import MOST_LABELS, TOKEN, Tokens, is_long
+from .named_files import names_in, refusal
+from .steady_output import steady_output
 
 PROMPT = "> "
 _FOOTER_SECONDS = 1.0
+_DROPPED = re.compile(r"""\s*["']?(?:/|~/|file://)""")
+_LONGEST_SEARCHED = 20_000
+"""Characters of a pasted text that is searched for files to offer."""
 _NOT_TEXT = "error: what was pasted is not text: drop the file itself, or give its path"
 # Names of colours, not values: the terminal's own palette is readable on its own background.
 _STYLE = Style.from_dict({"bottom-toolbar": "noreverse dim", "token": "ansicyan", "prompt": "bold"})
+# Enter with a modifier, as kitty, Ghostty, iTerm2 and WezTerm send it (CSI u) and xterm does (modifyOtherKeys); the
+# number is 1 and 1 for Shift, 2 for Alt, 4 for Ctrl.
+_NEW_LINE = (Keys.Escape, Keys.ControlM)
+ANSI_SEQUENCES.update({f"\x1b[13;{modifiers}u": _NEW_LINE for modifiers in range(2, 9)})
+ANSI_SEQUENCES.update({f"\x1b[27;{modifiers};13~": _NEW_LINE for modifiers in range(2, 9)})
 
 
 class LineEditor:
@@ -45,25 +56,21 @@ class LineEditor:
 
     Args:
         commands, footer: as for `InputLine`.
-        tokens: what stands for attachments in the line.
-        with_tokens: puts a token in the place of every file a line names; raises Gemma4Error.
-        dropped: tokens for a dropped text, or None; raises Gemma4Error.
+        tokens: what stands for attachments and long pastes in the line.
+        rules: says what is a command, and which files go with a line.
     """
 
     def __init__(
-        self,
-        commands: Sequence[Command],
-        footer: Callable[[], str],
-        tokens: Tokens,
-        with_tokens: Callable[[str], str],
-        dropped: Callable[[str], str | None],
+        self, commands: Sequence[Command], footer: Callable[[], str], tokens: Tokens, rules: InputLine
     ) -> None:
-        self._names = {command.name for command in commands}
         self._footer = footer
         self._tokens = tokens
-        self._with_tokens = with_tokens
-        self._dropped = dropped
+        self._rules = rules
         self._draft = ""
+        self._foreign: list[str] = []  # what came into the line by other ways than typing
+        self._offered: dict[Path, str] = {}  # files that a pasted text names, and their names there
+        self._told: str | None = None  # the line of which was said that it is no more than files that are not attached
+        self._checked: Checked | None = None
         # The prompt goes to whichever of stdout and stderr is the terminal, so that `chat > answers.txt` works.
         self._session: PromptSession[str] = PromptSession(
             [("class:prompt", PROMPT)],
@@ -71,38 +78,68 @@ class LineEditor:
             history=_History(tokens),
             completer=LineCompleter(commands),
             complete_while_typing=Condition(_types_a_command),
-            input_processors=[_ShowTokens(tokens)],
+            input_processors=[ShowLine(tokens, margin=len(PROMPT))],
             key_bindings=self._key_bindings(),
-            bottom_toolbar=lambda: fitted(self._footer(), get_app().output.get_size().columns),
+            bottom_toolbar=lambda: fitted(self._hints(), get_app().output.get_size().columns),
             prompt_continuation=" " * len(PROMPT),
             refresh_interval=_FOOTER_SECONDS,
             enable_suspend=True,
-            output=create_output(always_prefer_tty=True),
+            output=steady_output(),
         )
 
-    def read(self, prefilled: str) -> str:
+    def read(self, attachments: str, prefilled: str) -> Checked:
         """One line, with tokens.
+
+        Args:
+            attachments: tokens that stand in front.
+            prefilled: words that stand there already.
 
         Raises:
             EOFError, KeyboardInterrupt: as for `InputLine.read`.
         """
         draft, self._draft = self._draft, ""
         between = " " if draft and prefilled and not draft[-1].isspace() else ""
+        if not draft:
+            self._forget_the_line_before()
+        self._foreign.append(prefilled)
+        self._checked = None
         try:
-            return self._session.prompt(default=draft + between + prefilled)
+            line = self._session.prompt(default=draft + attachments + between + prefilled)
         finally:
             pastes_wait()
+        return self._checked or Checked(line)
+
+    def _forget_the_line_before(self) -> None:
+        self._foreign = []
+        self._offered = {}
+        self._told = None
 
     def _key_bindings(self) -> KeyBindings:
         bindings = KeyBindings()
         bindings.add("c-c")(_clear_or_leave)
-        bindings.add("escape", "enter")(lambda event: event.current_buffer.insert_text("\n"))
+        bindings.add("escape", "enter")(_begin_new_line)
+        bindings.add("c-j")(_begin_new_line)
         bindings.add("enter")(self._submit)
         bindings.add(Keys.BracketedPaste)(lambda event: self._paste(event, event.data))
         bindings.add("c-v")(self._paste_clipboard)
+        bindings.add("c-t")(self._attach_offered)
+        bindings.add("c-o")(self._open_folded)
         bindings.add("c-r")(self._listen)
         bindings.add("c-g")(self._open_editor)
         return bindings
+
+    def _hints(self) -> str:
+        """What keys do with what stands in the line, and the footer."""
+        line = get_app().current_buffer.text
+        hints = []
+        if is_open(line):
+            hints.append(f"{BLOCK} ends the message")
+        if offered := self._still_offered(line):
+            what = offered[0].name if len(offered) == 1 else f"{len(offered)} files"
+            hints.append(f"Ctrl-T attaches {what}")
+        if self._tokens.holds_folded(line):
+            hints.append("Ctrl-O opens what is folded")
+        return " · ".join([*hints, self._footer()])
 
     def _submit(self, event: KeyPressEvent) -> None:
         buffer = event.current_buffer
@@ -114,14 +151,25 @@ class LineEditor:
             buffer.reset()
             _say(_NOT_TEXT)
             return
-        try:
-            line = self._with_tokens(text)
-        except (Gemma4Error, OSError) as error:
-            _say(f"error: {one_line(error)}")
-            return
-        if line != buffer.text:
-            buffer.text = line
-        buffer.validate_and_handle()
+        if text == self._told:
+            checked = Checked(text)
+        else:
+            is_recalled = buffer.working_index < len(buffer._working_lines) - 1
+            foreign = [*self._foreign, *(self._session.history.get_strings() if is_recalled else ())]
+            try:
+                with ctrl_c_interrupts():
+                    checked = self._rules.checked(text, lambda name: any(name in came for came in foreign))
+            except KeyboardInterrupt:
+                _say("stopped: nothing was sent")
+                return
+        if checked.line != buffer.text:
+            buffer.text = checked.line
+        if checked.is_ready:
+            self._checked = replace(checked, is_pasted=text in self._foreign)
+            buffer.validate_and_handle()
+        else:
+            self._told = buffer.text
+            _say(f"{refusal(checked.refused)} (Enter sends the line as it is)")
 
     def _paste(self, event: KeyPressEvent, data: str) -> None:
         text = pasted(data)
@@ -129,38 +177,84 @@ class LineEditor:
             _say(_NOT_TEXT)
             return
         text = TOKEN.sub("", text)
-        buffer = event.current_buffer
-        if buffer.text.partition(" ")[0] in self._names:
-            buffer.insert_text(text)
+        if self._rules.is_command(event.current_buffer.text):  # its file is for the command to open
+            self._insert_words(event.current_buffer, text)
             return
         try:
-            tokens = self._dropped(text)
-        except (Gemma4Error, OSError) as error:
-            _say(f"error: {one_line(error)}")
+            with ctrl_c_interrupts():
+                dropped = self._rules.dropped(text)
+        except KeyboardInterrupt:
+            _say("stopped: nothing was attached")
             return
-        if tokens is None:
-            buffer.insert_text(text)
-        else:
-            self._insert(event, tokens)
+        if dropped.refused:
+            _say(refusal(dropped.refused))
+        if dropped.attachments:
+            # Terminals drop whole paths; a name on its own was copied, and is words as well.
+            name = "" if _DROPPED.match(text) else text.strip()
+            self._insert(event.current_buffer, self._tokens.add(dropped.attachments, name))
+        elif dropped.is_words:
+            self._insert_words(event.current_buffer, text)
 
-    def _insert(self, event: KeyPressEvent, tokens: str) -> None:
+    def _insert(self, buffer: Buffer, tokens: str) -> None:
         from .preview import show_pictures
 
-        event.current_buffer.insert_text(tokens)
-        attachments = self._tokens.typed(tokens).attachments
-        run_in_terminal(lambda: show_pictures(attachments))
+        buffer.insert_text(tokens)
+        attachments = self._tokens.attachments(tokens)
+        if len(attachments) <= MOST_LABELS:
+            run_in_terminal(lambda: show_pictures(attachments))
+
+    def _insert_words(self, buffer: Buffer, text: str) -> None:
+        """Put a pasted text into the line. Files that it names are offered, and nothing in it is a command."""
+        self._foreign.append(text)
+        if len(text) <= _LONGEST_SEARCHED:
+            self._offered |= {path: name for name, path in names_in(text)}
+        begins_line = self._tokens.first_words(buffer.document.text_before_cursor) == ""
+        if is_long(text):
+            text = self._tokens.add_pasted(text)
+        elif begins_line and (self._rules.is_command(text) or text.startswith(BLOCK)):
+            text = " " + text  # what a space stands in front of is words
+        buffer.insert_text(text)
+
+    def _still_offered(self, line: str) -> list[Path]:
+        if not self._offered:
+            return []
+        words = self._tokens.spelled_out(line)
+        return [path for path, name in self._offered.items() if name in words]
+
+    def _attach_offered(self, event: KeyPressEvent) -> None:
+        """Attach the files that a pasted text names."""
+        offered = self._still_offered(event.current_buffer.text)
+        try:
+            with ctrl_c_interrupts():
+                attachments, refused = self._rules.opened(offered)
+        except KeyboardInterrupt:
+            _say("stopped: nothing was attached")
+            return
+        self._offered = {}
+        if refused:
+            _say(refusal(refused))
+        if attachments:
+            self._insert(event.current_buffer, self._tokens.add(attachments))
+
+    def _open_folded(self, event: KeyPressEvent) -> None:
+        buffer = event.current_buffer
+        opened = self._tokens.opened(buffer.text, buffer.cursor_position)
+        if opened is not None:
+            buffer.save_to_undo_stack()
+            buffer.text, buffer.cursor_position = opened
 
     def _paste_clipboard(self, event: KeyPressEvent) -> None:
         from . import clipboard
 
         try:
             found = clipboard.read()
-            if isinstance(found, str):
-                self._paste(event, found)
-            else:
-                self._insert(event, self._tokens.add(found))
         except (Gemma4Error, OSError) as error:
             _say(f"error: {one_line(error)}")
+            return
+        if isinstance(found, str):
+            self._paste(event, found)
+        else:
+            self._insert(event.current_buffer, self._tokens.add(found))
 
     def _listen(self, event: KeyPressEvent) -> None:
         """Leave for /listen; what is typed stands in the line again afterwards."""
@@ -181,32 +275,6 @@ class LineEditor:
         edited.add_done_callback(take_back)
 
 
-class _ShowTokens(Processor):
-    """Shows each token's label in the place of its one character, followed by a space."""
-
-    def __init__(self, tokens: Tokens) -> None:
-        self._tokens = tokens
-
-    def apply_transformation(self, transformation_input: TransformationInput) -> Transformation:
-        labels = self._tokens.labels(transformation_input.document.text)
-        if not labels:
-            return Transformation(transformation_input.fragments)
-        fragments: StyleAndTextTuples = []
-        starts = [0]  # where each character of the line begins on the screen
-        for style, text, *_ in explode_text_fragments(transformation_input.fragments):
-            if label := labels.get(text):
-                fragments += [(f"{style} class:token", label), (style, " ")]
-                starts.append(starts[-1] + len(label) + 1)
-            else:
-                fragments.append((style, text))
-                starts.append(starts[-1] + len(text))
-        return Transformation(
-            fragments,
-            source_to_display=lambda position: starts[min(position, len(starts) - 1)],
-            display_to_source=lambda position: bisect_right(starts, position) - 1,
-        )
-
-
 class _History(FileHistory):
     """Earlier lines, with files' paths instead of tokens, kept across runs in a file only its owner can read."""
 
@@ -221,14 +289,14 @@ class _History(FileHistory):
             path = Path(os.devnull)  # remembered until the end of this run
         super().__init__(path)
 
-    def append_string(self, string: str) -> None:
-        """Remember a line."""
-        super().append_string(self._tokens.remembered(string))
+    def load_history_strings(self) -> Iterable[str]:
+        """The lines of earlier runs, the last one first."""
+        return map(self._tokens.recalled, super().load_history_strings())
 
     def store_string(self, string: str) -> None:
         """Write a line down; a full disk is no reason to lose the message itself."""
         try:
-            super().store_string(string)
+            super().store_string(self._tokens.remembered(string))
         except OSError as error:
             _say(f"note: what you type is not remembered ({self.filename!s}: {error.strerror})")
             self.filename = os.devnull
@@ -239,6 +307,10 @@ def _clear_or_leave(event: KeyPressEvent) -> None:
         event.current_buffer.reset()
     else:
         event.app.exit(exception=KeyboardInterrupt)
+
+
+def _begin_new_line(event: KeyPressEvent) -> None:
+    event.current_buffer.insert_text("\n")
 
 
 def _types_a_command() -> bool:
