@@ -34,8 +34,8 @@ def load(
 
     Raises:
         HubError: the name cannot be found or fetched.
-        CheckpointError: files are missing or damaged, or do not fit `config.json`.
-        ConfigError: the checkpoint is not a Gemma 4.
+        CheckpointError: files are missing or damaged, or do not fit `config.json`; or the folder is no checkpoint.
+        ConfigError: the checkpoint is not a Gemma 4, or packed for other machines.
         ValueError: an argument has a value it cannot have.
     """
     folder = resolve(str(name), revision)

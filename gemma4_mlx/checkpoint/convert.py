@@ -22,8 +22,8 @@ from ..errors import CheckpointError
 from ..model import Gemma4
 from .conversion_plan import STORED_DTYPES, ConversionPlan, plan_conversion
 from .headers import TensorHeader, read_headers
-from .hub import SHORT_NAMES, resolve
-from .hub_repository import check_login, fetch_config, is_hub_id, upload_folder
+from .hub import SHORT_NAMES, is_hub_id, resolve
+from .hub_repository import check_login, fetch_config, upload_folder
 from .load import DTYPES, Source, check_fit, parameter_shapes, read_config, sources_of, without_absent_towers
 from .model_card import model_card
 from .partial_output import PartialOutput, remove_leftovers

@@ -8,7 +8,6 @@ another shape is an error that lists it.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ from mlx.utils import tree_flatten
 from ..config import Config
 from ..errors import CheckpointError
 from ..model import Gemma4
+from .folder_kind import read_config_json
 from .headers import TensorHeader, read_headers
 from .names import canonical_name, is_unused
 from .per_layer_table import PerLayerTable
@@ -60,19 +60,10 @@ def read_config(folder: Path) -> Config:
     """`config.json` of a checkpoint folder.
 
     Raises:
-        CheckpointError: the file is missing or not JSON.
-        ConfigError: it is not a Gemma 4's.
+        CheckpointError: the file is missing or damaged.
+        ConfigError: it is of another model, or packed for other machines.
     """
-    path = folder / "config.json"
-    if not path.is_file():
-        raise CheckpointError(f"{folder} has no config.json: give the folder of a Gemma 4 checkpoint")
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise CheckpointError(f"{path} is not valid JSON: download it again") from None
-    if not isinstance(raw, Mapping):
-        raise CheckpointError(f"{path} is not a JSON object: download it again")
-    return Config.from_dict(raw)
+    return Config.from_dict(read_config_json(folder))
 
 
 def load_model(
