@@ -33,10 +33,12 @@ def checkpoint_folder(path: Path) -> Path:
         ConfigError: its `config.json` is of another model.
     """
     folder = _snapshot(path)
-    read_config_json(folder)
     names = names_in(folder)
-    if not any(map(is_weights, names)):
-        raise CheckpointError(f"{folder} {_without_weights(folder, names)}")
+    if "config.json" in names and not any(map(is_weights, names)):
+        raw = _json_object(folder / "config.json")
+        reason = other_model(raw, _own_name(folder)) if "model_type" in raw else None
+        raise CheckpointError(f"{folder} {reason or _without_weights(folder, names, raw)}")
+    read_config_json(folder)
     for name in names:
         if name.endswith((".json", ".jinja")):
             check_link(folder / name)
@@ -80,7 +82,7 @@ def describe_file(path: Path) -> str:
 
 def _snapshot(path: Path) -> Path:
     """The snapshot that the top of a model in the Hub's cache stands for; any other folder is itself."""
-    top = path.parent if path.name == "snapshots" else path
+    top = path.parent if path.name in ("snapshots", "blobs", "refs") and path.parent.name.startswith(_PREFIX) else path
     in_cache = top.name.startswith(_PREFIX) or ((top / "snapshots").is_dir() and (top / "refs").is_dir())
     if not in_cache or (path / "config.json").exists():
         return path
@@ -96,8 +98,8 @@ def _snapshot(path: Path) -> Path:
             f"{path} holds {len(commits)} snapshots and nothing says which is the newest: name one of them: "
             f"{_listing([f'snapshots/{commit}' for commit in commits])}"
         )
-    command = f"`gemma4-mlx models pull {_repo_id(top.name)}`"
-    raise CheckpointError(f"{path} is a model's place in the Hub's cache and holds nothing of it yet: {command}")
+    pull = f"`gemma4-mlx models pull {_repo_id(top.name)}`"
+    raise CheckpointError(f"{path} is a model's place in the Hub's cache and holds none of it: {pull} fetches it")
 
 
 def _json_object(path: Path) -> Mapping[str, Any]:
@@ -123,28 +125,28 @@ def _without_config(folder: Path, names: list[str]) -> str:
     visible = [name for name in names if not name.startswith(".")]
     a_whole = not {"adapter_config.json", "model_index.json"}.isdisjoint(names)
     if models := [_repo_id(name) for name in names if name.startswith(_PREFIX)]:
-        return f"is a cache of the Hub, with several models: name one of them: {_listing(models)}"
+        return f"is a cache of the Hub: name a model in it: {_listing(models)}"
     if any(name.startswith(_PREFIX) for name in _names_below(folder / "hub")):
         return _without_config(folder, _names_below(folder / "hub"))
     if any(map(is_weights, names)) and not a_whole:
         return "has weights and no config.json: download it again, with all its files"
     if not a_whole and (inside := _checkpoints_below(folder, names)):
-        return f"is a folder of models: name one of them: {_listing(inside)}"
+        return f"is a folder of models: name one in it: {_listing(inside)}"
     if not visible and not parts_of_downloads(folder, names):
         return f"is empty, without a config.json: {advice({}, _own_name(folder))}"
-    return _without_weights(folder, names)
+    return _without_weights(folder, names, {})
 
 
-def _without_weights(folder: Path, names: list[str]) -> str:
+def _without_weights(folder: Path, names: list[str], raw: Mapping[str, Any]) -> str:
     """What a folder is that has no weights, or none of a whole model."""
     if "adapter_config.json" in names or any(name.endswith(".safetensors") and "adapter" in name for name in names):
         return _adapter(folder)
-    if (reason := other_files(names, _own_name(folder))) is not None:
+    if (reason := other_files(names, raw, _own_name(folder))) is not None:
         return reason
     if parts := parts_of_downloads(folder, names):
         return f"holds a part of a download ({parts[0]}): let it end, or download it again"
     if "config.json" in names:
-        return "has a config.json but no *.safetensors: download it again, with its weights"
+        return f"has a config.json but no *.safetensors: download it again, with its weights, or {advice(raw, '')}"
     return f"has no config.json, so it is not a model's folder: {advice({}, _own_name(folder))}"
 
 

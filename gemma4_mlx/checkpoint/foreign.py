@@ -85,12 +85,14 @@ _FILES = [
     _Files(("model_index.json",), "a diffusers pipeline, which makes pictures and is not a Gemma 4"),
     _Files(("*.gguf",), "GGUF, the format of llama.cpp, Ollama and LM Studio, not of MLX"),
     _Files(("*.litertlm", "*.task", "*.tflite"), "LiteRT (MediaPipe), the format for phones, not of MLX"),
-    _Files(("*.onnx", "*.onnx_data"), "ONNX, not of MLX"),
+    _Files(("*.onnx", "*.onnx_data", "onnx"), "ONNX, not of MLX"),
     _Files(("*.mlpackage", "*.mlmodelc", "*.mlmodel"), "Core ML, not of MLX"),
     _Files(("*.weights.h5", "*.h5", "*.keras"), "Keras weights, not .safetensors"),
-    _Files(("*ocdbt", "_METADATA", "_CHECKPOINT_METADATA", "*.msgpack"), "JAX (Orbax or Flax) weights"),
+    _Files(
+        ("*ocdbt", "_METADATA", "_CHECKPOINT_METADATA", "*.msgpack"), "JAX's weights (Orbax or Flax), not .safetensors"
+    ),
     _Files(("*.bin", "*.pt", "*.pth", "*.ckpt"), "PyTorch's pickled weights, which may run code when they are read"),
-    _Files(("*.npz",), "NumPy's arrays in place of .safetensors"),
+    _Files(("*.npz",), "NumPy's arrays, not .safetensors"),
     _Files(
         ("*.zip", "*.tar", "*.tar.*", "*.tgz", "*.7z", "*.rar", "*.zst", "*.xz", "*.gz"),
         "an archive",
@@ -160,13 +162,18 @@ def other_repository(names: Collection[str], raw: Mapping[str, Any], repo_id: st
         return by_config
     if "adapter_config.json" in top:
         return "is a LoRA adapter, not a model: merge it into the model it was made for, or take that one"
-    return by_config or other_files(names, repo_id)
+    return by_config or other_files(names, raw, repo_id)
 
 
-def other_files(names: Iterable[str], name: str) -> str | None:
-    """What a folder or repository called `name` holds in place of .safetensors; None: nothing that is known."""
+def other_files(names: Iterable[str], raw: Mapping[str, Any], name: str) -> str | None:
+    """What a folder or repository holds in place of .safetensors; None: nothing that is known.
+
+    Args:
+        names: of its files.
+        raw, name: its config.json and its name, which may tell the size.
+    """
     found = _known(names)
-    return None if found is None else f"holds {found[0].what}: {found[0].advice or advice({}, f'{name} {found[1]}')}"
+    return None if found is None else f"holds {found[0].what}: {found[0].advice or advice(raw, f'{name} {found[1]}')}"
 
 
 def other_file(name: str, start: bytes) -> str | None:

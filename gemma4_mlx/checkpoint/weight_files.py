@@ -127,10 +127,15 @@ def check_link(path: Path) -> None:
 
 
 def _dangling(path: Path) -> CheckpointError:
-    return CheckpointError(
-        f"{path} is a link to a file that is not there ({os.readlink(path)}): download it again; "
-        "a folder of the Hub's cache is copied with its files by `cp -RL`"
-    )
+    target = os.readlink(path)
+    advice = "download it again"
+    top = path.parents[2] if len(path.parents) > 2 else path
+    if path.parent.parent.name == "snapshots" and top.name.startswith("models--"):
+        repo_id = top.name.removeprefix("models--").replace("--", "/", 1)
+        advice = f"`gemma4-mlx models pull {repo_id}` fetches it"
+    elif "blobs" in Path(target).parts:
+        advice = "copy the folder out of the Hub's cache with `cp -RL`, which takes the files and not the links"
+    return CheckpointError(f"{path} is a link to a file that is not there ({target}): {advice}")
 
 
 def _listing(names: list[str]) -> str:
