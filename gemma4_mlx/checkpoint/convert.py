@@ -210,7 +210,7 @@ def _write(work: _Conversion, output: PartialOutput, on_progress: Callable[[int,
         write_shard(output.folder / shard.file, shard, work.sources, DTYPES[plan.dtype], written)
         output.finish(shard.file)
     for path in sorted(work.folder.iterdir()):
-        if path.is_file() and _fits(path.name, _COPIED) and not _fits(path.name, _REPLACED):
+        if path.is_file() and path.name[0] != "." and _fits(path.name, _COPIED) and not _fits(path.name, _REPLACED):
             shutil.copyfile(path, output.folder / path.name)
     (output.folder / "README.md").write_text(model_card(work.hub_id, plan), encoding="utf-8")
     (output.folder / "model.safetensors.index.json").write_text(work.index_json(), encoding="utf-8")

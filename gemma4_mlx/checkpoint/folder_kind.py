@@ -34,11 +34,13 @@ def checkpoint_folder(path: Path) -> Path:
     """
     folder = _snapshot(path)
     names = names_in(folder)
-    if "config.json" in names and not any(map(is_weights, names)):
-        raw = _json_object(folder / "config.json")
-        reason = other_model(raw, _own_name(folder)) if "model_type" in raw else None
-        raise CheckpointError(f"{folder} {reason or _without_weights(folder, names, raw)}")
-    read_config_json(folder)
+    has_weights = any(map(is_weights, names))
+    if "config.json" in names and not has_weights and "model_type" not in _json_object(folder / "config.json"):
+        # Another program's: its other files say whose.
+        raise CheckpointError(f"{folder} {_without_weights(folder, names, {})}")
+    raw = read_config_json(folder)
+    if not has_weights:
+        raise CheckpointError(f"{folder} {_without_weights(folder, names, raw)}")
     for name in names:
         if name.endswith((".json", ".jinja")):
             check_link(folder / name)
@@ -146,7 +148,7 @@ def _without_weights(folder: Path, names: list[str], raw: Mapping[str, Any]) -> 
     if parts := parts_of_downloads(folder, names):
         return f"holds a part of a download ({parts[0]}): let it end, or download it again"
     if "config.json" in names:
-        return f"has a config.json but no *.safetensors: download it again, with its weights, or {advice(raw, '')}"
+        return f"has a config.json but no *.safetensors file: download it again, with its weights, or {advice(raw, '')}"
     return f"has no config.json, so it is not a model's folder: {advice({}, _own_name(folder))}"
 
 
