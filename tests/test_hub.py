@@ -16,10 +16,12 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import constants, file_download, hf_hub_download, snapshot_download
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from gemma4_mlx.checkpoint.hub import SHORT_NAMES, newest_commit, resolve, update
+from gemma4_mlx.checkpoint.hub import SHORT_NAMES, is_hub_id, newest_commit, resolve, update
 from gemma4_mlx.errors import HubError
 from hub_server import HubServer, Repository, running_hub
 
@@ -120,6 +122,18 @@ def test_what_is_neither_folder_nor_hub_id_is_told_what_is_accepted(name, tmp_pa
 def test_no_text_without_one_slash_ever_reaches_the_hub(text):
     assume(text.count("/") != 1 and text.lower() not in SHORT_NAMES and not os.path.exists(os.path.expanduser(text)))
     _refused(text, match="is not a model")
+
+
+@given(
+    st.text("aZ0_-.é/", max_size=12) | st.sampled_from(["a/b.git", "a" * 96 + "/b", "a" * 97 + "/b", "a/" + "b" * 97])
+)
+def test_a_hub_id_is_what_huggingface_hub_takes_for_one(text):
+    try:
+        validate_repo_id(text)
+        valid = text.count("/") == 1
+    except HFValidationError:
+        valid = False
+    assert is_hub_id(text) == valid
 
 
 def test_only_the_files_needed_are_fetched_and_each_once(hub):

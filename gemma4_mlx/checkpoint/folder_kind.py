@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from .weight_files import check_link, is_weights, names_in, parts_of_downloads, 
 _LARGEST_CONFIG = 4 << 20  # bytes; the longest published one has 6 kB
 _LARGEST_POINTER = 1024  # bytes; git-lfs's own limit for what it takes for a pointer
 _LISTED = 6
-_SEARCHED = 200  # folders looked into for checkpoints
+_SEARCHED = 1000  # folders looked at, to find checkpoints
 _PREFIX = "models--"  # of a model's folder in the Hub's cache
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
@@ -166,22 +167,15 @@ def _adapter(folder: Path) -> str:
 
 
 def _checkpoints_below(folder: Path, names: list[str]) -> list[str]:
-    """Folders in a folder, or one below, that have a config.json."""
-    found: list[str] = []
-    looked = 0
-    for name in names:
-        below = _names_below(folder / name)
-        looked += 1
-        if "config.json" in below:
-            found.append(name)
-            continue
-        for inner in below:
-            looked += 1
-            if looked > _SEARCHED or len(found) > _LISTED:
-                return found
-            if (folder / name / inner / "config.json").is_file():
-                found.append(f"{name}/{inner}")
-    return found
+    """Folders in a folder, or one below, that have a config.json; of very many, the first are looked at."""
+
+    def below() -> Iterator[str]:
+        for name in names:
+            yield name
+            if not (folder / name / "config.json").is_file():
+                yield from (f"{name}/{inner}" for inner in _names_below(folder / name))
+
+    return [path for path in islice(below(), _SEARCHED) if (folder / path / "config.json").is_file()]
 
 
 def _names_below(folder: Path) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,7 @@ SHORT_NAMES: dict[str, str] = {
     "31b": "mlx-community/gemma-4-31b-it-4bit",
 }
 
+_HUB_ID = re.compile(r"\b[\w\-.]{1,96}\b/\b[\w\-.]{1,96}\b", re.ASCII)
 _SPARE_BYTES = 64 << 20
 """Free disk that must remain: the cache's own files, and never a disk filled to the last byte."""
 
@@ -135,16 +137,12 @@ def _offline(repo_id: str, revision: str | None) -> Path:
 
 
 def is_hub_id(text: str) -> bool:
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    """Whether a text can be "organisation/name" on the Hub.
 
-    if text.count("/") != 1:  # the Hub's own rule also lets a bare name through, which no Gemma 4 checkpoint has
-        return False
-    try:
-        validate_repo_id(text)
-    except HFValidationError:
-        return False
-    return True
+    The rule is huggingface_hub's (`validate_repo_id`), which also lets a bare name through, as no Gemma 4 has it.
+    Importing that takes a third of a second, and a model that is here is found in a tenth of it.
+    """
+    return bool(_HUB_ID.fullmatch(text)) and "--" not in text and ".." not in text and not text.endswith(".git")
 
 
 def _fetch(
@@ -171,7 +169,8 @@ def _fetch(
     cached = find_snapshot(repo_id, commit)
     if cached is None or cached.missing:
         # The Hub reads config.json itself: gigabytes of another model need not come before that is found out.
-        _refuse_other(repo_id, [file.rfilename for file in info.siblings or []], dict(info.config or {}))
+        if info.siblings is not None:
+            _refuse_other(repo_id, [file.rfilename for file in info.siblings], dict(info.config or {}))
         plan = snapshot_download(
             repo_id,
             revision=commit,
