@@ -177,9 +177,11 @@ def _config_to_convert(hub_id: str, revision: str | None) -> Config:
 
 
 def _refuse_quantized(name: str, config: Config, headers: Mapping[str, TensorHeader]) -> None:
-    packed = any(tensor.endswith(".scales") for tensor in headers)
+    # The tensors tell, where there are any: the makers' "-unquantized" checkpoints have a quantization_config, too.
+    by_config = not headers and "group_size" in (config.quantization or {})
+    packed = by_config or any(tensor.endswith(".scales") for tensor in headers)
     foreign = sorted({header.dtype for header in headers.values()} - set(STORED_DTYPES.values()))
-    if packed or config.quantization:
+    if packed:
         raise CheckpointError(
             f"{name} is quantized already: name the checkpoint it was made from, such as google/gemma-4-E2B-it"
         )
@@ -241,7 +243,8 @@ def _output_config(raw: Mapping[str, Any], plan: ConversionPlan) -> dict[str, An
             "audio_config": None,
             "tie_word_embeddings": True,
         }
-    config.pop("torch_dtype", None)
+    for key in ("torch_dtype", "quantization_config"):  # of the source
+        config.pop(key, None)
     config["dtype"] = plan.dtype
     for part in ("text_config", "vision_config", "audio_config"):
         if config.get(part):
