@@ -481,6 +481,8 @@ def bench(
 
 def main() -> None:
     """The `gemma4-mlx` command."""
+    # huggingface_hub would tell the Hub which programs and versions are here, and ask it for a list to know them by.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     # Closed by whoever started this. The next file to be opened would take its number, and be written to, or refused
     # (MLX takes none numbered 0).
     if sys.stdin is None:

@@ -23,7 +23,8 @@ def load(
     Args:
         name: a short name (`"e2b"`, `"e4b"`, `"26b"`, `"31b"`), a Hub id, a local folder, or `"demo"`: the small model
             that comes with the package.
-        dtype: `"float32"`, `"bfloat16"` or `"float16"` for everything that is not packed; None: as stored.
+        dtype: `"float32"`, `"bfloat16"` or `"float16"` for everything that is not packed; None: what config.json
+            says, else what most weights are stored in; of a quantized checkpoint what its scales are stored in.
         per_layer: where the per-layer-embedding table stays: `"disk"` reads rows as tokens ask for them, `"memory"`
             holds it whole, `"auto"` chooses by how much memory this machine has. The tokens are the same.
         revision: branch, tag or commit of a Hub id.
@@ -34,8 +35,8 @@ def load(
 
     Raises:
         HubError: the name cannot be found or fetched.
-        CheckpointError: files are missing or damaged, or do not fit `config.json`.
-        ConfigError: the checkpoint is not a Gemma 4.
+        CheckpointError: files are missing or damaged, or do not fit `config.json`; or the folder is no checkpoint.
+        ConfigError: the checkpoint is not a Gemma 4, or packed for other machines.
         ValueError: an argument has a value it cannot have.
     """
     folder = resolve(str(name), revision)

@@ -117,13 +117,13 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer()
 
     def _answer(self) -> None:
-        path = unquote(urlsplit(self.path).path)
-        self.server.requests.append(f"{self.command} {path}")
+        quoted = urlsplit(self.path).path
+        self.server.requests.append(f"{self.command} {unquote(quoted)}")
         if self.server.body is not None:
             return self._send(200, self.server.body)
         if self.server.status != 200:
             return self._send(self.server.status, b"")
-        parts = path.strip("/").split("/")
+        parts = [unquote(part) for part in quoted.strip("/").split("/")]  # a branch's name may have a "/"
         api = parts[:2] == ["api", "models"]
         if api:
             parts = parts[2:]

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gemma4_mlx.app.speech.live import LiveOptions, _transcribe
 from gemma4_mlx.app.speech.live_screen import LiveScreen
 from gemma4_mlx.app.speech.live_sound import PlayedSound
 from gemma4_mlx.app.speech.transcripts import TranscriptWriter
@@ -23,7 +24,7 @@ from rich.console import Console
 
 from command_line import COMMAND, checkpoint, environment, only_line, run, start
 from demo_inputs import RECORDINGS
-from gemma4_mlx.errors import InputError
+from gemma4_mlx.errors import HubError, InputError
 from gemma4_mlx.processing.audio import load_audio
 from gemma4_mlx.speech import Event
 from tmux_terminal import TmuxTerminal
@@ -420,6 +421,15 @@ def test_ctrl_c_while_the_model_is_loading_loses_nothing_that_was_said(microphon
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     assert output.strip()
+
+
+def test_nobody_is_recorded_while_a_model_is_fetched():
+    """A model that is not here, and cannot be fetched: by then the microphone must not have been opened."""
+    opened = []
+    options = LiveOptions(None, None, False, 0.5, 1.0, 20.0, "text", None, None, None)
+    with pytest.raises(HubError):
+        _transcribe(lambda: opened.append(True), "listening", "mic", options, "/no/such/model")
+    assert not opened
 
 
 @needs_a_microphone

@@ -293,7 +293,7 @@ def test_a_file_that_is_not_safetensors_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_weights_or_config_says_which(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"no config.json"):
+    with pytest.raises(CheckpointError, match=r"is empty, without a config\.json"):
         g4.load(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match="not valid JSON"):

@@ -119,6 +119,37 @@ def test_offline_what_is_here_can_be_pulled_and_what_is_not_is_told(user, hub):
     assert not hub.requests
 
 
+def test_pull_fetches_a_newer_version_and_check_only_says_that_there_is_one(user, hub, tmp_path):
+    folder = shutil.copytree(FOLDER, tmp_path / "served")
+    hub.repositories[SHORT_NAMES["e2b"]] = Repository(folder)
+    assert user.run("models", "pull", "e2b").returncode == 0
+    assert "The Hub has nothing newer than what is here." in user.run("models", "--check").stdout
+    (folder / "chat_template.jinja").write_text("{{ newer }}")
+    hub.requests.clear()
+    assert listed(user)["e2b"]["newer"] is None
+    assert not hub.requests
+    assert "The Hub has a newer e2b: gemma4-mlx models pull e2b" in user.run("models", "list", "--check").stdout
+    checked = json.loads(user.run("models", "--check", "--json").stdout)["models"]
+    assert {model["name"]: model["newer"] for model in checked}["e2b"] is True
+    hub.downloads.clear()
+    pulled = user.run("models", "pull", "e2b")
+    assert (Path(only_line(pulled.stdout)) / "chat_template.jinja").read_text() == "{{ newer }}"
+    assert hub.downloads == {"chat_template.jinja": 1}
+
+
+def test_a_hub_that_cannot_be_reached_keeps_nobody_from_what_is_here(user, hub):
+    folder = only_line(user.run("models", "pull", "e2b").stdout)
+    user.more["HF_ENDPOINT"] = "http://127.0.0.1:9"
+    pulled = user.run("models", "pull", "e2b")
+    assert (pulled.returncode, only_line(pulled.stdout)) == (0, folder)
+    assert "the version that is here stays: cannot reach http://127.0.0.1:9" in pulled.stderr
+    checked = user.run("models", "--check")
+    assert (checked.returncode, checked.stdout) == (1, "")
+    assert "cannot reach" in only_line(checked.stderr)
+    user.more["HF_HUB_OFFLINE"] = "1"
+    assert "leave --check out" in only_line(user.run("models", "--check").stderr)
+
+
 def test_a_gated_a_missing_and_a_foreign_model_are_told_in_plain_words(user, hub, tmp_path):
     hub.repositories[OTHER].gated = True
     assert "accept its licence" in only_line(user.run("models", "pull", OTHER).stderr)
@@ -237,3 +268,4 @@ def test_no_cache_and_a_cache_that_is_a_file_are_no_trouble(user):
 
 def test_json_in_front_of_another_command_is_wrong_usage(user):
     assert user.run("models", "--json", "pull", "demo").returncode == 2
+    assert user.run("models", "--check", "pull", "demo").returncode == 2

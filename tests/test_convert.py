@@ -274,10 +274,20 @@ def test_what_is_quantized_is_not_converted_again(sources: dict[str, Path], tmp_
     assert not list(tmp_path.glob("again*"))
 
 
-def test_a_config_that_speaks_of_quantization_is_believed(source: Path, tmp_path: Path) -> None:
+def test_a_config_that_speaks_of_another_quantization_is_believed(source: Path, tmp_path: Path) -> None:
     change_config(source, quantization_config={"quant_method": "fp8"})
-    with pytest.raises(CheckpointError, match="is quantized already"):
+    with pytest.raises(g4.ConfigError, match="is quantized by FP8, not for MLX"):
         g4.convert(source, tmp_path / "out")
+
+
+def test_plain_weights_of_which_the_config_says_how_they_were_trained_are_converted(
+    source: Path, tmp_path: Path
+) -> None:
+    """As the makers' "-qat-q4_0-unquantized" checkpoints: a quantization_config without quant_method."""
+    change_config(source, quantization_config={"bits": 4, "trained": "q4_0"})
+    out = g4.convert(source, tmp_path / "out", bits=16)
+    assert "quantization_config" not in json.loads((out / "config.json").read_text())
+    assert g4.load(out)
 
 
 def test_weights_of_a_type_that_cannot_be_read_are_told(source: Path, tmp_path: Path) -> None:

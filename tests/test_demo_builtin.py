@@ -59,7 +59,7 @@ def test_the_built_in_model_and_all_beside_it_is_at_most_six_megabytes():
 
 @pytest.mark.parametrize("name", ["demo", "Demo", "DEMO"])
 def test_demo_means_the_folder_in_the_package_also_where_a_folder_has_that_name(name, tmp_path, monkeypatch):
-    (tmp_path / name).mkdir()
+    shutil.copytree(FOLDER, tmp_path / name)
     monkeypatch.chdir(tmp_path)
     assert resolve(name) == FOLDER
     assert resolve(f"./{name}") == Path(name)

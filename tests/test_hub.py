@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,17 +15,19 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
-from huggingface_hub import constants, file_download
+from huggingface_hub import constants, file_download, hf_hub_download, snapshot_download
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from gemma4_mlx.checkpoint.hub import SHORT_NAMES, resolve
+from gemma4_mlx.checkpoint.hub import SHORT_NAMES, is_hub_id, newest_commit, resolve, update
 from gemma4_mlx.errors import HubError
 from hub_server import HubServer, Repository, running_hub
 
 REPO = "someone/gemma-4-tiny-it"
 NEEDED = {
-    "config.json": b"{}",
+    "config.json": b'{"model_type": "gemma4"}',
     "generation_config.json": b"{ }",
     "model.safetensors.index.json": json.dumps(
         {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
@@ -85,14 +88,14 @@ def _snapshots(tmp_path: Path) -> list[Path]:
 
 def test_a_local_folder_is_itself(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "my model").mkdir()
+    _write(tmp_path / "my model", NEEDED)
     assert resolve(str(tmp_path / "my model")) == tmp_path / "my model"
     assert resolve(tmp_path / "my model") == tmp_path / "my model"
     assert resolve("~/my model") == tmp_path / "my model"
 
 
 def test_a_folder_named_like_a_hub_id_comes_before_the_hub(tmp_path, monkeypatch):
-    (tmp_path / "google" / "gemma-4-E2B-it").mkdir(parents=True)
+    _write(tmp_path / "google" / "gemma-4-E2B-it", NEEDED)
     monkeypatch.chdir(tmp_path)
     assert resolve("google/gemma-4-E2B-it") == Path("google/gemma-4-E2B-it")
 
@@ -121,19 +124,56 @@ def test_no_text_without_one_slash_ever_reaches_the_hub(text):
     _refused(text, match="is not a model")
 
 
+@given(
+    st.text("aZ0_-.é/", max_size=12) | st.sampled_from(["a/b.git", "a" * 96 + "/b", "a" * 97 + "/b", "a/" + "b" * 97])
+)
+def test_a_hub_id_is_what_huggingface_hub_takes_for_one(text):
+    try:
+        validate_repo_id(text)
+        valid = text.count("/") == 1
+    except HFValidationError:
+        valid = False
+    assert is_hub_id(text) == valid
+
+
 def test_only_the_files_needed_are_fetched_and_each_once(hub):
     folder = resolve(REPO)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == NEEDED
     assert hub.downloads == dict.fromkeys(NEEDED, 1)
 
 
-def test_a_second_call_fetches_nothing_and_asks_once(hub):
+@pytest.mark.parametrize("revision", [None, "main", "the commit"])
+def test_what_is_here_is_used_without_a_request(revision, hub):
+    folder = resolve(REPO)
+    hub.requests.clear()
+    assert resolve(REPO, folder.name if revision == "the commit" else revision) == folder
+    assert not hub.requests
+
+
+@pytest.mark.parametrize("branch", ["v1", "refs/pr/3"])
+def test_a_branch_that_was_fetched_is_used_without_a_request(branch, hub):
+    hub.repositories[REPO].branch = branch
+    folder = resolve(REPO, branch)
+    hub.requests.clear()
+    assert resolve(REPO, branch) == folder
+    assert not hub.requests
+
+
+@pytest.mark.parametrize("revision", ["../main", "/etc/hostname", "..", "a/../main", "x" * 5000, "no\0name"])
+def test_a_revision_never_leads_out_of_the_cache(revision, hub):
+    resolve(REPO)
+    with pytest.raises(HubError):
+        resolve(REPO, revision)
+
+
+def test_an_update_asks_once_and_fetches_nothing_when_there_is_nothing_newer(hub):
     folder = resolve(REPO)
     hub.downloads.clear()
     hub.requests.clear()
-    assert resolve(REPO) == folder
+    assert update(REPO) == folder
     assert not hub.downloads
     assert len(hub.requests) == 1
+    assert newest_commit(REPO) == folder.name
 
 
 @pytest.mark.parametrize("short", SHORT_NAMES)
@@ -148,8 +188,10 @@ def test_a_new_commit_fetches_only_what_changed(hub):
     old = resolve(REPO)
     hub.downloads.clear()
     (hub.repositories[REPO].folder / "chat_template.jinja").write_bytes(b"{{ new }}")
-    new = resolve(REPO)
+    assert resolve(REPO) == old
+    new = update(REPO)
     assert hub.downloads == {"chat_template.jinja": 1}
+    assert resolve(REPO) == new
     assert (new / "chat_template.jinja").read_bytes() == b"{{ new }}"
     assert (old / "chat_template.jinja").read_bytes() == NEEDED["chat_template.jinja"]
 
@@ -201,7 +243,7 @@ def test_offline_a_part_of_a_model_is_not_taken_for_the_whole(missing, listing, 
         for path in (tmp_path / "cache").glob("models--*/trees/*.json"):
             path.unlink()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    _refused(REPO, match="HF_HUB_OFFLINE")
+    _refused(REPO, match=f"only in part in .*missing: {missing}.*HF_HUB_OFFLINE")
 
 
 def test_a_shard_that_no_index_names_is_missed_by_its_number(hub, monkeypatch, tmp_path):
@@ -214,19 +256,119 @@ def test_a_shard_that_no_index_names_is_missed_by_its_number(hub, monkeypatch, t
     _refused(REPO, match="HF_HUB_OFFLINE")
 
 
+@pytest.mark.parametrize("missing", NEEDED)
+@pytest.mark.parametrize("dangling", [False, True])
+def test_a_part_of_a_model_is_completed_and_then_nobody_is_asked(missing, dangling, hub):
+    """As an interrupted download leaves it, another program that wanted less, or one that emptied the blobs."""
+    path = resolve(REPO) / missing
+    if dangling:
+        path.resolve().unlink()
+    path.unlink(missing_ok=not dangling)
+    if dangling:
+        path.symlink_to("../../blobs/gone")
+    hub.downloads.clear()
+    assert (resolve(REPO) / missing).read_bytes() == NEEDED[missing]
+    assert set(hub.downloads) <= {missing}  # or it was in the cache's blobs still
+    hub.requests.clear()
+    resolve(REPO)
+    assert not hub.requests
+
+
+@pytest.mark.parametrize("missing", ["generation_config.json", "processor_config.json", "tokenizer_config.json"])
+def test_offline_a_model_is_used_without_what_has_a_default(missing, hub, monkeypatch):
+    folder = resolve(REPO)
+    (folder / missing).unlink()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert resolve(REPO) == folder
+
+
+def _fetched_file_by_file(names) -> Path:
+    """As transformers does it, which leaves no list of what the repository has."""
+    (folder,) = {Path(hf_hub_download(REPO, name)).parent for name in names}
+    return folder
+
+
+@pytest.mark.parametrize("left_out", [(), ("generation_config.json", "processor_config.json", "tokenizer_config.json")])
+def test_what_another_program_fetched_file_by_file_is_used_without_a_request(left_out, hub):
+    folder = _fetched_file_by_file(NEEDED.keys() - left_out)
+    hub.requests.clear()
+    assert resolve(REPO) == folder
+    assert not hub.requests
+
+
+def test_what_another_program_fetched_without_a_chat_template_is_completed(hub):
+    folder = _fetched_file_by_file(NEEDED.keys() - {"chat_template.jinja"})
+    assert resolve(REPO) == folder
+    assert (folder / "chat_template.jinja").is_file()
+
+
+def test_whether_a_model_has_a_chat_template_is_asked_once(hub):
+    (hub.repositories[REPO].folder / "chat_template.jinja").unlink()
+    folder = _fetched_file_by_file(NEEDED.keys() - {"chat_template.jinja"})
+    assert resolve(REPO) == folder
+    hub.requests.clear()
+    assert resolve(REPO) == folder
+    assert not hub.requests
+
+
+@pytest.mark.parametrize("patterns", [["*.json", "model*.safetensors", "*.jinja", "*.txt", "*.model", "*.py"], None])
+def test_what_mlx_lm_and_mlx_vlm_fetched_is_used_without_a_request(patterns, hub):
+    folder = Path(snapshot_download(REPO, allow_patterns=patterns))
+    hub.requests.clear()
+    assert resolve(REPO) == folder
+    assert not hub.requests
+
+
+def test_what_another_program_fetched_of_a_newer_commit_is_completed(hub):
+    """mlx-lm, stopped at once: huggingface_hub had moved the branch already."""
+    resolve(REPO)
+    (hub.repositories[REPO].folder / "model-00002-of-00002.safetensors").write_bytes(b"newer" * 40_000)
+    snapshot_download(REPO, allow_patterns=["config.json"])
+    assert (resolve(REPO) / "model-00002-of-00002.safetensors").read_bytes() == b"newer" * 40_000
+
+
+def test_macs_own_files_beside_a_model_in_the_cache_are_no_part_of_it(hub):
+    folder = resolve(REPO)
+    for name in NEEDED:
+        (folder / f"._{name}").write_bytes(b"\0\5\x16\7 attributes of a file")
+    hub.requests.clear()
+    assert resolve(REPO) == folder
+    assert not hub.requests
+
+
 def test_an_unreachable_hub_is_no_hindrance_to_a_model_already_here(hub, monkeypatch):
     folder = resolve(REPO)
+    (folder / "generation_config.json").unlink()
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     assert resolve(REPO) == folder
     _refused("someone/else", match="cannot reach http://127.0.0.1:9")
+    with pytest.raises(HubError, match="cannot reach"):
+        update(REPO)
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_a_hub_out_of_order_is_no_hindrance_to_a_model_already_here(status, hub):
     folder = resolve(REPO)
+    (folder / "generation_config.json").unlink()
     hub.status = status
     assert resolve(REPO) == folder
     _refused("someone/else", match=f"answered {status}.*try again later")
+
+
+def test_a_branch_that_moves_during_a_download_is_not_fetched_twice(hub, monkeypatch):
+    repository = hub.repositories[REPO]
+    commit = repository.commit
+    monkeypatch.setattr(Repository, "commit", property(lambda self: commit))
+    real = file_download.http_get
+
+    def moving(url, temp_file, **options):
+        real(url, temp_file, **options)
+        if "config.json" in url:
+            hub.requests.clear()
+
+    monkeypatch.setattr(file_download, "http_get", moving)
+    assert resolve(REPO).name == commit
+    assert not [request for request in hub.requests if request.endswith("/main")]
 
 
 def test_a_log_in_page_in_place_of_the_hub_is_named(hub):
@@ -252,9 +394,26 @@ def test_a_refusal_without_a_code_names_its_status(status, hub):
 
 @pytest.mark.parametrize("gone", [("config.json",), tuple(name for name in NEEDED if name.endswith(".safetensors"))])
 def test_a_repository_without_a_checkpoint_is_refused_before_anything_is_fetched(gone, hub):
-    for name in (*gone, "consolidated.safetensors"):
+    for name in (*gone, "consolidated.safetensors", "pytorch_model.bin", "weights.pth", "gemma.gguf"):
         (hub.repositories[REPO].folder / name).unlink()
-    _refused(REPO, match="no config.json with .safetensors")
+    shutil.rmtree(hub.repositories[REPO].folder / "onnx")
+    _refused(REPO, match=r"no config\.json with \.safetensors")
+    assert not hub.downloads
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        (["gemma-4-31B-it-Q4_K_M.gguf", "README.md"], "holds GGUF.*take 31b or google/gemma-4-31B-it"),
+        (["config.json", "pytorch_model.bin"], "holds PyTorch's pickled weights"),
+        (["config.json", "adapter_config.json", "adapter_model.safetensors"], "is a LoRA adapter"),
+        (["gemma-4-E2B-it.litertlm"], "holds LiteRT"),
+        (["onnx/model.onnx", "onnx/model.onnx_data"], "holds ONNX"),
+    ],
+)
+def test_a_repository_of_another_format_is_refused_before_anything_is_fetched(files, told, hub, tmp_path):
+    hub.repositories[REPO] = Repository(_write(tmp_path / "other", dict.fromkeys(files, b'{"model_type": "gemma4"}')))
+    _refused(REPO, match=f"{REPO} {told}")
     assert not hub.downloads
 
 
@@ -315,7 +474,9 @@ def test_an_update_that_fails_leaves_the_old_model_in_use(hub, monkeypatch):
     (repository.folder / "model-00002-of-00002.safetensors").write_bytes(b"newer" * 40_000)
     repository.breaks["model-00002-of-00002.safetensors"] = 10
     hub.downloads.clear()
-    _refused(REPO, match="answered 503")
+    with pytest.raises(HubError, match="answered 503"):
+        update(REPO)
+    assert resolve(REPO) == old
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert resolve(REPO) == old
 

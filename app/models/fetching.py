@@ -21,20 +21,22 @@ _PATIENCE = 3.0  # seconds a process has to tidy up before it is ended
 _EVERY = 0.2  # seconds between two reports of progress
 
 
-def fetch(name: str, on_progress: Callable[[str], None] | None = None) -> Path:
+def fetch(name: str, on_progress: Callable[[str], None] | None = None, newest: bool = False) -> Path:
     """The folder of a model, fetched first if need be.
 
     Args:
         name: of a model.
         on_progress: is given how far it is, for people; None shows that on stderr.
+        newest: ask the Hub whether it has a newer version than the one that is here.
 
     Raises:
-        Gemma4Error: it cannot be found or fetched.
+        Gemma4Error: it cannot be found or fetched; with `newest`, also if the Hub cannot be asked.
     """
-    from gemma4_mlx.checkpoint.hub import resolve
+    from gemma4_mlx.checkpoint.hub import resolve, update
 
+    bring = update if newest else resolve
     if on_progress is not None:
-        return resolve(name, on_progress=lambda done, total: on_progress(far(done, total)))
+        return bring(name, on_progress=lambda done, total: on_progress(far(done, total)))
     with Progress(f"fetching {name}") as progress:
         started = time.monotonic()
 
@@ -43,7 +45,7 @@ def fetch(name: str, on_progress: Callable[[str], None] | None = None) -> Path:
                 note(f"fetching {name}: {total / 1e9:.1f} GB, this once")
             progress.show(far(done, total) + left(done, total, time.monotonic() - started))
 
-        return resolve(name, on_progress=show)
+        return bring(name, on_progress=show)
 
 
 def far(done: int, total: int) -> str:

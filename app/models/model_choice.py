@@ -120,12 +120,7 @@ def choose(option: str | None, hearing: bool = False, offer_demo: bool = False) 
 
 def open_model(option: str | None, hearing: bool = False) -> tuple[Gemma4, Processor]:
     """Choose, fetch and load a model. Arguments and errors are those of `fetch_model`."""
-    return open_chosen(choose(option, hearing))
-
-
-def open_chosen(chosen: Chosen) -> tuple[Gemma4, Processor]:
-    """Fetch and load what was chosen. Raises as `fetch_model`."""
-    folder = fetch_chosen(chosen)
+    folder = fetch_chosen(choose(option, hearing))
     import gemma4_mlx as g4
 
     return g4.load(folder)

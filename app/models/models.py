@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from gemma4_mlx.checkpoint.builtin import DEMO
-from gemma4_mlx.errors import Gemma4Error
+from gemma4_mlx.errors import Gemma4Error, HubError
 
+from ..endings import one_line
 from ..settings import config_file
 from ..terminal import note
 from ..typed_ahead import asked, can_be_asked
@@ -71,21 +72,29 @@ def look_around() -> Models:
     return Models(memory, cache, free, {model.repo_id: model for model in cached_models()}, choice)
 
 
-def list_models(as_json: bool) -> None:
+def list_models(as_json: bool, check: bool) -> None:
     """Print the models there are.
 
+    Args:
+        check: ask the Hub which of them it has a newer version of. Without, nobody is asked anything.
+
     Raises:
-        Gemma4Error: the config file makes no sense.
+        Gemma4Error: the config file makes no sense, or the Hub cannot be asked.
     """
     models = look_around()
+    newer = newer_on_hub(models) if check else None
     if as_json:
-        sys.stdout.write(json.dumps(as_fields(models), ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(as_fields(models, newer), ensure_ascii=False) + "\n")
     else:
-        sys.stdout.write("".join(f"{line}\n" for line in as_lines(models)))
+        sys.stdout.write("".join(f"{line}\n" for line in as_lines(models, newer)))
 
 
-def as_lines(models: Models) -> list[str]:
-    """What a person reads."""
+def as_lines(models: Models, newer: set[str] | None = None) -> list[str]:
+    """What a person reads.
+
+    Args:
+        newer: Hub ids of the models of which the Hub has a newer version; None: it was not asked.
+    """
     memory = f"{models.memory / 2**30:.0f} GB"
     rows = [(DEMO, "", "", "yes", "built in")]
     for size in reversed(SIZES):
@@ -100,6 +109,9 @@ def as_lines(models: Models) -> list[str]:
     if others := models.others():
         lines += ["", "Others in the Hugging Face cache:"]
         lines += [f"{_arrow(models, model.repo_id)} {model.repo_id}  {_here(model)}" for model in others]
+    if newer is not None:
+        lines += ["", *(_update_line(models, repo_id) for repo_id in sorted(newer))]
+        lines += [] if newer else ["The Hub has nothing newer than what is here."]
     deaf = " and ".join(size.name for size in reversed(SIZES) if not size.hears)
     lines += [
         "",
@@ -108,6 +120,11 @@ def as_lines(models: Models) -> list[str]:
         f"{deaf} do not hear: sound goes to the largest that does.",
     ]
     return lines
+
+
+def _update_line(models: Models, repo_id: str) -> str:
+    name = next((size.name for size in SIZES if (model := models.of_size(size)) and model.repo_id == repo_id), repo_id)
+    return f"The Hub has a newer {name}: gemma4-mlx models pull {name}"
 
 
 def _arrow(models: Models, name: str) -> str:
@@ -120,8 +137,8 @@ def _here(model: CachedModel | None) -> str:
     return byte_size(model.nbytes) if model.whole else f"part, {byte_size(model.nbytes)}"
 
 
-def as_fields(models: Models) -> dict[str, Any]:
-    """The same for programs; sizes in bytes."""
+def as_fields(models: Models, newer: set[str] | None = None) -> dict[str, Any]:
+    """The same for programs; sizes in bytes. Whether there is a newer version is null when the Hub was not asked."""
     from gemma4_mlx.checkpoint.hub import SHORT_NAMES
 
     listed: list[dict[str, Any]] = [
@@ -134,6 +151,7 @@ def as_fields(models: Models) -> dict[str, Any]:
             "hears": True,
             "fetched": True,
             "disk_bytes": None,
+            "newer": None,
         }
     ]
     for size in reversed(SIZES):
@@ -146,11 +164,12 @@ def as_fields(models: Models) -> dict[str, Any]:
                 "needs_memory_bytes": size.memory_gb * 2**30,
                 "fits": size.fits(models.memory),
                 "hears": size.hears,
-                **_cached_fields(cached),
+                **_cached_fields(cached, newer),
             }
         )
     others = [
-        {"name": model.repo_id, "repository": model.repo_id, **_cached_fields(model)} for model in models.others()
+        {"name": model.repo_id, "repository": model.repo_id, **_cached_fields(model, newer)}
+        for model in models.others()
     ]
     return {
         "memory_bytes": models.memory,
@@ -161,19 +180,52 @@ def as_fields(models: Models) -> dict[str, Any]:
     }
 
 
-def _cached_fields(model: CachedModel | None) -> dict[str, Any]:
-    return {"fetched": model is not None and model.whole, "disk_bytes": 0 if model is None else model.nbytes}
+def _cached_fields(model: CachedModel | None, newer: set[str] | None) -> dict[str, Any]:
+    if model is None:
+        return {"fetched": False, "disk_bytes": 0, "newer": None}
+    is_newer = None if newer is None or not model.whole else model.repo_id in newer
+    return {"fetched": model.whole, "disk_bytes": model.nbytes, "newer": is_newer}
 
 
 def pull(name: str) -> None:
-    """Fetch a model, showing how far it is on stderr; its folder goes to stdout.
+    """Fetch a model, or a newer version of it, showing how far it is on stderr; its folder goes to stdout.
 
     Raises:
         Gemma4Error: it cannot be found or fetched.
     """
-    folder = fetch(name)
+    from gemma4_mlx.checkpoint.hub import SHORT_NAMES
+    from gemma4_mlx.checkpoint.hub_cache import is_whole
+
+    try:
+        folder = fetch(name, newest=True)
+    except HubError as error:
+        if not is_whole(SHORT_NAMES.get(name.lower(), name)):
+            raise
+        note(f"note: the version that is here stays: {one_line(error)}")
+        folder = fetch(name)
     note(f"{name} is here; try it: gemma4-mlx chat --model {name}")
     typer.echo(str(folder))
+
+
+def newer_on_hub(models: Models) -> set[str]:
+    """Hub ids of the models that are here and of which the Hub has a newer version.
+
+    Raises:
+        Gemma4Error: the Hub cannot be asked.
+    """
+    from huggingface_hub import constants
+
+    from gemma4_mlx.checkpoint.hub import newest_commit
+    from gemma4_mlx.checkpoint.hub_cache import find_snapshot
+
+    if constants.HF_HUB_OFFLINE:
+        raise Gemma4Error("HF_HUB_OFFLINE is set, so the Hub cannot be asked: unset it, or leave --check out")
+    here = {repo_id: find_snapshot(repo_id, None) for repo_id, model in models.cached.items() if model.whole}
+    return {
+        repo_id
+        for repo_id, snapshot in here.items()
+        if snapshot is not None and newest_commit(repo_id) != snapshot.folder.name
+    }
 
 
 def remove(name: str, confirmed: bool) -> None:

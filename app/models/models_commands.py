@@ -15,25 +15,27 @@ models = typer.Typer(
 )
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")]
+Check = Annotated[bool, typer.Option("--check", help="Ask the Hub which of those here it has a newer version of.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show Python's traceback when something fails.")]
 
 
 @models.callback(invoke_without_command=True)
-def models_alone(context: typer.Context, as_json: AsJson = False, debug: Debug = False) -> None:
+def models_alone(context: typer.Context, as_json: AsJson = False, check: Check = False, debug: Debug = False) -> None:
     """List the models, with what each takes and which are here; fetch and remove them."""
     if context.invoked_subcommand is None:
-        list_(as_json, debug)
-    elif as_json:
-        raise typer.BadParameter("put it behind the command: gemma4-mlx models list --json", param_hint="--json")
+        list_(as_json, check, debug)
+    elif as_json or check:
+        option = "--json" if as_json else "--check"
+        raise typer.BadParameter(f"put it behind the command: gemma4-mlx models list {option}", param_hint=option)
 
 
 @models.command("list")
-def list_(as_json: AsJson = False, debug: Debug = False) -> None:
+def list_(as_json: AsJson = False, check: Check = False, debug: Debug = False) -> None:
     """List them, as `gemma4-mlx models` alone does."""
     with exit_codes(debug):
         from .models import list_models
 
-        list_models(as_json)
+        list_models(as_json, check)
 
 
 @models.command()
@@ -49,7 +51,7 @@ def pull(
     ],
     debug: Debug = False,
 ) -> None:
-    """Fetch one, or what is missing of it."""
+    """Fetch one, what is missing of it, or a newer version."""
     with exit_codes(debug):
         from .models import pull as fetch
 

@@ -20,7 +20,7 @@ import typer
 from gemma4_mlx.errors import InputError
 
 from ..endings import FAILED, one_line
-from ..models.model_choice import choose, open_chosen
+from ..models.model_choice import choose, fetch_chosen
 from ..terminal import note, shows_lines
 from .live_sound import SAMPLE_RATE, FloatArray, LiveSound, PlayedSound
 from .transcripts import Format, TranscriptWriter
@@ -73,7 +73,7 @@ def transcribe_microphone(device: str | None, options: LiveOptions, model_name: 
     from ..microphone import Microphone, devices, find_device
 
     found = find_device(device, devices())
-    # Open before the model is: what is said in the meantime waits.
+    # Open before the model is loaded: what is said in the meantime waits.
     _transcribe(lambda: Microphone(found), f"listening to {found.name}", "mic", options, model_name)
 
 
@@ -107,11 +107,12 @@ def _transcribe(
         if path is not None:
             _check_writable(path)
     with ExitStack() as stack:
-        chosen = choose(model_name, hearing=True)  # who is asked which model is not being recorded meanwhile
+        # Nobody is recorded while they are asked which model, nor while it is fetched.
+        folder = fetch_chosen(choose(model_name, hearing=True))
         interrupts = stack.enter_context(_interrupts())
         sound = open_sound()
         stack.enter_context(sound)
-        model, processor = open_chosen(chosen)
+        model, processor = g4.load(folder)
         live = stack.enter_context(
             g4.LiveTranscriber(
                 model,

@@ -23,8 +23,8 @@ from ..json_files import read_json_object
 from ..model import Gemma4
 from .conversion_plan import STORED_DTYPES, ConversionPlan, plan_conversion
 from .headers import TensorHeader, read_headers
-from .hub import SHORT_NAMES, resolve
-from .hub_repository import check_login, fetch_config, is_hub_id, upload_folder
+from .hub import SHORT_NAMES, is_hub_id, resolve
+from .hub_repository import check_login, fetch_config, upload_folder
 from .load import DTYPES, read_config
 from .model_card import model_card
 from .partial_output import PartialOutput, remove_leftovers
@@ -179,8 +179,8 @@ def _config_to_convert(hub_id: str, revision: str | None) -> Config:
 
 
 def _refuse_quantized(name: str, config: Config, headers: Mapping[str, TensorHeader]) -> None:
-    packed = any(tensor.endswith(".scales") for tensor in headers)
-    if packed or config.quantization:
+    # The tensors tell, where there are any: the makers' "-unquantized" checkpoints have a quantization_config, too.
+    if any(tensor.endswith(".scales") for tensor in headers) or (config.quantization and not headers):
         raise CheckpointError(
             f"{name} is quantized already: name the checkpoint it was made from, such as google/gemma-4-E2B-it"
         )
@@ -207,7 +207,7 @@ def _write(work: _Conversion, output: PartialOutput, on_progress: Callable[[int,
         write_shard(output.folder / shard.file, shard, work.sources, DTYPES[plan.dtype], written)
         output.finish(shard.file)
     for path in sorted(work.folder.iterdir()):
-        if path.is_file() and _fits(path.name, _COPIED) and not _fits(path.name, _REPLACED):
+        if path.is_file() and path.name[0] != "." and _fits(path.name, _COPIED) and not _fits(path.name, _REPLACED):
             shutil.copyfile(path, output.folder / path.name)
     (output.folder / "README.md").write_text(model_card(work.hub_id, plan), encoding="utf-8")
     (output.folder / "model.safetensors.index.json").write_text(work.index_json(), encoding="utf-8")
@@ -237,7 +237,8 @@ def _output_config(raw: Mapping[str, Any], source: Config, plan: ConversionPlan)
             "vision_config": None,
             "audio_config": None,
         }
-    config.pop("torch_dtype", None)
+    for key in ("torch_dtype", "quantization_config"):  # of the source; the second may tell of its training alone
+        config.pop(key, None)
     config["dtype"] = plan.dtype
     for part in ("text_config", "vision_config", "audio_config"):
         if config.get(part):
@@ -249,7 +250,6 @@ def _output_config(raw: Mapping[str, Any], source: Config, plan: ConversionPlan)
     config["vocab_size"] = text.vocab_size  # mlx-lm looks for it here
     # transformers reads this at the top, mlx-lm in the text part; the tensors know best.
     config["tie_word_embeddings"] = config["text_config"]["tie_word_embeddings"] = text.tie_word_embeddings
-    config.pop("quantization_config", None)  # which may tell of its training alone
     if quantization := plan.quantization():
         config["quantization"] = config["quantization_config"] = quantization
     return config

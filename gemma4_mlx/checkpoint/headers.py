@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError
+from .foreign import advice, packed_elsewhere
+from .weight_files import safetensors_files
 
 # A header is a few hundred bytes a tensor, 6 MB for a packed 26B with every expert by itself. The format
 # allows 100 MB, from which a hostile file makes 2 GB of objects. More than this is not a Gemma 4.
@@ -51,33 +53,12 @@ class TensorHeader:
     nbytes: int
 
 
-def safetensors_files(folder: Path) -> list[Path]:
-    """The weight files of a checkpoint folder: those its index names, else every `*.safetensors`.
-
-    Raises:
-        CheckpointError: there is none, or one that the index names is missing.
-    """
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        try:
-            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError, TypeError):
-            raise CheckpointError(f"{index} is damaged: download it again") from None
-        missing = [name for name in names if not (folder / name).is_file()]
-        if missing:
-            raise CheckpointError(f"{folder}: weight files missing: {', '.join(missing)}: download them again")
-        return [folder / name for name in names]
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise CheckpointError(f"{folder} has no *.safetensors file: it is not a checkpoint this package can read")
-    return files
-
-
 def read_headers(folder: Path) -> dict[str, TensorHeader]:
     """Every tensor of a checkpoint folder by its stored name.
 
     Raises:
-        CheckpointError: a file is missing, truncated, or not safetensors; or two files hold the same tensor.
+        CheckpointError: a file is missing, truncated, or not safetensors; two files hold the same tensor; or
+            the tensors are packed for other machines.
     """
     tensors: dict[str, TensorHeader] = {}
     for file in safetensors_files(folder):
@@ -87,6 +68,11 @@ def read_headers(folder: Path) -> dict[str, TensorHeader]:
                     f"{name} is in both {tensors[name].file.name} and {file.name}: remove one of them"
                 )
             tensors[name] = header
+    if (packed := packed_elsewhere(tensors)) is not None:
+        whose, name = packed
+        raise CheckpointError(
+            f"{folder} is quantized by {whose} ({shown_name(name)}), not for MLX: {advice({}, folder.name)}"
+        )
     return tensors
 
 

@@ -6,13 +6,14 @@ import json
 from pathlib import Path
 
 from ..errors import HubError
-from .hub import explained, is_hub_id, quiet_hub
-
-is_hub_id = is_hub_id
+from .hub import is_hub_id
+from .hub_cache import find_snapshot
+from .hub_errors import explained, quiet_hub
 
 
 def fetch_config(repo_id: str, revision: str | None) -> Path:
-    """A folder with the `config.json` of a Hub repository, and perhaps nothing else.
+    """A folder with the `config.json` of a Hub repository, and perhaps nothing else; what is whole in the cache is used
+    without asking the Hub.
 
     Raises:
         HubError: it cannot be fetched.
@@ -20,6 +21,9 @@ def fetch_config(repo_id: str, revision: str | None) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HTTPError
 
+    cached = find_snapshot(repo_id, revision)
+    if cached is not None and not cached.missing:
+        return cached.folder
     try:
         with quiet_hub():
             return Path(hf_hub_download(repo_id, "config.json", revision=revision)).parent

@@ -17,9 +17,8 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..config import Config
-from ..errors import CheckpointError
-from ..json_files import read_json_object
 from ..model import Gemma4
+from .folder_kind import read_config_json
 from .headers import TensorHeader, read_headers
 from .per_layer_table import PerLayerTable
 from .quantization import Packing, quantize_modules
@@ -38,13 +37,10 @@ def read_config(folder: Path) -> Config:
     """`config.json` of a checkpoint folder.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or larger than any config.json.
-        ConfigError: it is not a Gemma 4's.
+        CheckpointError: the file is missing or damaged.
+        ConfigError: it is of another model, or packed for other machines.
     """
-    path = folder / "config.json"
-    if not path.is_file():
-        raise CheckpointError(f"{folder} has no config.json: give the folder of a Gemma 4 checkpoint")
-    return Config.from_dict(read_json_object(path))
+    return Config.from_dict(read_config_json(folder))
 
 
 def load_model(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -29,12 +28,6 @@ _EMBEDDINGS = "language_model.embed_tokens"
 _LEAVES = ("weight", "scales", "biases")
 _LISTED = 8  # tensors named in an error before "and n more"
 
-# What beside a weight tells that it is packed in a way MLX has not: FP8 and INT8 (transformers, vLLM's
-# compressed-tensors), GPTQ and AWQ, bitsandbytes.
-_FOREIGN = re.compile(
-    r"[._](weight_scale(_inv|_2)?|scale_inv|weight_packed|weight_shape|weight_zero_point|qweight|qzeros|g_idx|SCB"
-    r"|weight\.(absmax|quant_map|nested_absmax|quant_state\..*))$"
-)
 WHAT_TO_TAKE = "take the checkpoint it was made from, such as google/gemma-4-E2B-it, or one quantized for MLX"
 
 
@@ -67,13 +60,8 @@ def find_sources(headers: Mapping[str, TensorHeader], config: Config) -> tuple[C
         The configuration of the model that can be built, and our name of each parameter → where it comes from.
 
     Raises:
-        CheckpointError: two tensors are the same parameter, or they are quantized in a way that is not MLX's.
+        CheckpointError: two tensors are the same parameter.
     """
-    for name in headers:
-        if _FOREIGN.search(name):
-            raise CheckpointError(
-                f"the weights are quantized in a way that MLX has not ({shown_name(name)}): {WHAT_TO_TAKE}"
-            )
     sources = _sources(headers, config)
     return _with_its_head(_without_absent_towers(config, sources), sources), sources
 

@@ -1,0 +1,142 @@
+"""Which files of a checkpoint hold its weights, told from names and the index, before any of them is opened.
+
+Beside them may lie what other programs left there: an index of shards that are gone, shards of an older download,
+adapters, and the `._…` files in which macOS keeps a file's attributes on disks that have no room for them (exFAT, SMB).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Set
+from itertools import islice
+from pathlib import Path
+
+from ..errors import CheckpointError
+
+INDEX = "model.safetensors.index.json"
+_WHOLE = "model.safetensors"
+_SHARD = re.compile(r"(.*)-(\d+)-of-(\d+)\.safetensors")
+_MOST_SHARDS = 10_000
+_MOST_ENTRIES = 10_000  # of a folder; no checkpoint has a hundredth of them
+_LARGEST_INDEX = 64 << 20  # bytes; far more than the names of any size's tensors
+
+# A second copy of the weights in the makers' own layout, and what is added to weights rather than being them.
+_NOT_WEIGHTS = re.compile(r"\..*|consolidated.*|adapters?(_model)?\.safetensors|\d+_adapters\.safetensors")
+#: Names under which browsers, download managers and huggingface_hub keep a file that has not wholly come.
+PART_OF_A_DOWNLOAD = (".incomplete", ".part", ".partial", ".crdownload", ".download", ".aria2", ".!qb", ".tmp")
+
+
+def names_in(folder: Path) -> list[str]:
+    """Every name in a folder, links to nothing included, in order; a folder of very many is read in part.
+
+    Raises:
+        CheckpointError: the folder cannot be read.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in islice(entries, _MOST_ENTRIES))
+    except OSError as error:
+        raise CheckpointError(f"{folder} cannot be read: {error.strerror}") from error
+
+
+def is_weights(name: str) -> bool:
+    """Whether a file of this name, in a checkpoint's folder and not below it, may hold weights of a model."""
+    return name.endswith(".safetensors") and "/" not in name and not _NOT_WEIGHTS.fullmatch(name)
+
+
+def weight_names(names: Iterable[str], indexed: Set[str] | None) -> set[str]:
+    """The weight files of a checkpoint, those that should be there and are not included.
+
+    A whole file counts before shards and before an index that does not name it, as in transformers
+    (`modeling_utils._get_resolved_checkpoint_files`): that index is what an earlier checkpoint left.
+
+    Args:
+        names: of the files that are there.
+        indexed: what the index names; None if there is none.
+    """
+    found = set(filter(is_weights, names))
+    if _WHOLE in found and (indexed is None or _WHOLE not in indexed):
+        return {_WHOLE} if indexed is not None else {name for name in found if not _SHARD.fullmatch(name)}
+    if indexed is not None:
+        return set(indexed)
+    for match in [match for name in found if (match := _SHARD.fullmatch(name))]:
+        digits = len(match[2])
+        for number in range(1, min(int(match[3][:8]), _MOST_SHARDS) + 1):
+            found.add(f"{match[1]}-{number:0{digits}}-of-{match[3]}.safetensors")
+    return found
+
+
+def indexed_names(folder: Path) -> set[str] | None:
+    """What a folder's index names; None if it has none.
+
+    Raises:
+        CheckpointError: the index is damaged, or names files outside of the folder.
+    """
+    path = folder / INDEX
+    if not path.is_file():
+        return None
+    try:
+        with path.open("rb") as stream:
+            names = set(json.loads(stream.read(_LARGEST_INDEX))["weight_map"].values())
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        raise CheckpointError(f"{path} is damaged: download it again") from None
+    if not all(isinstance(name, str) and name == os.path.basename(name) and name not in ("", "..") for name in names):
+        raise CheckpointError(f"{path} names files outside of its folder: download it again")
+    return names
+
+
+def safetensors_files(folder: Path) -> list[Path]:
+    """The weight files of a checkpoint folder, in order.
+
+    Raises:
+        CheckpointError: there is none, or one that should be there is missing.
+    """
+    names = names_in(folder)
+    try:
+        indexed = indexed_names(folder)
+    except CheckpointError:
+        if not (folder / _WHOLE).is_file():
+            raise
+        indexed = set()  # nobody needs it
+    wanted = sorted(weight_names(names, indexed))
+    missing = [name for name in wanted if not (folder / name).is_file()]
+    if dangling := [name for name in missing if (folder / name).is_symlink()]:
+        raise _dangling(folder / dangling[0])
+    if missing:
+        parts = parts_of_downloads(folder, names)
+        found = f" (of one, there is a part: {parts[0]})" if parts else ""
+        raise CheckpointError(f"{folder}: weight files missing: {_listing(missing)}{found}: download them again")
+    if not wanted:
+        raise CheckpointError(f"{folder} has no *.safetensors file: it is not a checkpoint this package can read")
+    return [folder / name for name in wanted]
+
+
+def parts_of_downloads(folder: Path, names: Iterable[str]) -> list[str]:
+    """Files in a folder, or where `hf download --local-dir` keeps them below it, that have not wholly come."""
+    below = Path(".cache") / "huggingface" / "download"
+    kept = [f"{below}/{name}" for name in names_in(folder / below)] if (folder / below).is_dir() else []
+    return [name for name in (*names, *kept) if name.lower().endswith(PART_OF_A_DOWNLOAD)]
+
+
+def check_link(path: Path) -> None:
+    """Raise `CheckpointError` if `path` is a link to nothing."""
+    if path.is_symlink() and not path.exists():
+        raise _dangling(path)
+
+
+def _dangling(path: Path) -> CheckpointError:
+    target = os.readlink(path)
+    advice = "download it again"
+    top = path.parents[2] if len(path.parents) > 2 else path
+    if path.parent.parent.name == "snapshots" and top.name.startswith("models--"):
+        repo_id = top.name.removeprefix("models--").replace("--", "/", 1)
+        advice = f"`gemma4-mlx models pull {repo_id}` fetches it"
+    elif "blobs" in Path(target).parts:
+        advice = "copy the folder out of the Hub's cache with `cp -RL`, which takes the files and not the links"
+    return CheckpointError(f"{path} is a link to a file that is not there ({target}): {advice}")
+
+
+def _listing(names: list[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
