@@ -165,6 +165,22 @@ def some_64_bit(tensors: Tensors) -> None:
         tensors[name] = tensors[name].double()
 
 
+def test_the_table_s_place_is_chosen_by_what_the_weights_take_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = checkpoint(tmp_path / "stored", to(torch.float32), dtype="float16")
+    stored = (folder / "model.safetensors").stat().st_size
+    asked: list[int] = []
+
+    def place(nbytes: int) -> str:
+        asked.append(nbytes)
+        return "memory"
+
+    monkeypatch.setattr("gemma4_mlx.checkpoint.load.automatic_place", place)
+    g4.load(folder)
+    assert asked == [pytest.approx(stored / 2, rel=0.1)]
+
+
 FORMATS = {"F8_E4M3": e4m3, "F8_E5M2": e5m2, "F64": to(torch.float64), "F64 in part": some_64_bit}
 FORMATS |= {"F16": to(torch.float16), "BF16": to(torch.bfloat16), "F32": to(torch.float32)}
 

@@ -7,6 +7,7 @@ checked before, in `sources`.
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -86,7 +87,7 @@ def load_model(
 
     target = DTYPES[dtype] if dtype else _model_dtype(config, sources)
     if f"{_TABLE}.weight" in sources and (
-        per_layer == "disk" or (per_layer == "auto" and automatic_place(_weight_bytes(sources)) == "disk")
+        per_layer == "disk" or (per_layer == "auto" and automatic_place(_weight_bytes(sources, target)) == "disk")
     ):
         _leave_table_on_disk(model, sources, packings.get(_TABLE), target)
     # Reading waits for first use, which may be in another thread; ordinary streams work only where they were made.
@@ -99,7 +100,7 @@ def load_model(
             weights.append((name, array.astype(target) if source.header.dtype in FLOATS else array))
     model.load_weights(weights, strict=False)
     model.eval()
-    _keep_in_memory(_weight_bytes(sources))
+    _keep_in_memory(_weight_bytes(sources, target))
     return model
 
 
@@ -124,8 +125,10 @@ def _keep_in_memory(weight_bytes: int) -> None:
         mx.set_wired_limit(min(weight_bytes, most))
 
 
-def _weight_bytes(sources: Mapping[str, Source]) -> int:
-    return sum({(s.header.file, s.header.offset): s.header.nbytes for s in sources.values()}.values())
+def _weight_bytes(sources: Mapping[str, Source], dtype: mx.Dtype) -> int:
+    """What the weights take in memory, their floating-point numbers in `dtype`."""
+    headers = {(s.header.file, s.header.offset): s.header for s in sources.values()}.values()
+    return sum(math.prod(h.shape) * dtype.size if h.dtype in FLOATS else h.nbytes for h in headers)
 
 
 def _model_dtype(config: Config, sources: Mapping[str, Source]) -> mx.Dtype:
