@@ -443,6 +443,10 @@ ONE_TYPE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"oneOf": [{"const": "C"}, {"const": "F"}]},
         {"type": "string", "const": "C", "enum": ["C", "F"]},
     ),
+    "an object with any keys": (
+        {"type": "object", "title": "Unit", "additionalProperties": {"type": "integer"}},
+        {"type": "object", "properties": {}, "title": "Unit", "additionalProperties": {"type": "integer"}},
+    ),
     "a choice without a type": ({"enum": ["C", "F"]}, {"type": "string", "enum": ["C", "F"]}),
 }
 
@@ -470,6 +474,16 @@ def test_a_schema_without_end_is_cut_or_refused_in_one_line() -> None:
         processor(BUILT_IN).render(
             [USER], tools=[{"name": "look", "parameters": {"$ref": "#/$defs/0", "$defs": doubling}}]
         )
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_a_result_of_any_depth_is_rendered(template: str) -> None:
+    deep: Any = "bottom"
+    for _ in range(300):
+        deep = {"in": [deep]}
+    ours = processor(template).render([USER, calling(call(arguments=deep)), result(deep)])
+    assert ours.count("bottom") == 2
+    assert ours.count("response:look{in:[{in:[{in:") == 1
 
 
 # Control tokens are text, whoever spells them, wherever.
