@@ -7,54 +7,13 @@ objects, parts of Hugging Face's types. Where a template renders a history as it
 from __future__ import annotations
 
 import copy
-import itertools
-import json
-from functools import cache
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from transformers.utils.chat_template_utils import render_jinja_template
 
-from checkpoints import raw_config
-from gemma4_mlx.config import Config
+from conversations import ANSWER, MORE, SYSTEM, USER, call, calling, in_place, processor, result, theirs, written
 from gemma4_mlx.generation import ToolCall
-from gemma4_mlx.processing import Processor
-from gemma4_mlx.processing.chat import ChatTemplate
-from gemma4_mlx.processing.tokenizer import Tokenizer
-from processing_reference import ids_of, tokenizer_folder
-from published_templates import BUILT_IN, REAL, TEMPLATES, WHY_NO_REAL_ONES
-from tiny_tokenizer import SPECIAL_IDS, SPECIAL_TOKENS
-
-USER = {"role": "user", "content": "How warm is it?"}
-MORE = {"role": "user", "content": "And in Rome?"}
-ANSWER = {"role": "assistant", "content": "Warm."}
-SYSTEM = {"role": "system", "content": "Be brief."}
-
-
-def call(name: str = "look", arguments: Any = None, identifier: str | None = "c1") -> dict[str, Any]:
-    named = {} if identifier is None else {"id": identifier}
-    return {
-        **named,
-        "type": "function",
-        "function": {"name": name, "arguments": {} if arguments is None else arguments},
-    }
-
-
-def calling(*calls: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return {"role": "assistant", "content": "", **more, "tool_calls": list(calls)}
-
-
-def result(content: Any, identifier: str | None = "c1", **more: Any) -> dict[str, Any]:
-    named = {} if identifier is None else {"tool_call_id": identifier}
-    return {"role": "tool", **named, "content": content, **more}
-
-
-def in_place(message: dict[str, Any], *responses: Any) -> dict[str, Any]:
-    names = [of["function"]["name"] for of in message["tool_calls"]]
-    given = [{"name": n, "response": response} for n, response in zip(names, responses, strict=True)]
-    return {**message, "tool_responses": given}
+from published_templates import REAL, TEMPLATES, WHY_NO_REAL_ONES
 
 
 def answered(content: Any, documented: Any) -> tuple[list[Any], list[Any]]:
@@ -290,30 +249,6 @@ TOOLS = [
 ]
 
 
-@cache
-def processor(template: str) -> Processor:
-    tokenizer = Tokenizer.from_folder(tokenizer_folder())
-    return Processor(tokenizer, config(), ChatTemplate(TEMPLATES[template]))
-
-
-def config() -> Config:
-    raw = raw_config("e2b")
-    raw["text_config"]["max_position_embeddings"] = 131072
-    return Config.from_dict(raw)
-
-
-def theirs(template: str, messages: list[Any], tools: Any = None, thinking: bool = False) -> str:
-    (rendered,), _ = render_jinja_template(
-        conversations=[copy.deepcopy(messages)],
-        tools=tools,
-        chat_template=TEMPLATES[template],
-        add_generation_prompt=True,
-        enable_thinking=thinking,
-        bos_token="<bos>",
-    )
-    return rendered
-
-
 def test_the_makers_templates_are_tried() -> None:
     if not REAL.is_dir():
         pytest.skip(WHY_NO_REAL_ONES)
@@ -382,192 +317,17 @@ def test_a_system_message_has_a_place_for_a_picture(template: str) -> None:
     assert "<|image|>" in ours.partition("<turn|>")[0]
 
 
-# Descriptions of the same tool, and whether it comes through as it would in the form that templates read.
-PARAMETERS = {
-    "type": "object",
-    "properties": {"city": {"type": "string", "description": "where"}, "days": {"type": "integer"}},
-    "required": ["city"],
-}
-DESCRIBED = {"name": "look", "description": "Looks"}
-SAME_TOOL: dict[str, dict[str, Any]] = {
-    "OpenAI": {"type": "function", "function": {**DESCRIBED, "parameters": PARAMETERS}},
-    "OpenAI strict": {"type": "function", "function": {**DESCRIBED, "strict": True, "parameters": PARAMETERS}},
-    "OpenAI without function": {"type": "function", **DESCRIBED, "strict": True, "parameters": PARAMETERS},
-    "bare": {**DESCRIBED, "parameters": PARAMETERS},
-    "MCP": {**DESCRIBED, "title": "Look", "inputSchema": PARAMETERS, "annotations": {"readOnlyHint": True}},
-    "Anthropic": {**DESCRIBED, "input_schema": PARAMETERS, "cache_control": {"type": "ephemeral"}},
-    "Anthropic custom": {"type": "custom", **DESCRIBED, "input_schema": PARAMETERS},
-    "no type of parameters": {**DESCRIBED, "parameters": {k: v for k, v in PARAMETERS.items() if k != "type"}},
-}
-
-
-@pytest.mark.parametrize("form", SAME_TOOL)
 @pytest.mark.parametrize("template", TEMPLATES)
-def test_a_tool_in_any_host_s_form_keeps_its_parameters(template: str, form: str) -> None:
-    ours = processor(template).render([USER], tools=[SAME_TOOL[form]])
-    assert ours == theirs(template, [USER], [SAME_TOOL["OpenAI"]])
-    assert "city" in ours
-
-
-@pytest.mark.parametrize("form", [DESCRIBED, {**DESCRIBED, "parameters": None}, {**DESCRIBED, "inputSchema": {}}])
-@pytest.mark.parametrize("template", TEMPLATES)
-def test_a_tool_without_parameters_is_a_tool(template: str, form: dict[str, Any]) -> None:
-    ours = processor(template).render([USER], tools=[form])
-    assert ours == theirs(template, [USER], [{"type": "function", "function": DESCRIBED}])
-
-
-@pytest.mark.parametrize("description", [None, ""])
-def test_a_tool_without_a_description_is_not_called_none(description: str | None) -> None:
-    for template in TEMPLATES:
-        ours = processor(template).render([USER], tools=[{"name": "look", "description": description}])
-        assert 'declaration:look{description:<|"|><|"|>}' in ours
-
-
-ONE_TYPE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "strict and optional": ({"type": ["string", "null"]}, {"type": "string", "nullable": True}),
-    "Pydantic and optional": (
-        {"anyOf": [{"type": "string"}, {"type": "null"}], "description": "where"},
-        {"type": "string", "nullable": True, "description": "where"},
-    ),
-    "a reference": ({"$ref": "#/$defs/Unit"}, {"type": "string", "enum": ["C", "F"]}),
-    "a reference with words": (
-        {"allOf": [{"$ref": "#/$defs/Unit"}], "description": "in"},
-        {"type": "string", "enum": ["C", "F"], "description": "in"},
-    ),
-    "a list of references": (
-        {"type": "array", "items": {"$ref": "#/$defs/Unit"}},
-        {"type": "array", "items": {"type": "string", "enum": ["C", "F"]}},
-    ),
-    "a constant": ({"const": "C"}, {"type": "string", "const": "C", "enum": ["C"]}),
-    "constants to choose from": (
-        {"oneOf": [{"const": "C"}, {"const": "F"}]},
-        {"type": "string", "const": "C", "enum": ["C", "F"]},
-    ),
-    "a choice without a type": ({"enum": ["C", "F"]}, {"type": "string", "enum": ["C", "F"]}),
-}
-
-
-@pytest.mark.parametrize("name", ONE_TYPE)
-@pytest.mark.parametrize("template", TEMPLATES)
-def test_what_a_template_would_leave_out_of_a_schema_is_said_in_words_it_reads(template: str, name: str) -> None:
-    given, read = ONE_TYPE[name]
-    units = {"Unit": {"type": "string", "enum": ["C", "F"]}}
-
-    def tool(schema: dict[str, Any], **more: Any) -> list[dict[str, Any]]:
-        parameters = {"type": "object", "properties": {"unit": schema}, **more}
-        return [{"type": "function", "function": {**DESCRIBED, "parameters": parameters}}]
-
-    ours = processor(template).render([USER], tools=tool(given, **{"$defs": units}))
-    assert ours == theirs(template, [USER], tool(read))
-
-
-def test_a_schema_without_end_is_cut_or_refused_in_one_line() -> None:
-    node = {"type": "object", "properties": {"next": {"$ref": "#/$defs/Node"}}}
-    itself = {"name": "look", "parameters": {"$ref": "#/$defs/Node", "$defs": {"Node": node}}}
-    assert "next" in processor(BUILT_IN).render([USER], tools=[itself])
-    doubling = {str(n): {"properties": {k: {"$ref": f"#/$defs/{n + 1}"} for k in "abcd"}} for n in range(12)}
-    with pytest.raises(ValueError, match="parameters without end"):
-        processor(BUILT_IN).render(
-            [USER], tools=[{"name": "look", "parameters": {"$ref": "#/$defs/0", "$defs": doubling}}]
-        )
-
-
-# Control tokens are text, whoever spells them, wherever.
-
-
-def everywhere(words: str) -> list[dict[str, Any]]:
-    """A conversation in which everybody says these words, and every name and key is made of them."""
-    return [
-        {"role": "system", "content": words},
-        {"role": "user", "content": words},
-        {"role": "assistant", "content": words, "reasoning_content": words},
-        {"role": "user", "content": [{"type": "text", "text": words}, {"type": "text", "text": words}]},
-        calling(call("f" + words, {"k" + words: [words, {words: None}]}), content=words, reasoning_content=words),
-        result({"k" + words: words, "list": [words]}),
-        calling(call("f" + words, json.dumps({"k": words}), "c2")),
-        result(words, "c2"),
-    ]
-
-
-def tool_of(words: str) -> list[dict[str, Any]]:
-    schema = {"type": "object", "properties": {"p" + words: {"type": "string", "description": words, "enum": [words]}}}
-    return [{"name": "f" + words, "description": words, "parameters": {**schema, "required": ["p" + words]}}]
-
-
-def control_ids(template: str, words: str, thinking: bool = False) -> list[int]:
-    inputs = processor(template)(everywhere(words), tools=tool_of(words), thinking=thinking)
-    return [id_ for id_ in ids_of(inputs) if id_ < len(SPECIAL_IDS)]
-
-
-@pytest.mark.parametrize("template", TEMPLATES)
-def test_no_control_token_is_anybody_s_to_spell(template: str) -> None:
-    plain = {thinking: control_ids(template, "x", thinking) for thinking in (False, True)}
-    for token in SPECIAL_TOKENS:
-        for thinking in (False, True):
-            assert control_ids(template, f"a{token}b", thinking) == plain[thinking], token
-            assert control_ids(template, token, thinking) == plain[thinking], token
-
-
-@pytest.mark.parametrize("template", TEMPLATES)
-def test_words_are_all_there_whatever_they_spell(template: str) -> None:
-    words = f"see {' '.join(SPECIAL_TOKENS)} here"
-    inputs = processor(template)(everywhere(words), tools=tool_of(words))
-    # The thought and the words of the answer before the last question are the template's to leave out.
-    assert processor(template).tokenizer.decode(ids_of(inputs)).count(words) >= 14
-
-
-@pytest.mark.parametrize("template", TEMPLATES)
-def test_a_control_token_cut_anywhere_is_not_put_together_by_a_join(template: str) -> None:
-    plain = control_ids_of_parts(template, "x", "y", "z")
-    for token in SPECIAL_TOKENS:
-        for one, two in itertools.combinations_with_replacement(range(len(token) + 1), 2):
-            cut = token[:one], token[one:two], token[two:]
-            assert control_ids_of_parts(template, *cut) == plain, cut
-
-
-def control_ids_of_parts(template: str, *texts: str) -> list[int]:
-    parts = [{"type": "text", "text": text} for text in texts]
-    messages = [
-        {"role": "system", "content": parts},
-        {"role": "user", "content": parts},
-        {"role": "assistant", "content": parts},
-        {"role": "user", "content": parts},
-        calling(call()),
-        result(parts),
-    ]
-    return [id_ for id_ in ids_of(processor(template)(messages)) if id_ < len(SPECIAL_IDS)]
-
-
-PIECES = st.sampled_from(
-    [*SPECIAL_TOKENS, "<", "<|", "|>", ">", "turn", " ", "\n", "\ufdd0", "\ufdd1", "\ufdd4", "\ufdd6", "é"]
-)
-
-
-@given(st.lists(PIECES, max_size=8).map("".join))
-def test_whatever_is_spelled_in_any_place_adds_no_control_token(words: str) -> None:
-    for template in TEMPLATES:
-        assert control_ids(template, f"a{words}b") == control_ids(template, "x")
-
-
-def test_a_question_about_a_placeholder_and_a_picture_go_together() -> None:
-    """A page, a question or an earlier answer that spells one neither stops the chat nor takes the picture's place."""
-    from PIL import Image
-
-    picture = {"type": "image", "image": Image.new("RGB", (96, 96))}
-    words = {"type": "text", "text": "What is <|image|>, and <|audio|>?"}
-    for template in TEMPLATES:
-        inputs = processor(template)([{"role": "user", "content": [words, picture]}], image_tokens=70)
-        assert ids_of(inputs).count(SPECIAL_IDS["<|audio|>"]) == 0
-        assert ids_of(inputs).count(SPECIAL_IDS["<|image|>"]) == sum(
-            image.rows * image.columns // 9 for image in inputs.images
-        )
+def test_a_result_of_any_depth_is_rendered(template: str) -> None:
+    deep: Any = "bottom"
+    for _ in range(300):
+        deep = {"in": [deep]}
+    ours = processor(template).render([USER, calling(call(arguments=deep)), result(deep)])
+    assert ours.count("bottom") == 2
+    assert ours.count("response:look{in:[{in:[{in:") == 1
 
 
 # Templates that nobody has published.
-
-
-def written(source: str) -> Processor:
-    return Processor(Tokenizer.from_folder(tokenizer_folder()), config(), ChatTemplate(source))
 
 
 def test_a_template_that_knows_only_messages_with_texts_gets_results_as_such() -> None:

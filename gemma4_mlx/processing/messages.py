@@ -32,6 +32,8 @@ _REASONING = ("reasoning_content", "thinking", "reasoning")
 # An answer as Gemma writes it, thought and all, which some programs keep as it came.
 _RAW_THOUGHT = ("<|channel>thought\n", "<channel|>")
 _NO_RESULT = {"error": "no result"}
+# Templates write objects by recursion, several frames of Python a level; what is deeper is given as JSON text.
+_DEEPEST = 32
 
 
 def read_messages(messages: Messages, add_generation_prompt: bool) -> list[Message]:
@@ -246,9 +248,21 @@ def _result(name: str, response: Any, media: Sequence[Medium] = ()) -> dict[str,
 def _plain(value: Any, what: str) -> Any:
     """A JSON value, without half characters: names of files may hold some, and a prompt cannot."""
     try:
-        return json.loads(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
+        return _shallow(json.loads(json.dumps(value, ensure_ascii=False).encode(errors="replace")))
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{what} that is not plain JSON ({reason(error)}): give plain JSON") from error
+
+
+def _shallow(value: Any, depth: int = 0) -> Any:
+    match value:
+        case dict() | list() if depth == _DEEPEST:
+            return json.dumps(value, ensure_ascii=False)
+        case dict():
+            return {key: _shallow(item, depth + 1) for key, item in value.items()}
+        case list():
+            return [_shallow(item, depth + 1) for item in value]
+        case _:
+            return value
 
 
 __all__ = ["ROLES", "Medium", "Message", "Messages", "Part", "read_messages"]

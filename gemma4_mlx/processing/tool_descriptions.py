@@ -48,7 +48,7 @@ def _read_tool(tool: Any, number: int) -> dict[str, Any]:
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"tool {number} ({name}) is not plain JSON: {reason(error)}") from error
     schema = next((plain[key] for key in _PARAMETERS if plain.get(key) is not None), None)
-    if schema is not None and not isinstance(schema, dict):
+    if schema is not None and not (isinstance(schema, dict) and isinstance(schema.get("properties") or {}, dict)):
         raise ValueError(f"tool {number} ({name}) has parameters that are no JSON schema: give an object")
     described = {"name": name, "description": plain.get("description") or ""}
     if schema:
@@ -103,6 +103,8 @@ class _Schema:
             words["type"] = implied
         # Null says the same as nothing, but templates ask only whether the word is there.
         words = {key: value for key, value in words.items() if value is not None or key not in _STRUCTURE}
+        if words.get("type") == "object":
+            words.setdefault("properties", {})  # without them, templates take other words for names of properties
         if isinstance(words.get("properties"), dict):
             words["properties"] = {n: self.in_plain_words(item, within) for n, item in words["properties"].items()}
         if isinstance(words.get("items"), dict):
