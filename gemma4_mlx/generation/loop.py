@@ -33,8 +33,8 @@ class Constraint(Protocol):
     def allowed(self) -> np.ndarray:
         """Which tokens may come next: bool `[vocab_size]`."""
 
-    def accept(self, token: int) -> None:
-        """Go on by one token."""
+    def accept(self, token: int) -> bool:
+        """Go on by one token; False if it must not come although it was allowed, and then nothing has happened."""
 
 
 def generate_tokens(
@@ -198,10 +198,11 @@ def _run_constrained(
             if token is not None:
                 logits = model.step(mx.array([[token]]), cache)
             mx.async_eval(logits)
-            allowed = mx.array(constraint.allowed())  # worked out while the device works on the logits
-            drawn, key = sampler(mx.where(allowed, logits[:, -1], -mx.inf), key)
-            token = int(np.array(drawn)[0])
-            constraint.accept(token)
+            allowed = constraint.allowed()  # worked out while the device works on the logits
+            token, key = _draw(sampler, logits[:, -1], allowed, key)
+            while not constraint.accept(token):
+                allowed[token] = False
+                token, key = _draw(sampler, logits[:, -1], allowed, key)
             reading.token_added(token)
         except BaseException:
             for layer_cache in cache:
@@ -210,6 +211,14 @@ def _run_constrained(
         yield token
         if token in stop_ids:
             return
+
+
+def _draw(sampler: Sampler, logits: mx.array, allowed: np.ndarray, key: mx.array) -> tuple[int, mx.array]:
+    """One of the allowed tokens."""
+    if not allowed.any():
+        raise ValueError("the schema cannot be followed any further: whatever may come would repeat an item")
+    drawn, key = sampler(mx.where(mx.array(allowed), logits, -mx.inf), key)
+    return int(np.array(drawn)[0]), key
 
 
 def _first_key(seed: int | None) -> mx.array:

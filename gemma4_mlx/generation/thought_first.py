@@ -71,8 +71,8 @@ class ThoughtFirst:
             allowed[self._opening] = True
         return allowed
 
-    def accept(self, token: int) -> None:
-        """Go on by one token."""
+    def accept(self, token: int) -> bool:
+        """Go on by one token; False if it must not come although it was allowed, and then nothing has happened."""
         if self._header:
             del self._header[0]
         elif self._in_thought:
@@ -81,7 +81,8 @@ class ThoughtFirst:
             self._open("")
         else:
             self._may_open = False
-            self._schema.accept(token)
+            return self._schema.accept(token)
+        return True
 
     def _open(self, opened: str) -> None:
         """A channel has been opened, and `opened` is what it begins with so far."""
