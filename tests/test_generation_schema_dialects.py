@@ -353,3 +353,19 @@ def test_with_a_thought_every_answer_that_ends_is_valid(seed: int) -> None:
         jsonschema.validate(json.loads(out.text), schema)
     else:
         assert out.finish_reason in ("length", "loop")
+
+
+def test_an_object_with_named_members_gets_no_others_unless_the_schema_asks_for_them() -> None:
+    schema = {"properties": {"a": {"type": "integer"}}, "type": "object"}
+    assert follows(schema, '{"a": 1}')
+    assert not follows(schema, '{"a": 1, "b": 1}')
+    assert follows({**schema, "additionalProperties": True}, '{"a": 1, "b": 1}')
+    assert follows({**schema, "required": ["b"]}, '{"a": 1, "b": 1}')
+    both = {"allOf": [schema, {"type": "object", "properties": {"b": {"type": "integer"}}, "required": ["b"]}]}
+    assert follows(both, '{"a": 1, "b": 1}')
+    assert follows({"type": "object", "properties": {}}, '{"a": 1}')
+
+
+def test_a_schema_that_is_nested_too_deeply_is_told() -> None:
+    with pytest.raises(ValueError, match="the schema"):
+        follows('{"items":' * 900 + "{}" + "}" * 900, "1")

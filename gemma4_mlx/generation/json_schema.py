@@ -64,8 +64,11 @@ def enforceable(schema: Mapping[str, Any] | str) -> Enforceable:
         ValueError: it is no JSON schema, or says what cannot be enforced; the place is named as a JSON pointer.
     """
     root, pointer = _unwrapped(_as_json(schema))
-    rewriting = _Rewriting(root, pointer)
-    rewritten = rewriting.rewritten(root, pointer)
+    try:
+        rewriting = _Rewriting(root, pointer)
+        rewritten = rewriting.rewritten(root, pointer)
+    except RecursionError:
+        raise ValueError("the schema cannot be followed: it is nested too deeply") from None
     names = frozenset(name for name in rewriting.distinct if name is not None)
     return Enforceable(rewritten, pointer, None if None in rewriting.distinct else names)
 
@@ -149,14 +152,17 @@ class _Rewriting:
     def __init__(self, root: dict[str, Any], pointer: str) -> None:
         self._root = root
         self._base = pointer
+        # Where objects are put together from several parts, each part must let the others' members pass.
+        self._is_composed = any(
+            "allOf" in part or ("properties" in part and part.keys() & {"anyOf", "oneOf", "$ref"})
+            for part in _objects(root)
+        )
         # Names of the members whose arrays must not repeat an item, None for an array that may be anywhere.
         self.distinct: set[str | None] = set()
 
     def rewritten(self, schema: Any, pointer: str) -> Any:
         if not isinstance(schema, dict):
             return schema
-        if len(pointer) > 10_000:
-            raise ValueError(f"the schema is nested too deeply at {pointer[:60]}…")
         rewritten = dict(schema)
         if schema is self._root and _KNOWN_DRAFTS not in str(schema.get("$schema", _KNOWN_DRAFTS)):
             del rewritten["$schema"]  # a dialect of its own, which nobody here can look up
@@ -169,6 +175,7 @@ class _Rewriting:
         _limits(rewritten, pointer)
         self._property_names(rewritten, pointer)
         self._unique_items(rewritten, pointer)
+        self._other_members(rewritten)
         return self._inside(rewritten, pointer)
 
     def _inside(self, schema: dict[str, Any], pointer: str) -> dict[str, Any]:
@@ -242,6 +249,19 @@ class _Rewriting:
             raise ValueError(f"the schema cannot be followed at {place}: only one of enum, pattern, or lengths can be")
         schema["additionalProperties"] = False
 
+    def _other_members(self, schema: dict[str, Any]) -> None:
+        """An object whose members are named gets no others, unless the schema asks for them.
+
+        Pydantic leaves the question open, and a model that is left it goes on for ever.
+        """
+        named = schema.get("properties")
+        if not isinstance(named, dict) or not named or self._is_composed:
+            return
+        required = schema.get("required", [])
+        is_open = schema.keys() & {"additionalProperties", "patternProperties", "minProperties"}
+        if not is_open and isinstance(required, list) and named.keys() >= {str(name) for name in required}:
+            schema["additionalProperties"] = False
+
     def _unique_items(self, schema: dict[str, Any], pointer: str) -> None:
         """`uniqueItems`: of a few values, all orders are written out; of others it is for `DistinctItems` to see to."""
         if schema.pop("uniqueItems", False) is not True or "array" not in schema.get("type", "array"):
@@ -294,6 +314,14 @@ class _Rewriting:
 def _escaped(name: str) -> str:
     """A step of a JSON pointer (RFC 6901)."""
     return name.replace("~", "~0").replace("/", "~1")
+
+
+def _objects(value: Any) -> Iterator[dict[str, Any]]:
+    """All objects in a JSON value, itself included."""
+    if isinstance(value, dict):
+        yield value
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _objects(item)
 
 
 def _member(pointer: str) -> str | None:
