@@ -90,7 +90,6 @@ def _print_json(answer: Generation) -> None:
         "text": answer.text,
         "thought": answer.thought,
         "tool_calls": [asdict(call) for call in answer.tool_calls],
-        "unread_calls": answer.unread_calls,
         "finish_reason": answer.finish_reason,
         "stats": asdict(answer.stats),
     }

@@ -76,6 +76,7 @@ WEATHER = {
         ("f{a:1}", {"a": 1}),
         ("Call: f{}", {}),
         ("```\ncall:f{a:1}\n```", {"a": 1}),
+        ("```call:f{a:1}```", {"a": 1}),
         ('```json\n{"name": "f", "arguments": {"a": 1}}\n```', {"a": 1}),
         ('{"name": "f", "parameters": {}}', {}),
     ],

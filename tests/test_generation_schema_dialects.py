@@ -369,3 +369,9 @@ def test_an_object_with_named_members_gets_no_others_unless_the_schema_asks_for_
 def test_a_schema_that_is_nested_too_deeply_is_told() -> None:
     with pytest.raises(ValueError, match="the schema"):
         follows('{"items":' * 900 + "{}" + "}" * 900, "1")
+
+
+def test_a_whole_number_of_any_length_may_be_an_item() -> None:
+    distinct = DistinctItems(None)
+    assert distinct.feed(f"[{'1' * 5000}, {'1' * 5001},")
+    assert not distinct.feed(f" {'1' * 5000},")

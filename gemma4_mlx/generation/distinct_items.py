@@ -131,12 +131,19 @@ class DistinctItems:
         top = state.frames[-1] if state.frames else None
         if top is None or top.item_start < 0:
             return state
-        item = json.dumps(_plain(json.loads(text[top.item_start : end], strict=False)), sort_keys=True)
+        item = json.dumps(
+            _plain(json.loads(text[top.item_start : end], strict=False, parse_int=_whole)), sort_keys=True
+        )
         if item in top.items:
             return None
         spellings = (*top.spellings, text[top.item_start : end])
         top = top._replace(items=top.items | {item}, spellings=spellings, item_start=-1)
         return state._replace(frames=(*state.frames[:-1], top))
+
+
+def _whole(digits: str) -> int | str:
+    """A whole number; as it is spelled if it has more digits than Python reads (4300)."""
+    return int(digits) if len(digits) < 4000 else digits
 
 
 def _plain(value: Any) -> Any:

@@ -30,7 +30,7 @@ _MOST_READINGS = 64
 _MOST_LETTERS = 1_000_000  # copied in trying strings of unknown beginning
 
 _FENCE = "```"
-_FENCE_HEAD = re.compile(r"```\w*\s*")
+_FENCE_HEAD = re.compile(r"```(?:\w*[ \t]*\n)?\s*")
 _BETWEEN_CALLS = re.compile(r"[\s,;]*")
 _BETWEEN_MEMBERS = re.compile(r"[\s,]*")
 _SPACE = re.compile(r"\s*")

@@ -53,8 +53,6 @@ class SchemaConstraint:
 
         self._vocab_size = vocab_size
         rules = enforceable(schema)
-        if fault := _fault(rules.schema):
-            raise ValueError(f"the schema cannot be followed at {place_of(rules, _fault)}: {fault}")
         grammar = _grammar(rules.schema)
         self._distinct = DistinctItems(rules.distinct) if rules.distinct != frozenset() else None
         self._detokenizer = Detokenizer(tokenizer)
@@ -66,6 +64,8 @@ class SchemaConstraint:
             ours = llguidance.LLTokenizer(str(path), n_vocab=vocab_size, eos_token=sorted(end_ids))
         # No log: an error is asked for below, and raised.
         self._matcher = llguidance.LLMatcher(ours, grammar, log_level=0)
+        if self._matcher.is_error() and (fault := _fault(rules.schema)):
+            raise ValueError(f"the schema cannot be followed at {place_of(rules, _fault)}: {fault}")
         self._words = np.zeros((vocab_size + 31) // 32, dtype=np.uint32)
         self._check()
 
