@@ -375,3 +375,15 @@ def test_a_whole_number_of_any_length_may_be_an_item() -> None:
     distinct = DistinctItems(None)
     assert distinct.feed(f"[{'1' * 5000}, {'1' * 5001},")
     assert not distinct.feed(f" {'1' * 5000},")
+
+
+@pytest.mark.parametrize("name", ["a", "items", "properties", "$defs", "a/b~c"])
+def test_a_set_is_one_under_whatever_name_and_another_array_may_repeat_items(name: str) -> None:
+    numbers = {"type": "array", "items": {"type": "integer"}}
+    unique = {"anyOf": [{**numbers, "uniqueItems": True}, {"type": "null"}]}
+    schema = {"type": "object", "properties": {name: unique, "other": numbers}, "required": [name]}
+    assert follows(schema, json.dumps({name: [1, 2], "other": [1, 1]}))
+    assert not follows(schema, json.dumps({name: [1, 1]}))
+    within = {"type": "object", "properties": {name: {"type": "array", "items": {**numbers, "uniqueItems": True}}}}
+    assert follows(within, json.dumps({name: [[1, 2], [2, 1]]}))
+    assert not follows(within, json.dumps({name: [[1, 1]]}))

@@ -21,7 +21,8 @@ _FORMATS = {"date-time", "time", "date", "duration", "email", "hostname", "ipv4"
 
 # Keywords by what they hold.
 _ONE = ("additionalProperties", "items", "additionalItems", "contains", "not", "if", "then", "else", "propertyNames")
-_SEVERAL = ("anyOf", "oneOf", "allOf", "prefixItems")
+_ALTERNATIVES = ("anyOf", "oneOf", "allOf")
+_SEVERAL = (*_ALTERNATIVES, "prefixItems")
 _NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 _UNENFORCED = (
     *("not", "if", "then", "else", "contains", "minContains", "maxContains", "dependentRequired", "dependentSchemas"),
@@ -160,7 +161,12 @@ class _Rewriting:
         # Names of the members whose arrays must not repeat an item, None for an array that may be anywhere.
         self.distinct: set[str | None] = set()
 
-    def rewritten(self, schema: Any, pointer: str) -> Any:
+    def rewritten(self, schema: Any, pointer: str, member: str | None = None) -> Any:
+        """What says the same as `schema` to llguidance.
+
+        Args:
+            member: the name of the member that it describes; None if it may be any.
+        """
         if not isinstance(schema, dict):
             return schema
         rewritten = dict(schema)
@@ -174,19 +180,22 @@ class _Rewriting:
         self._values(rewritten, pointer)
         _limits(rewritten, pointer)
         self._property_names(rewritten, pointer)
-        self._unique_items(rewritten, pointer)
+        self._unique_items(rewritten, pointer, member)
         self._other_members(rewritten)
-        return self._inside(rewritten, pointer)
+        return self._inside(rewritten, pointer, member)
 
-    def _inside(self, schema: dict[str, Any], pointer: str) -> dict[str, Any]:
+    def _inside(self, schema: dict[str, Any], pointer: str, member: str | None) -> dict[str, Any]:
         for keyword, value in schema.items():
             place = f"{pointer}/{_escaped(keyword)}"
             if keyword in _NAMED and isinstance(value, dict):
+                is_member = keyword == "properties"
                 schema[keyword] = {
-                    name: self.rewritten(item, f"{place}/{_escaped(name)}") for name, item in value.items()
+                    name: self.rewritten(item, f"{place}/{_escaped(name)}", name if is_member else None)
+                    for name, item in value.items()
                 }
             elif keyword in (*_SEVERAL, "items") and isinstance(value, list):
-                schema[keyword] = [self.rewritten(item, f"{place}/{number}") for number, item in enumerate(value)]
+                same = member if keyword in _ALTERNATIVES else None
+                schema[keyword] = [self.rewritten(item, f"{place}/{n}", same) for n, item in enumerate(value)]
             elif keyword in _ONE:
                 schema[keyword] = self.rewritten(value, place)
         if pointer == self._base and isinstance(components := schema.get("components"), dict):
@@ -262,13 +271,13 @@ class _Rewriting:
         if not is_open and isinstance(required, list) and named.keys() >= {str(name) for name in required}:
             schema["additionalProperties"] = False
 
-    def _unique_items(self, schema: dict[str, Any], pointer: str) -> None:
+    def _unique_items(self, schema: dict[str, Any], pointer: str, member: str | None) -> None:
         """`uniqueItems`: of a few values, all orders are written out; of others it is for `DistinctItems` to see to."""
         if schema.pop("uniqueItems", False) is not True or "array" not in schema.get("type", "array"):
             return
         values = self._few_values(schema.get("items"), f"{pointer}/items")
         if values is None or schema.get("type") != "array" or schema.keys() & {"prefixItems", "enum", "const"}:
-            self.distinct.add(_member(pointer))
+            self.distinct.add(member)
             return
         fewest, most = schema.pop("minItems", 0), schema.pop("maxItems", len(values))
         lengths = [length for length in range(len(values) + 1) if fewest <= length <= most]
@@ -322,13 +331,6 @@ def _objects(value: Any) -> Iterator[dict[str, Any]]:
         yield value
     for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
         yield from _objects(item)
-
-
-def _member(pointer: str) -> str | None:
-    """The name of the member that a subschema describes; None if it may be any."""
-    *before, last = re.sub(r"(/(anyOf|oneOf|allOf)/\d+)+$", "", pointer).split("/")
-    known = before[-1:] == ["properties"] and "$defs" not in before[-2:]
-    return last.replace("~1", "/").replace("~0", "~") if known else None
 
 
 def _nullable(schema: dict[str, Any]) -> None:
