@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -331,3 +332,27 @@ def test_a_declared_tool_settles_what_a_call_means(say):
     tool = {"name": "f", "parameters": {"type": "object", "properties": {"zip": {"type": "string"}}}}
     assert say(script).tool_calls == []
     assert say(script, tools=[tool]).tool_calls == [ToolCall("f", {"zip": "007"})]
+
+
+REAL_TEMPLATES = Path(__file__).parents[1].parent / "shared" / "real" / "templates"
+
+
+@pytest.mark.parametrize(("name", "opens"), [("e2b", True), ("31b", True), ("vllm-mod", True), ("older", False)])
+def test_after_a_tools_result_the_makers_templates_open_a_thought(processor, monkeypatch, name, opens):
+    path = REAL_TEMPLATES / f"{name}.jinja"
+    if not path.is_file():
+        pytest.skip("the makers' templates are not here: ../shared/real")
+    monkeypatch.setattr(processor, "_template", ChatTemplate(path.read_text(encoding="utf-8")))
+    call = {"id": "1", "type": "function", "function": {"name": "weather", "arguments": {"city": "Paris"}}}
+    messages = [
+        {"role": "user", "content": "Weather?"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "1", "name": "weather", "content": "sunny"},
+    ]
+    for thinking in (True, False):
+        prompt = processor(messages, thinking=thinking).input_ids[0].tolist()
+        assert opened_channel(processor.tokenizer, prompt) == ("thought\n" if opens and thinking else None)
+        assert opened_channel(processor.tokenizer, processor("Hi", thinking=thinking).input_ids[0].tolist()) is None
+    ids = processor.tokenizer.encode("It is sunny.<channel|>Take a hat.<turn|>")
+    out = generate(ScriptedModel(ids), processor, messages, thinking=True, temperature=0)
+    assert (out.thought, out.text) == (("It is sunny.", "Take a hat.") if opens else ("", "It is sunny.Take a hat."))
