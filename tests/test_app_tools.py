@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gemma4_mlx as g4
+from call_texts import events
 from command_line import checkpoint, run
 from gemma4_mlx.errors import InputError
 from gemma4_mlx.generation import Generation, ToolCall
-from gemma4_mlx.generation.channels import ChannelParser
+from gemma4_mlx.generation.channels import ChannelParser, Chunk
 
 TOOLS = '''
 """Tools for a test."""
@@ -220,11 +221,14 @@ def test_a_file_of_tools_that_raises_ends_the_command_with_one_line(file):
 def generation(written: str) -> Generation:
     """What the model would have been heard to say, had it written this: read by the parser that reads real answers."""
     parser = ChannelParser()
-    chunks = [*parser.feed(written), *parser.finish()]
+    chunks: list[Chunk] = []
+    for number, event in enumerate(events(written)):
+        chunks += parser.control(event) if number % 2 else parser.text(event)
+    chunks += parser.finish()
     calls: list[ToolCall] = [chunk.tool_call for chunk in chunks if chunk.tool_call is not None]
     text = "".join(chunk.text for chunk in chunks if chunk.kind == "answer")
     thought = "".join(chunk.text for chunk in chunks if chunk.kind == "thought")
-    return Generation(text, thought, calls, [], "tool_call" if calls else "stop", None)
+    return Generation(text, thought, calls, [], "tool_call" if calls else "stop", None, parser.unread_calls)
 
 
 CALL = "<|tool_call>call:half{number:8}<tool_call|>"
@@ -293,3 +297,14 @@ def test_without_anybody_to_ask_nothing_is_run(capsys):
     assert not Permission(granted=False)("half")
     assert "--yes" in capsys.readouterr().err
     assert Permission(granted=True)("half")
+
+
+def test_a_call_that_cannot_be_read_is_not_run_and_said(tools, capsys):
+    answer = answer_in_rounds(
+        lambda replies: generation("<|tool_call>call:half{number:8:9}<tool_call|>"),
+        tools,
+        lambda name: pytest.fail("run without a call"),
+        lambda replies: None,
+    )
+    assert answer.text == "call:half{number:8:9}"
+    assert "cannot be read" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -14,8 +15,11 @@ from PIL import Image
 import gemma4_mlx as g4
 from gemma4_mlx.generation import GenerationStream, ToolCall, generate, generate_tokens, stream_generate
 from gemma4_mlx.generation import loop as loop_module
+from gemma4_mlx.generation.answer_reader import opened_channel
 from gemma4_mlx.generation.answers import end_of_turn_ids, sampling_settings
 from gemma4_mlx.model.cache import FullCache
+from gemma4_mlx.processing import Processor
+from gemma4_mlx.processing.chat import ChatTemplate
 from generation_checkpoints import lively
 
 PARIS = '<|tool_call>call:weather{city:<|"|>Paris<|"|>,days:[1,2]}<tool_call|>'
@@ -50,8 +54,16 @@ def processor():
     return lively("e2b").processor
 
 
+def with_template(processor: Processor, source: str) -> Processor:
+    return Processor(processor.tokenizer, processor.config, ChatTemplate(source), processor.generation_config)
+
+
 @pytest.fixture
 def say(processor):
+    return saying(processor)
+
+
+def saying(processor: Processor):
     """Let a model write `script` (control tokens spelled out) and hand back `generate`'s result for it."""
 
     def run(script: str | list[int], **options):
@@ -94,13 +106,12 @@ def test_a_thought_is_told_apart_from_the_answer(say):
     assert (out.text, out.thought, out.finish_reason) == ("Hello!", "A greeting.", "stop")
 
 
-def test_markers_spelled_in_pieces_are_markers(say, processor):
+def test_a_model_that_spells_the_notation_has_called_nothing(say, processor):
     script = "<|channel>thought\nHm.<channel|>Hello! " + PARIS
     ids = processor.tokenizer.encode(processor.tokenizer.literal(script))
     assert len(ids) > len(processor.tokenizer.encode(script))
     out = say([*ids, *processor.tokenizer.encode("<turn|>")])
-    assert (out.text, out.thought) == ("Hello! ", "Hm.")
-    assert out.tool_calls == [ToolCall("weather", {"city": "Paris", "days": [1, 2]})]
+    assert (out.text, out.thought, out.tool_calls, out.finish_reason) == (script, "", [], "stop")
 
 
 @pytest.mark.parametrize("end", ["<turn|>", ""])
@@ -265,3 +276,92 @@ def test_a_seed_repeats_an_answer_and_no_seed_varies_it():
 
 def test_generate_and_stream_generate_take_the_same_arguments():
     assert inspect.signature(generate).parameters == inspect.signature(stream_generate).parameters
+
+
+# What the makers' templates do after a tool's result when the model may think, and a text that only spells it.
+OPENING_TEMPLATE = """{{ bos_token }}<|turn>user
+{{ messages[-1]['content'] }}<turn|>
+<|turn>model
+{% if enable_thinking %}{{ '<|channel>thought\n' }}{% endif %}"""
+
+
+@pytest.fixture
+def opening(processor):
+    return with_template(processor, OPENING_TEMPLATE)
+
+
+def test_a_thought_that_the_prompt_opened_is_a_thought(opening):
+    say = saying(opening)
+    out = say("The user greets.\n<channel|>Hello!<turn|>", thinking=True)
+    assert (out.thought, out.text) == ("The user greets.", "Hello!")
+    out = say("The user greets." + PARIS + "<|tool_response>", thinking=True)
+    assert (out.thought, out.text) == ("The user greets.", "")
+    assert out.tool_calls == [ToolCall("weather", {"city": "Paris", "days": [1, 2]})]
+    out = say("Hello!<turn|>", thinking=False)
+    assert (out.thought, out.text) == ("", "Hello!")
+
+
+def test_a_question_that_spells_an_open_thought_opens_none(opening):
+    ids = opening.tokenizer.encode("Hello!<turn|>")
+    out = generate(ScriptedModel(ids), opening, "What is <|channel>thought\n", temperature=0)
+    assert (out.thought, out.text) == ("", "Hello!")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "opened"),
+    [
+        ("<|turn>model\n<|channel>thought\n", "thought\n"),
+        ("<|turn>model\n<|channel>", ""),
+        ("<|turn>model\n<|channel>thought\nSo far", "thought\nSo far"),
+        ("<|turn>model\n<|channel>thought\n<channel|>", None),
+        ("<|turn>model\n<|channel>thought\n<channel|><|channel>thought\n", "thought\n"),
+        ("<|channel>thought\nnever closed<turn|>\n<|turn>user\nHi<turn|>\n<|turn>model\n", None),
+        ("<|channel>thought\n<|tool_call>call:f{}<tool_call|>", None),
+        ("<|turn>model\n", None),
+        ("", None),
+    ],
+)
+def test_a_prompt_ends_in_a_thought_when_nothing_has_closed_it(processor, prompt, opened):
+    assert opened_channel(processor.tokenizer, processor.tokenizer.encode(prompt)) == opened
+    assert opened_channel(processor.tokenizer, processor.tokenizer.encode(processor.tokenizer.literal(prompt))) is None
+
+
+def test_a_call_that_cannot_be_read_is_told(say):
+    out = say("<|tool_call>call:f{a:b:c}<tool_call|><turn|>")
+    assert (out.text, out.tool_calls, out.unread_calls, out.finish_reason) == (
+        "call:f{a:b:c}",
+        [],
+        ["call:f{a:b:c}"],
+        "stop",
+    )
+
+
+def test_a_declared_tool_settles_what_a_call_means(say):
+    script = "<|tool_call>call:f{zip:007}<tool_call|><turn|>"
+    tool = {"name": "f", "parameters": {"type": "object", "properties": {"zip": {"type": "string"}}}}
+    assert say(script).tool_calls == []
+    assert say(script, tools=[tool]).tool_calls == [ToolCall("f", {"zip": "007"})]
+
+
+REAL_TEMPLATES = Path(__file__).parents[1].parent / "shared" / "real" / "templates"
+
+
+@pytest.mark.parametrize(("name", "opens"), [("e2b", True), ("31b", True), ("vllm-mod", True), ("older", False)])
+def test_after_a_tools_result_the_makers_templates_open_a_thought(processor, name, opens):
+    path = REAL_TEMPLATES / f"{name}.jinja"
+    if not path.is_file():
+        pytest.skip("the makers' templates are not here: ../shared/real")
+    processor = with_template(processor, path.read_text(encoding="utf-8"))
+    call = {"id": "1", "type": "function", "function": {"name": "weather", "arguments": {"city": "Paris"}}}
+    messages = [
+        {"role": "user", "content": "Weather?"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "1", "name": "weather", "content": "sunny"},
+    ]
+    for thinking in (True, False):
+        prompt = processor(messages, thinking=thinking).input_ids[0].tolist()
+        assert opened_channel(processor.tokenizer, prompt) == ("thought\n" if opens and thinking else None)
+        assert opened_channel(processor.tokenizer, processor("Hi", thinking=thinking).input_ids[0].tolist()) is None
+    ids = processor.tokenizer.encode("It is sunny.<channel|>Take a hat.<turn|>")
+    out = generate(ScriptedModel(ids), processor, messages, thinking=True, temperature=0)
+    assert (out.thought, out.text) == (("It is sunny.", "Take a hat.") if opens else ("", "It is sunny.Take a hat."))

@@ -87,7 +87,7 @@ def test_after_a_stop_in_the_middle_the_cache_holds_what_was_handed_out() -> Non
     [
         ("{", "the schema is not JSON"),
         ("[1]", "a JSON schema is an object, not list"),
-        ({"type": "strin"}, "the schema cannot be followed: .*strin"),
+        ({"type": "strin"}, "the schema cannot be followed at #/type: .*strin"),
         ({"$ref": "#/nowhere"}, "the schema cannot be followed"),
     ],
 )
@@ -98,9 +98,7 @@ def test_a_schema_that_is_none_is_told_in_one_line(schema: Any, reason: str) -> 
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    "other", [{"thinking": True}, {"stop": "x"}, {"tools": [{"name": "weather", "parameters": {}}]}]
-)
+@pytest.mark.parametrize("other", [{"stop": "x"}, {"tools": [{"name": "weather", "parameters": {}}]}])
 def test_a_schema_excludes_what_is_not_json(other: dict[str, Any]) -> None:
     checkpoint = pair("e2b")
     with pytest.raises(ValueError, match="leave them out"):

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from call_texts import call_text
 from gemma4_mlx.generation.tool_calls import STRING_DELIMITER, ToolCall, parse_tool_call
 
 
@@ -41,43 +42,45 @@ nested = st.recursive(
 
 @given(arguments=st.dictionaries(bare_keys, nested, max_size=4))
 def test_what_the_template_writes_is_read_back(arguments):
-    assert parse_tool_call(f"call:tool{render(arguments)}") == ToolCall("tool", arguments)
+    assert parse_tool_call(call_text(f"call:tool{render(arguments)}")) == ToolCall("tool", arguments)
 
 
 @given(arguments=st.dictionaries(strings, leaves, max_size=4))
 def test_quoted_keys_may_hold_anything(arguments):
-    assert parse_tool_call(f"call:tool{render(arguments, quoted_keys=True)}") == ToolCall("tool", arguments)
+    assert parse_tool_call(call_text(f"call:tool{render(arguments, quoted_keys=True)}")) == ToolCall("tool", arguments)
 
 
 @given(text=st.text(alphabet='cal:x{}[]",<|>0-.eEtrun \n\\'))
 def test_wild_text_is_a_call_or_none_but_never_an_error(text):
-    parse_tool_call(text)
-    parse_tool_call(f"call:f{{a:{text}}}")
+    parse_tool_call(call_text(text))
+    parse_tool_call(call_text(f"call:f{{a:{text}}}"))
 
 
 def test_strings_may_hold_braces_commas_quotes_and_backslashes():
-    call = parse_tool_call('call:f{code:<|"|>if (a["x"]) {\n  b = \'\\n\', c;\n}<|"|>,n:1}')
+    call = parse_tool_call(call_text('call:f{code:<|"|>if (a["x"]) {\n  b = \'\\n\', c;\n}<|"|>,n:1}'))
     assert call == ToolCall("f", {"code": "if (a[\"x\"]) {\n  b = '\\n', c;\n}", "n": 1})
 
 
 def test_json_strings_with_escapes_are_read_too():
-    assert parse_tool_call(r'call:f{"a b": "q\"\u00e9\n"}') == ToolCall("f", {"a b": 'q"é\n'})
+    assert parse_tool_call(call_text(r'call:f{"a b": "q\"\u00e9\n"}')) == ToolCall("f", {"a b": 'q"é\n'})
 
 
 def test_spaces_and_line_breaks_between_the_parts_are_allowed():
-    assert parse_tool_call("  call: f {\n a : [ 1 , 2 ] ,\n b : { } }\n") == ToolCall("f", {"a": [1, 2], "b": {}})
+    assert parse_tool_call(call_text("  call: f {\n a : [ 1 , 2 ] ,\n b : { } }\n")) == ToolCall(
+        "f", {"a": [1, 2], "b": {}}
+    )
 
 
 def test_names_of_tool_servers_keep_their_punctuation():
-    assert parse_tool_call("call:files/read-text.v2:utf8{}") == ToolCall("files/read-text.v2:utf8", {})
+    assert parse_tool_call(call_text("call:files/read-text.v2:utf8{}")) == ToolCall("files/read-text.v2:utf8", {})
 
 
 def test_none_is_null_because_older_templates_write_it_that_way():
-    assert parse_tool_call("call:f{a:None}") == ToolCall("f", {"a": None})
+    assert parse_tool_call(call_text("call:f{a:None}")) == ToolCall("f", {"a": None})
 
 
 def test_whole_numbers_stay_whole_and_the_others_become_floats():
-    arguments = parse_tool_call("call:f{a:-3,b:2.0,c:1e3,d:0}").arguments
+    arguments = parse_tool_call(call_text("call:f{a:-3,b:2.0,c:1e3,d:0}")).arguments
     assert [(type(v), v) for v in arguments.values()] == [(int, -3), (float, 2.0), (float, 1000.0), (int, 0)]
 
 
@@ -109,4 +112,4 @@ def test_whole_numbers_stay_whole_and_the_others_become_floats():
     ],
 )
 def test_a_malformed_call_is_no_call(text):
-    assert parse_tool_call(text) is None
+    assert parse_tool_call(call_text(text)) is None

@@ -74,8 +74,9 @@ def test_it_calls_a_tool_and_answers_with_the_result(template: str, thinking: bo
     assert asking.finish_reason == "tool_call"
     history = called({"value": 4}, reasoning_content=asking.thought)
     told = answer(template, history, tools=[HALF], thinking=thinking)
-    assert told.text.endswith("It is 4.")
-    assert told.finish_reason == "stop"
+    # With thinking on, most templates open the next thought themselves.
+    assert (told.text, told.finish_reason) == ("It is 4.", "stop")
+    assert told.thought in (("", "Good.") if thinking else ("",))
     again = [*history, {"role": "assistant", "content": told.text}, ASKED]
     assert answer(template, again, tools=[HALF], thinking=thinking).tool_calls
 

@@ -75,6 +75,11 @@ def answer_in_rounds(
     rounds = 0
     while True:
         generation = generate(replies)
+        if generation.unread_calls:
+            note(
+                "note: the model meant to call a function, but its call cannot be read, or not in one way only; it was "
+                "not run, and stands in the answer"
+            )
         calls = generation.tool_calls if tools is not None else []
         if calls and rounds == MOST_ROUNDS:
             note(f"note: stopped after {MOST_ROUNDS} rounds of function calls; to let it go on, say so")

@@ -7,21 +7,24 @@ computed here.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import mlx.core as mx
 
 from ..model import Gemma4
-from .channels import MARKERS, ChannelParser, Chunk
+from ..processing.tool_descriptions import read_tools
+from .answer_reader import AnswerReader
+from .channels import Chunk
 from .conversation_cache import ConversationCache
-from .detokenizer import Detokenizer
 from .loop import generate_tokens
 from .loop_guard import LoopGuard
+from .loose_calls import declared_tools
 from .schema import SchemaConstraint
 from .stop_strings import StopStrings
+from .thought_first import ThoughtFirst
 from .tool_calls import ToolCall
 
 if TYPE_CHECKING:
@@ -70,6 +73,8 @@ class Generation:
         finish_reason: "stop": it ended its turn, or wrote a stop string; "tool_call": it ended its turn having asked
             for tools; "length": `max_tokens` or the context was reached; "loop": it repeated itself without end.
         stats: durations and counts.
+        unread_calls: what the model meant for calls of tools, but wrote so that it could not be read, or not in one way
+            only. They are no `tool_calls`; their text is part of `text`.
     """
 
     text: str
@@ -78,6 +83,7 @@ class Generation:
     tokens: list[int]
     finish_reason: FinishReason
     stats: Stats
+    unread_calls: list[str] = field(default_factory=list)
 
 
 def generate(
@@ -108,8 +114,9 @@ def generate(
         seed: makes the answer repeatable; None: different every time.
         thinking: let the model think before it answers.
         tools: functions the model may call, as in the Hugging Face chat format.
-        schema: a JSON schema (a dict, or JSON text) that the answer follows: unless `max_tokens` cuts it short it
-            parses and validates. Not together with `thinking`, `tools` or `stop`.
+        schema: a JSON schema (a dict, or JSON text; also as Pydantic and OpenAPI write them, and in OpenAI's
+            `response_format`) that the answer follows: unless `max_tokens` cuts it short it parses and validates. A
+            thought comes before it. Not together with `tools` or `stop`.
         stop: one or more strings that end the answer; they are not part of it, and not looked for in thoughts and
             tool calls.
         image_tokens: the most soft tokens a picture may take: 70, 140, 280, 560 or 1120.
@@ -165,12 +172,15 @@ def stream_generate(
     called = time.perf_counter()
     stop_strings = StopStrings([stop] if isinstance(stop, str) else stop or ())
     inputs = processor(messages, thinking=thinking, tools=tools, image_tokens=image_tokens)
+    prompt = cast(list[int], inputs.input_ids[0].tolist())
     stop_ids = end_of_turn_ids(processor)
     constraint = None
     if schema is not None:
-        if thinking or tools or stop:
-            raise ValueError("an answer with a schema has no room for thinking, tools or stop strings: leave them out")
-        constraint = SchemaConstraint(schema, processor.tokenizer, model.config.text.vocab_size, stop_ids)
+        if tools or stop:
+            raise ValueError("an answer with a schema has no room for tools or stop strings: leave them out")
+        vocab_size = model.config.text.vocab_size
+        answer = SchemaConstraint(schema, processor.tokenizer, vocab_size, stop_ids)
+        constraint = ThoughtFirst(answer, processor.tokenizer, prompt, thinking, stop_ids, vocab_size)
     tokens = generate_tokens(
         model,
         inputs,
@@ -181,9 +191,16 @@ def stream_generate(
         constraint=constraint,
         **sampling_settings(processor.generation_config, temperature, top_p, top_k),
     )
-    prompt_tokens = inputs.input_ids.shape[1]
     return GenerationStream(
-        processor, prompt_tokens, tokens, cache, stop_ids, stop_strings, time.perf_counter() - called
+        AnswerReader(processor.tokenizer, prompt, declared_tools(read_tools(tools))),
+        len(prompt),
+        tokens,
+        cache,
+        stop_ids,
+        stop_strings,
+        # JSON repeats itself where the schema says so: a table of zeros is no loop.
+        (lambda: True) if constraint is None else (lambda: not constraint.answer_begun),
+        time.perf_counter() - called,
     )
 
 
@@ -215,19 +232,20 @@ class GenerationStream(Iterator[Chunk]):
 
     def __init__(
         self,
-        processor: Processor,
+        reader: AnswerReader,
         prompt_tokens: int,
         tokens: Generator[int, None, None],
         cache: ConversationCache | None,
         stop_ids: frozenset[int],
         stop_strings: StopStrings,
+        may_loop: Callable[[], bool],
         preparation_s: float,
     ) -> None:
         self._token_source = tokens
         self._stop_ids = stop_ids
         self._stop_strings = stop_strings
-        self._detokenizer = Detokenizer(processor.tokenizer, visible=MARKERS)
-        self._parser = ChannelParser()
+        self._reader = reader
+        self._may_loop = may_loop  # whether repetition may be a loop just now
         self._loop_guard = LoopGuard()
         self._preparation_s = preparation_s
         self._prompt_tokens = prompt_tokens
@@ -252,6 +270,7 @@ class GenerationStream(Iterator[Chunk]):
             tokens=list(self._tokens),
             finish_reason=self._finish_reason,
             stats=self._stats(),
+            unread_calls=self._reader.unread_calls,
         )
 
     def _tool_calls(self) -> list[ToolCall]:
@@ -274,7 +293,7 @@ class GenerationStream(Iterator[Chunk]):
         with closing(self._token_source):  # an answer that ended early must not keep its cache in memory
             yield from self._until_the_end()
         if not self._stop_strings.hit:
-            yield from self._show([*self._parser.feed(self._detokenizer.flush()), *self._parser.finish()])
+            yield from self._show(self._reader.finish())
         if self._stop_strings.hit:
             self._finish_reason = "stop"
             return
@@ -293,10 +312,10 @@ class GenerationStream(Iterator[Chunk]):
             if token in self._stop_ids:
                 self._finish_reason = "stop"
                 return
-            yield from self._show(self._parser.feed(self._detokenizer.feed(token)))
+            yield from self._show(self._reader.feed(token))
             if self._stop_strings.hit:
                 return
-            if self._loop_guard.feed(token):
+            if self._may_loop() and self._loop_guard.feed(token):
                 self._finish_reason = "loop"
                 return
 

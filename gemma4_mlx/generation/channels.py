@@ -1,25 +1,22 @@
-"""Tells a model's answer from its thoughts and its tool calls while the text is still coming in.
+"""Tells a model's answer from its thoughts and its tool calls while it is still being written.
 
 Gemma 4 writes `<|channel>thought`, a line break, the thought, `<channel|>`, then the answer; a tool call is
-`<|tool_call>call:name{…}<tool_call|>`. Markers are looked for in text, not in ids, so that they are found as well when
-a tokenizer spells them in pieces.
+`<|tool_call>call:name{…}<tool_call|>`. These markers are control tokens, and only as such do they count: a model that
+quotes the notation letter by letter, from a page or when asked about it, has called nothing.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Literal
 
-from .held_back import partial_suffix
-from .tool_calls import STRING_DELIMITER, ToolCall, parse_tool_call
+from .loose_calls import Declared, read_calls
+from .tool_calls import STRING_DELIMITER, CallText, ToolCall, parse_tool_call
 
 CHANNEL_OPEN, CHANNEL_CLOSE = "<|channel>", "<channel|>"
 CALL_OPEN, CALL_CLOSE = "<|tool_call>", "<tool_call|>"
 MARKERS = (CHANNEL_OPEN, CHANNEL_CLOSE, CALL_OPEN, CALL_CLOSE, STRING_DELIMITER)
-
-_ANY_MARKER = re.compile("|".join(map(re.escape, MARKERS)))
-_THOUGHT_HEADER = "thought"
+THOUGHT_HEADER = "thought"
 
 Kind = Literal["answer", "thought", "tool_call"]
 
@@ -40,7 +37,7 @@ class Chunk:
 
 
 class ChannelParser:
-    """Text pieces in, chunks out; how the text was cut into pieces makes no difference to what comes out.
+    """Text and control tokens in, chunks out; how the text is cut into pieces makes no difference to what comes out.
 
     - A thought that never closes stays a thought to the end: nothing of it is shown as answer, nothing is lost. An
       answer that the model wrote into it is found in the thought.
@@ -48,40 +45,64 @@ class ChannelParser:
       (Hugging Face's response template for Gemma 4 does the same).
     - A channel by another name than "thought" is answer text, its name included.
     - A tool call within a thought, or a second call before the first is closed, closes what was open.
-    - A call becomes a `tool_call` chunk when it parses, closed or not; otherwise its text is answer text.
+    - A thought within a call is a thought, and the call goes on after it; unless the call was whole already.
+    - A call becomes a `tool_call` chunk when it can be read (`loose_calls.read_calls`), closed or not, and one for each
+      when there are several in it; otherwise its text is answer text.
     - Markers out of place vanish; `<|"|>` outside a call is a plain quotation mark.
+
+    Args:
+        declared: the tools that the model was told of, by name, with the schemas of their parameters.
+
+    Attributes:
+        unread_calls: texts of calls that could not be read, or not in one way only.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, declared: Declared | None = None) -> None:
+        self.unread_calls: list[str] = []
+        self._declared = declared
         self._state: Literal["answer", "thought", "header", "call"] = "answer"
-        self._unread = ""  # may be the start of a marker
         self._gathered = ""  # of the channel's name
-        self._call: list[str] = []
+        self._call: _GrowingCall | None = None  # also while the model thinks in the middle of it
         self._thought_space = ""  # white space that counts only if more of the thought follows
         self._thought_begun = False
         self._any_thought = False
         self._skip_space = False
         self._chunks: list[Chunk] = []
 
-    def feed(self, text: str) -> list[Chunk]:
+    def resume(self, text: str) -> None:
+        """Begin within a channel that the prompt has opened; `text` is what the prompt says after its marker."""
+        self.control(CHANNEL_OPEN)
+        self.text(text)
+        self._thought_space = ""
+
+    def text(self, text: str) -> list[Chunk]:
         """Take the next piece of text; return what has become certain, oldest first."""
-        text = self._unread + text
-        start = 0
-        for marker in _ANY_MARKER.finditer(text):
-            self._text(text[start : marker.start()])
-            self._marker(marker[0])
-            start = marker.end()
-        end = len(text) - partial_suffix(text[start:], MARKERS)
-        self._text(text[start:end])
-        self._unread = text[end:]
+        self._text(text)
+        return self._take_chunks()
+
+    def control(self, marker: str) -> list[Chunk]:
+        """Take a control token, one of `MARKERS`."""
+        if self._state == "header":
+            self._end_header()
+        if marker == CHANNEL_OPEN:
+            self._open_channel()
+        elif marker == CHANNEL_CLOSE and self._state == "thought":
+            self._skip_space = self._call is None
+            self._state = "answer" if self._call is None else "call"
+        elif marker == CALL_OPEN:
+            self._end_call(closed=False)
+            self._state, self._call = "call", _GrowingCall()
+        elif marker == CALL_CLOSE:
+            self._end_call(closed=True)
+        elif marker == STRING_DELIMITER and self._state == "call" and self._call is not None:
+            self._call.add_delimiter()
+        elif marker == STRING_DELIMITER:
+            self._text('"')
         return self._take_chunks()
 
     def finish(self) -> list[Chunk]:
-        """The rest, when no more text comes."""
-        self._text(self._unread)
-        self._unread = ""
-        if self._state == "call":
-            self._end_call()
+        """The rest, when no more comes."""
+        self._end_call(closed=False)
         # A header cut off in the middle of its name is part of a marker, not of an answer.
         return self._take_chunks()
 
@@ -97,27 +118,16 @@ class ChannelParser:
                 self._answer(text)
             case "thought":
                 self._thought(text)
-            case "call":
-                self._call.append(text)
+            case "call" if self._call is not None:
+                self._call.add(text)
             case "header":
                 self._header(text)
 
-    def _marker(self, marker: str) -> None:
-        if self._state == "header":
-            self._end_header()
-        if marker == STRING_DELIMITER:
-            self._text(marker if self._state == "call" else '"')
-            return
-        if self._state == "call" and marker != CHANNEL_CLOSE:
-            self._end_call()
-        if marker == CHANNEL_OPEN:
-            self._state = "header"
-            self._gathered = ""
-        elif marker == CALL_OPEN:
-            self._state = "call"
-        elif marker == CHANNEL_CLOSE and self._state == "thought":
-            self._state = "answer"
-            self._skip_space = True
+    def _open_channel(self) -> None:
+        if self._call is not None and parse_tool_call(self._call.written()) is not None:
+            self._end_call(closed=False)
+        self._state = "header"
+        self._gathered = ""
 
     def _answer(self, text: str) -> None:
         if self._skip_space:
@@ -138,22 +148,25 @@ class ChannelParser:
     def _header(self, text: str) -> None:
         self._gathered += text
         name = self._gathered
-        if _THOUGHT_HEADER.startswith(name):
+        if THOUGHT_HEADER.startswith(name):
             return
-        if name.startswith(_THOUGHT_HEADER) and name[len(_THOUGHT_HEADER)].isspace():
+        if name.startswith(THOUGHT_HEADER) and name[len(THOUGHT_HEADER)].isspace():
             self._begin_thought()
-            self._thought(name[len(_THOUGHT_HEADER) :])
+            self._thought(name[len(THOUGHT_HEADER) :])
         else:
-            self._state = "answer"
-            self._answer(name)
+            self._is_no_thought()
 
     def _end_header(self) -> None:
         """A marker follows what has been gathered of a channel's name."""
-        if self._gathered == _THOUGHT_HEADER:
+        if self._gathered in ("", THOUGHT_HEADER):
             self._begin_thought()
         else:
-            self._state = "answer"
-            self._answer(self._gathered)
+            self._is_no_thought()
+
+    def _is_no_thought(self) -> None:
+        self._end_call(closed=False)
+        self._state = "answer"
+        self._answer(self._gathered)
 
     def _begin_thought(self) -> None:
         self._state = "thought"
@@ -161,17 +174,20 @@ class ChannelParser:
         self._thought_space = "\n\n" if self._any_thought else ""
         self._thought_begun = False
 
-    def _end_call(self) -> None:
-        text = "".join(self._call)
-        self._call = []
+    def _end_call(self, closed: bool) -> None:
+        """Read the call that is being written, if there is one."""
+        if self._call is None:
+            return
+        written, self._call = self._call.written(), None
         self._state = "answer"
-        readable = text.replace(STRING_DELIMITER, '"')
-        call = parse_tool_call(text)
-        if call is None:
-            self._answer(readable)
-        else:
-            self._emit(readable, "tool_call", call)
+        calls = read_calls(written, closed, self._declared)
+        for call, text in calls:
+            self._emit(text, "tool_call", call)
+        if calls:
             self._skip_space = True
+        elif written.text.strip():
+            self.unread_calls.append(written.text)
+            self._answer(written.text)
 
     def _emit(self, text: str, kind: Kind, call: ToolCall | None = None) -> None:
         if not text:
@@ -181,3 +197,23 @@ class ChannelParser:
             self._chunks[-1] = Chunk(last.text + text, kind)
         else:
             self._chunks.append(Chunk(text, kind, call))
+
+
+class _GrowingCall:
+    """The text of a call while it is being written."""
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+        self._length = 0
+        self._delimiters: list[int] = []
+
+    def add(self, text: str) -> None:
+        self._pieces.append(text)
+        self._length += len(text)
+
+    def add_delimiter(self) -> None:
+        self._delimiters.append(self._length)
+        self.add('"')
+
+    def written(self) -> CallText:
+        return CallText("".join(self._pieces), tuple(self._delimiters))

@@ -6,7 +6,6 @@ byte tokens (`<0xE2>`) in a row are put together and read as UTF-8.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Protocol
 
 
@@ -21,13 +20,12 @@ class TokenDecoder(Protocol):
 class Detokenizer:
     """Feeds on ids; the pieces it returns add up to what the tokenizer makes of all the ids at once.
 
-    Special tokens write nothing, except those named in `visible`. Bytes wait for the first id that is none: only then
-    does the tokenizer's own rule say whether they are text (one broken byte turns its whole row into U+FFFD).
+    Special tokens write nothing. Bytes wait for the first id that is none: only then does the tokenizer's own rule say
+    whether they are text (one broken byte turns its whole row into U+FFFD).
     """
 
-    def __init__(self, tokenizer: TokenDecoder, visible: Collection[str] = ()) -> None:
+    def __init__(self, tokenizer: TokenDecoder) -> None:
         self._tokenizer = tokenizer
-        self._visible = {tokenizer.token_id(string) for string in visible}
         self._byte_of = {tokenizer.token_id(f"<0x{byte:02X}>"): byte for byte in range(256)}
         self._text_of: dict[int, str] = {}
         self._bytes = bytearray()
@@ -39,7 +37,7 @@ class Detokenizer:
             return ""
         text = self._text_of.get(token)
         if text is None:
-            text = self._text_of[token] = self._decode_one(token)
+            text = self._text_of[token] = self._tokenizer.decode([token], skip_special_tokens=True)
         return self.flush() + text if text else ""
 
     def flush(self) -> str:
@@ -52,6 +50,3 @@ class Detokenizer:
             text = "\N{REPLACEMENT CHARACTER}" * len(self._bytes)
         self._bytes.clear()
         return text
-
-    def _decode_one(self, token: int) -> str:
-        return self._tokenizer.decode([token], skip_special_tokens=token not in self._visible)

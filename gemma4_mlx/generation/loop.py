@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Collection, Generator, Sequence
 from functools import partial
-from typing import cast
+from typing import Protocol, cast
 
 import mlx.core as mx
 import numpy as np
@@ -17,7 +17,6 @@ from ..model.inputs import check_ids, split_inputs
 from .conversation_cache import ConversationCache
 from .reading import Reading
 from .sampling import Sampler, make_sampler
-from .schema import SchemaConstraint
 
 # 31B peaks at 34 GB with prompts read 8192 tokens at a time, at 21 GB with 512, in about the same time.
 PREFILL_TOKENS = 512
@@ -26,6 +25,16 @@ _STEPS_BETWEEN_CLEARS = 256
 Prompt = ModelInputs | mx.array | np.ndarray | Sequence[int]
 # → what is to be read, and into what; called when the first token is asked for
 _Begin = Callable[[], tuple[ModelInputs, Reading]]
+
+
+class Constraint(Protocol):
+    """Says at every step which tokens may come."""
+
+    def allowed(self) -> np.ndarray:
+        """Which tokens may come next: bool `[vocab_size]`."""
+
+    def accept(self, token: int) -> bool:
+        """Go on by one token; False if it must not come although it was allowed, and then nothing has happened."""
 
 
 def generate_tokens(
@@ -38,7 +47,7 @@ def generate_tokens(
     seed: int | None = None,
     stop_ids: Collection[int] = (),
     cache: Sequence[KVCache] | ConversationCache | None = None,
-    constraint: SchemaConstraint | None = None,
+    constraint: Constraint | None = None,
 ) -> Generator[int, None, None]:
     """Read a prompt, then produce token ids one by one.
 
@@ -176,7 +185,7 @@ def _run_constrained(
     seed: int | None,
     limit: int,
     stop_ids: frozenset[int],
-    constraint: SchemaConstraint,
+    constraint: Constraint,
 ) -> Generator[int, None, None]:
     """Like `_run`, one step at a time: what may come next is known only when the token before it is."""
     reading, logits = _prefill(model, begin)
@@ -189,10 +198,11 @@ def _run_constrained(
             if token is not None:
                 logits = model.step(mx.array([[token]]), cache)
             mx.async_eval(logits)
-            allowed = mx.array(constraint.allowed())  # worked out while the device works on the logits
-            drawn, key = sampler(mx.where(allowed, logits[:, -1], -mx.inf), key)
-            token = int(np.array(drawn)[0])
-            constraint.accept(token)
+            allowed = constraint.allowed()  # worked out while the device works on the logits
+            token, key = _draw(sampler, logits[:, -1], allowed, key)
+            while not constraint.accept(token):
+                allowed[token] = False
+                token, key = _draw(sampler, logits[:, -1], allowed, key)
             reading.token_added(token)
         except BaseException:
             for layer_cache in cache:
@@ -201,6 +211,14 @@ def _run_constrained(
         yield token
         if token in stop_ids:
             return
+
+
+def _draw(sampler: Sampler, logits: mx.array, allowed: np.ndarray, key: mx.array) -> tuple[int, mx.array]:
+    """One of the allowed tokens."""
+    if not allowed.any():
+        raise ValueError("the schema cannot be followed any further: whatever may come would repeat an item")
+    drawn, key = sampler(mx.where(mx.array(allowed), logits, -mx.inf), key)
+    return int(np.array(drawn)[0]), key
 
 
 def _first_key(seed: int | None) -> mx.array:

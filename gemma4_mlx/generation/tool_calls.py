@@ -1,18 +1,21 @@
 """Gemma 4's notation for tool calls → name and arguments.
 
 `call:get_weather{city:<|"|>Paris<|"|>,days:3,units:{wind:null},hours:[9,12],hourly:true}`: JSON with bare keys and with
-`<|"|>` round strings, as the checkpoints' chat template writes it. Only the text between the call's markers comes here;
-finding the markers is `channels.py`'s work, running the tool the caller's.
+the control token `<|"|>` round strings, as the checkpoints' chat template writes it. Here it is read as written, to the
+letter; what models write instead is `loose_calls.py`'s work, finding the call `channels.py`'s, running the tool the
+caller's.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Any
 
 STRING_DELIMITER = '<|"|>'
+MAX_DEPTH = 64
 
 _HEAD = re.compile(r"\s*call:\s*([^\s{}]+)\s*")
 _SPACE = re.compile(r"\s*")
@@ -21,7 +24,6 @@ _BARE_KEY = re.compile(r"[^:,{}\[\]]+")
 # `None`: templates without a branch for null render Python's spelling, and models repeat it.
 _WORDS: dict[str, Any] = {"true": True, "false": False, "null": None, "None": None}
 _WORD = re.compile("|".join(_WORDS))
-_MAX_DEPTH = 64
 
 
 @dataclass(frozen=True)
@@ -37,16 +39,61 @@ class ToolCall:
     arguments: dict[str, Any]
 
 
-def parse_tool_call(text: str) -> ToolCall | None:
+@dataclass(frozen=True)
+class CallText:
+    """What the model wrote between the control tokens of a call.
+
+    A string ends at the control token `<|"|>`, and letters that spell it are a part of the string. So the text alone
+    does not say what is meant.
+
+    Attributes:
+        text: as a person reads it: `call:f{city:"Paris"}`, a quotation mark for every control token.
+        delimiters: where in `text` these quotation marks stand, in ascending order.
+    """
+
+    text: str
+    delimiters: tuple[int, ...] = ()
+
+    def is_delimiter(self, position: int) -> bool:
+        """Whether the control token stands there."""
+        return self.next_delimiter(position) == position
+
+    def next_delimiter(self, position: int) -> int | None:
+        """Where the first control token from `position` on stands."""
+        index = bisect_left(self.delimiters, position)
+        return self.delimiters[index] if index < len(self.delimiters) else None
+
+    def has_delimiter(self, start: int, end: int) -> bool:
+        """Whether a control token stands from `start` up to, but not at, `end`."""
+        first = self.next_delimiter(start)
+        return first is not None and first < end
+
+    def json_string(self, position: int) -> tuple[str, int] | None:
+        """JSON's `"…"` with its escapes, which begins at `position`: its value and its end; None if there is none."""
+        try:
+            string, end = json.JSONDecoder(strict=False).raw_decode(self.text, position)
+        except (json.JSONDecodeError, RecursionError):
+            return None
+        return None if self.has_delimiter(position, end) else (string, end)
+
+
+def parse_tool_call(written: CallText) -> ToolCall | None:
     """Read one call, `call:name{…}`, or return None when the text is anything else, even in part.
 
-    Strings stand between two `<|"|>`, without escapes; JSON's `"…"` with its escapes is read as well. Of a key that is
-    given twice the last value counts.
+    Strings stand between two control tokens `<|"|>`, without escapes; JSON's `"…"` with its escapes is read as well. Of
+    a key that is given twice the last value counts.
     """
-    reader = _Reader(text)
     try:
-        return reader.call()
+        return _Reader(written).call()
     except _MalformedCallError:
+        return None
+
+
+def read_number(digits: str) -> int | float | None:
+    """JSON's number; None for one of more digits than Python reads."""
+    try:
+        return int(digits) if digits.lstrip("-").isdecimal() else float(digits)
+    except ValueError:  # integers of more than 4300 digits
         return None
 
 
@@ -57,12 +104,13 @@ class _MalformedCallError(Exception):
 class _Reader:
     """Recursive descent over one call; every method starts at `position` and leaves it behind what it read."""
 
-    def __init__(self, text: str) -> None:
-        self.text = text
+    def __init__(self, written: CallText) -> None:
+        self.written = written
+        self.text = written.text
         self.position = 0
 
     def call(self) -> ToolCall:
-        name = self._match(_HEAD)[1]
+        name = self._letters(_HEAD, group=1)
         arguments = self._object(depth=0)
         self._match(_SPACE)
         if self.position != len(self.text):
@@ -94,7 +142,7 @@ class _Reader:
             self._expect(",")
 
     def _value(self, depth: int) -> Any:
-        if depth > _MAX_DEPTH:
+        if depth > MAX_DEPTH:
             raise _MalformedCallError
         self._match(_SPACE)
         match self.text[self.position : self.position + 1]:
@@ -102,43 +150,46 @@ class _Reader:
                 return self._object(depth)
             case "[":
                 return self._array(depth)
-            case "<" | '"':
+            case '"':
                 return self._string()
         if word := _WORD.match(self.text, self.position):
             self.position = word.end()
             return _WORDS[word[0]]
-        return self._number()
-
-    def _number(self) -> int | float:
-        digits = self._match(_NUMBER)[0]
-        try:
-            return int(digits) if digits.lstrip("-").isdecimal() else float(digits)
-        except ValueError as error:  # Python refuses integers of more than 4300 digits
-            raise _MalformedCallError from error
+        number = read_number(self._match(_NUMBER)[0])
+        if number is None:
+            raise _MalformedCallError
+        return number
 
     def _key(self) -> str:
         self._match(_SPACE)
-        if self.text.startswith((STRING_DELIMITER, '"'), self.position):
+        if self.text.startswith('"', self.position):
             return self._string()
-        key = self._match(_BARE_KEY)[0].strip()
+        key = self._letters(_BARE_KEY).strip()
         if not key:
             raise _MalformedCallError
         return key
 
     def _string(self) -> str:
-        if self.text.startswith('"', self.position):
-            try:
-                string, self.position = json.JSONDecoder(strict=False).raw_decode(self.text, self.position)
-            except json.JSONDecodeError as error:
-                raise _MalformedCallError from error
+        start = self.position
+        if not self.written.is_delimiter(start):
+            found = self.written.json_string(start)
+            if found is None:
+                raise _MalformedCallError
+            string, self.position = found
             return string
-        self._expect(STRING_DELIMITER)
-        end = self.text.find(STRING_DELIMITER, self.position)
-        if end < 0:
+        end = self.written.next_delimiter(start + 1)
+        if end is None:
             raise _MalformedCallError
-        string = self.text[self.position : end]
-        self.position = end + len(STRING_DELIMITER)
-        return string
+        self.position = end + 1
+        return self.text[start + 1 : end]
+
+    def _letters(self, pattern: re.Pattern[str], group: int = 0) -> str:
+        """What matches, if no control token is in it."""
+        start = self.position
+        found = self._match(pattern)
+        if self.written.has_delimiter(start, found.end()):
+            raise _MalformedCallError
+        return found[group]
 
     def _accept(self, token: str) -> bool:
         self._match(_SPACE)
