@@ -209,7 +209,7 @@ def test_channels_that_are_each_other_s_opposite_do_not_cancel(container: str, c
     times, said = heard(content)
     assert times == pytest.approx([1, 2.5], abs=0.05)
     assert said == []
-    assert np.abs(load_audio(content)).max() == pytest.approx(0.3 * (1 - other) / 2, rel=0.1)
+    assert np.abs(load_audio(content)).max() > 0.25  # as loud as one of them
 
 
 def test_opposite_channels_of_an_array_and_of_six_do_not_cancel() -> None:
@@ -287,6 +287,19 @@ def test_sound_from_a_pipe_is_heard_behind_a_broken_packet_too() -> None:
     with pytest.warns(MediaWarning, match="standard input is damaged"):
         samples = np.concatenate(list(stream_pipe(Unseekable(content), "standard input")))
     assert onsets(samples) == pytest.approx([1, 4], abs=0.05)
+
+
+def test_a_video_of_frames_larger_than_any_screen_is_refused_before_one_is_decoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from gemma4_mlx.processing import video
+
+    content = file_of("mp4", Track(TONE), video_seconds=1)
+    assert video.video_size(content) == video.VideoSize(64, 48, 10, 1.0)
+    monkeypatch.setattr(video, "FRAME_PIXELS", 64 * 48 - 1)
+    for look in (video.load_video, video.video_size):
+        with pytest.raises(InputError, match="has frames of 64×48"):
+            look(content)
 
 
 def test_a_broken_video_packet_costs_its_frames_and_no_more() -> None:
