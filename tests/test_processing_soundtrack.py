@@ -64,6 +64,15 @@ def test_every_other_packet_may_be_broken() -> None:
     assert " places, the first at 0:00, " in said
 
 
+def test_samples_that_are_no_numbers_are_left_out_like_a_broken_packet() -> None:
+    sound = np.stack([SOUND, SOUND])
+    sound[1, 100_000:101_000] = np.nan
+    sound[0, 200_000] = np.inf
+    times, (said,) = heard(file_of("wav", Track(sound, codec="pcm_f32le")))
+    assert times == pytest.approx([1, 4], abs=0.05)
+    assert "s of sound in 2 places, the first at 0:02, could not be decoded" in said
+
+
 def test_a_file_of_which_nothing_can_be_decoded_is_an_error() -> None:
     content = broken(file_of("mp4", Track(SOUND)), 0, 10, fill=b"\xff")
     for listen in (load_audio, heard):
