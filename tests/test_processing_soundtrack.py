@@ -64,6 +64,13 @@ def test_every_other_packet_may_be_broken() -> None:
     assert " places, the first at 0:00, " in said
 
 
+def test_a_track_whose_decoder_cannot_be_opened_is_an_error() -> None:
+    content = bytearray(file_of("wav", Track(SOUND, codec="pcm_s16le")))
+    content[content.index(b"fmt ") + 11] = 2  # 513 channels
+    with pytest.raises(InputError, match="is damaged"):
+        load_audio(bytes(content))
+
+
 def test_samples_that_are_no_numbers_are_left_out_like_a_broken_packet() -> None:
     sound = np.stack([SOUND, SOUND])
     sound[1, 100_000:101_000] = np.nan

@@ -135,7 +135,8 @@ def decoded(
             frames = packet.decode()
         except av.error.EOFError:  # flushed once more, after the demuxer had stopped
             continue
-        except av.FFmpegError as error:
+        # ValueError: PyAV 19, of a decoder that could not be opened for the packet before.
+        except (av.FFmpegError, ValueError) as error:
             base = float(packet.time_base or 0)
             stamp = packet.pts if packet.pts is not None else packet.dts
             damage.lost((packet.duration or 0) * base, None if stamp is None else stamp * base - origin, error)
