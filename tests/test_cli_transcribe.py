@@ -21,6 +21,7 @@ from command_line import checkpoint, only_line, picture, run
 from demo_inputs import RECORDINGS
 from gemma4_mlx.processing.audio import load_audio
 from gemma4_mlx.speech import Segment, Transcription
+from media_files import Track, broken, file_of
 
 SPEECH = Path(__file__).parent / "tiny" / "speech.flac"
 RESULT = Transcription(
@@ -208,6 +209,33 @@ def test_a_file_that_is_cut_off_is_told_and_its_text_kept(tmp_path):
         assert finished.stdout.strip()
         notes = [line for line in finished.stderr.splitlines() if "it holds" in line]
         assert words in only_line("\n".join(notes)) if words else not notes
+
+
+def test_subtitles_keep_the_film_s_clock_and_what_is_broken_is_one_note(tmp_path):
+    voice = load_audio(RECORDINGS[0].path)
+    hole = np.zeros(2 * 16_000, np.float32)
+    sound = np.concatenate([voice, hole, voice])
+    late = 5.0
+    # After the first sentence the recorder saved nothing for ten seconds.
+    begun = len(voice) / 16_000 + 1
+    track = Track(sound, 16_000, "aac", late=late, moved=lambda second: second + 10 * (second > begun))
+    (tmp_path / "film.mp4").write_bytes(file_of("mp4", track, video_seconds=1))
+    finished = run("transcribe", tmp_path / "film.mp4", "--format", "json", model=Path("demo"))
+    assert (finished.returncode, finished.stderr) == (0, "")
+    spoken = json.loads(finished.stdout)
+    assert spoken["text"] == f"{RECORDINGS[0].transcript} {RECORDINGS[0].transcript}"
+    first, second = spoken["segments"]
+    assert late - 0.45 <= first["start"] <= late + 0.3
+    again = late + 10 + len(voice) / 16_000 + 2
+    assert again - 0.45 <= second["start"] <= again + 0.3
+    assert spoken["duration"] == pytest.approx(again + len(voice) / 16_000, abs=0.2)
+
+    content = file_of("mp4", Track(np.concatenate([voice, hole]), 16_000, "aac"))
+    (tmp_path / "broken.mp4").write_bytes(broken(content, len(voice) / 16_000 + 0.5, len(voice) / 16_000 + 0.7))
+    finished = run("transcribe", tmp_path / "broken.mp4", model=Path("demo"))
+    assert (finished.returncode, finished.stdout) == (0, f"{RECORDINGS[0].transcript}\n")
+    assert "broken.mp4 is damaged: 0." in only_line(finished.stderr)
+    assert finished.stderr.startswith("note: ")
 
 
 def test_pauses_and_lengths_cut_files_as_they_cut_live_sound(tmp_path):

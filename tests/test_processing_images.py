@@ -279,6 +279,89 @@ def test_a_decompression_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -
         load_image(tmp_path / "bomb.png")
 
 
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"restart_marker_rows": 1}])
+def test_a_jpeg_without_its_end_is_shown_with_a_note(options: dict[str, Any], tmp_path: Path) -> None:
+    picture = gradient(640, 480)
+    content = encoded(picture, "JPEG", quality=90, **options)
+    path = tmp_path / "photo.jpg"
+    for missing in (1, 2, 100):
+        path.write_bytes(content[:-missing])
+        with pytest.warns(MediaWarning, match=r"photo\.jpg is cut off: what its end held is missing"):
+            shown = load_image(path)
+        top = (0, 0, 640, 400)
+        assert difference(shown.crop(top), picture.crop(top)) < 3
+
+
+def test_of_half_a_jpeg_the_upper_half_is_shown() -> None:
+    rng = np.random.default_rng(0)
+    noise = Image.fromarray(rng.integers(0, 255, (480, 640, 3), dtype=np.uint8))
+    content = encoded(noise, "JPEG", quality=90)
+    with pytest.warns(MediaWarning, match="is cut off"):
+        shown = load_image(content[: len(content) // 2])
+    top = (0, 0, 640, 200)
+    assert difference(shown.crop(top), load_image(content).crop(top)) == 0
+    assert np.ptp(np.asarray(shown)[-100:]) < 10  # grey
+
+
+def test_a_photograph_of_200_megapixels_is_taken_at_half_its_size() -> None:
+    content = bytearray(encoded(Image.new("RGB", (64, 64), (200, 40, 40)), "JPEG"))
+    size = content.index(b"\xff\xc0") + 5
+    content[size : size + 4] = struct.pack(">HH", 12_240, 16_320)  # of which only the first rows are there
+    picture = load_image(bytes(content))
+    assert picture.size == (8160, 6120)
+    np.testing.assert_allclose(np.asarray(picture)[:3, :100], [[[200, 40, 40]] * 100] * 3, atol=3)
+    content[size : size + 4] = struct.pack(">HH", 65_500, 65_500)
+    with pytest.raises(InputError, match="more pixels than can be unpacked safely"):
+        load_image(bytes(content))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "1", "CMYK", "I;16", "F"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_large_picture_is_made_smaller_in_strips_and_looks_the_same(
+    mode: str, orientation: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gemma4_mlx.processing.images._STRIP_PIXELS", 600 * 30)
+    grey = gradient(600, 400).convert("L")
+    image = {
+        "F": lambda: Image.fromarray(np.asarray(grey, np.float32) / 255),
+        "I;16": lambda: Image.fromarray(np.asarray(grey, np.uint16) * 257),
+    }.get(mode, lambda: gradient(600, 400).convert(mode))()
+    image.getexif()[ORIENTATION] = orientation
+    whole = load_image(image)
+    monkeypatch.setattr("gemma4_mlx.processing.images.LARGE_PICTURE_PIXELS", 70_000)
+    smaller = load_image(image)
+    size = (300, 200) if orientation == 1 else (200, 300)
+    assert smaller.size == size
+    assert difference(smaller, whole.reduce(2)) < 0.6
+    monkeypatch.undo()
+    assert difference(whole, load_image(image)) == 0
+
+
+def test_only_named_formats_are_opened() -> None:
+    """EPS is a program, and Pillow has Ghostscript run it."""
+    for form in ("EPS", "PPM", "ICO", "PCX", "TGA", "JPEG2000"):
+        with pytest.raises(InputError, match="is not a picture"):
+            load_image(encoded(gradient(), form))
+
+
+def test_a_picture_whose_file_was_closed_is_refused_and_one_that_was_loaded_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    gradient().save(path)
+    with Image.open(path) as image:
+        pass
+    for closed in (image, *(Image.open(path), Image.new("RGB", (9, 9)))):
+        closed.close()
+        with pytest.raises(InputError, match="the picture is closed or damaged: open it again"):
+            load_image(closed)
+    with Image.open(path) as image:
+        image.load()
+    assert difference(load_image(image), gradient()) == 0
+    with path.open("rb") as stream:
+        lazy = Image.open(stream)
+    with pytest.raises(InputError, match="closed or damaged"):
+        load_image(lazy)
+
+
 @given(st.sampled_from(["PNG", "JPEG", "WebP", "GIF"]), st.data())
 @settings(max_examples=150)
 def test_damage_anywhere_is_an_error_of_ours_or_a_picture_and_never_a_warning(form: str, data: st.DataObject) -> None:

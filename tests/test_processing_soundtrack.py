@@ -64,6 +64,22 @@ def test_every_other_packet_may_be_broken() -> None:
     assert " places, the first at 0:00, " in said
 
 
+def test_a_track_whose_decoder_cannot_be_opened_is_an_error() -> None:
+    content = bytearray(file_of("wav", Track(SOUND, codec="pcm_s16le")))
+    content[content.index(b"fmt ") + 11] = 2  # 513 channels
+    with pytest.raises(InputError, match="is damaged"):
+        load_audio(bytes(content))
+
+
+def test_samples_that_are_no_numbers_are_left_out_like_a_broken_packet() -> None:
+    sound = np.stack([SOUND, SOUND])
+    sound[1, 100_000:101_000] = np.nan
+    sound[0, 200_000] = np.inf
+    times, (said,) = heard(file_of("wav", Track(sound, codec="pcm_f32le")))
+    assert times == pytest.approx([1, 4], abs=0.05)
+    assert "s of sound in 2 places, the first at 0:02, could not be decoded" in said
+
+
 def test_a_file_of_which_nothing_can_be_decoded_is_an_error() -> None:
     content = broken(file_of("mp4", Track(SOUND)), 0, 10, fill=b"\xff")
     for listen in (load_audio, heard):
@@ -209,7 +225,7 @@ def test_channels_that_are_each_other_s_opposite_do_not_cancel(container: str, c
     times, said = heard(content)
     assert times == pytest.approx([1, 2.5], abs=0.05)
     assert said == []
-    assert np.abs(load_audio(content)).max() == pytest.approx(0.3 * (1 - other) / 2, rel=0.1)
+    assert np.abs(load_audio(content)).max() > 0.25  # as loud as one of them
 
 
 def test_opposite_channels_of_an_array_and_of_six_do_not_cancel() -> None:
@@ -287,6 +303,19 @@ def test_sound_from_a_pipe_is_heard_behind_a_broken_packet_too() -> None:
     with pytest.warns(MediaWarning, match="standard input is damaged"):
         samples = np.concatenate(list(stream_pipe(Unseekable(content), "standard input")))
     assert onsets(samples) == pytest.approx([1, 4], abs=0.05)
+
+
+def test_a_video_of_frames_larger_than_any_screen_is_refused_before_one_is_decoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from gemma4_mlx.processing import video
+
+    content = file_of("mp4", Track(TONE), video_seconds=1)
+    assert video.video_size(content) == video.VideoSize(64, 48, 10, 1.0)
+    monkeypatch.setattr(video, "FRAME_PIXELS", 64 * 48 - 1)
+    for look in (video.load_video, video.video_size):
+        with pytest.raises(InputError, match="has frames of 64×48"):
+            look(content)
 
 
 def test_a_broken_video_packet_costs_its_frames_and_no_more() -> None:

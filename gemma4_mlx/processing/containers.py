@@ -6,6 +6,7 @@ A packet that is broken is left out and put down in `Damage`; the next ones are 
 
 from __future__ import annotations
 
+import errno
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -46,10 +47,10 @@ def open_container(file: Source | Pipe, kind: str) -> Iterator[InputContainer]:
     with file.open() as stream:
         try:
             container = av.open(stream, "r", options=options, **_lenient_tags(av.__version__))
-        except av.error.ArgumentError as error:  # what FFmpeg says of a container that is not on the list
-            formats = {"sound": "m4a, mp3, flac or wav", "video": "mp4, mov, webm or mkv"}[kind]
-            raise InputError(f"{file.name} is not a {kind} file: give one, such as {formats}") from error
         except av.FFmpegError as error:
+            if error.errno == errno.EINVAL:  # what FFmpeg says of a container that is not on the list
+                formats = {"sound": "m4a, mp3, flac or wav", "video": "mp4, mov, webm or mkv"}[kind]
+                raise InputError(f"{file.name} is not a {kind} file: give one, such as {formats}") from error
             raise InputError(f"{file.name} is not a {kind} file that can be opened ({reason(error)})") from error
         with container:
             try:
@@ -134,7 +135,8 @@ def decoded(
             frames = packet.decode()
         except av.error.EOFError:  # flushed once more, after the demuxer had stopped
             continue
-        except av.FFmpegError as error:
+        # ValueError: PyAV 19, of a decoder that could not be opened for the packet before.
+        except (av.FFmpegError, ValueError) as error:
             base = float(packet.time_base or 0)
             stamp = packet.pts if packet.pts is not None else packet.dts
             damage.lost((packet.duration or 0) * base, None if stamp is None else stamp * base - origin, error)

@@ -51,8 +51,10 @@ class Downmix:
     def _signs_after(self, samples: npt.NDArray[np.floating], rate: float) -> npt.NDArray[np.float32] | None:
         length, channels = samples.shape
         wide = samples.astype(np.float64)
-        with np.errstate(all="ignore"):  # NaN and infinity are refused later on
+        with np.errstate(all="ignore"):
             covariance = wide.T @ wide  # [channels, channels]
+            if not np.isfinite(covariance).all():  # whoever asked for the mix finds out
+                return self._signs
             if self._covariance is not None and len(self._covariance) == channels:
                 covariance += self._covariance * 0.5 ** (length / rate / _HALF_LIFE_SECONDS)
             self._covariance = covariance

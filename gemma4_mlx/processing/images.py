@@ -202,7 +202,7 @@ def _upright_rgb(image: Image, name: str) -> Image:
         # An orientation tag that cannot be read turns nothing: the picture itself is whole.
         with contextlib.suppress(SyntaxError, ValueError, TypeError, LookupError, struct.error):
             rgb.getexif()[_ORIENTATION] = image.getexif().get(_ORIENTATION, 1)
-            rgb = PIL.ImageOps.exif_transpose(rgb)
+            PIL.ImageOps.exif_transpose(rgb, in_place=True)
         return rgb
     except _DECODER_ERRORS as error:
         raise InputError(f"{name} cannot be turned into RGB ({reason(error)}): export or save it again") from error

@@ -11,13 +11,13 @@ _LARGEST_JPEG = 220 * MEGAPIXEL
 PICTURE_PIXELS = {
     "JPEG": _LARGEST_JPEG,
     "MPO": _LARGEST_JPEG,
-    "HEIF": 90 * MEGAPIXEL,
-    "AVIF": 90 * MEGAPIXEL,
-    "WEBP": 90 * MEGAPIXEL,
+    "HEIF": 64 * MEGAPIXEL,
+    "AVIF": 64 * MEGAPIXEL,
+    "WEBP": 64 * MEGAPIXEL,
 }
 """By Pillow's name of the format. The largest photographs of phones are JPEGs of 200 megapixels, which are decoded at
-half their size. Decoders of the last three hold a picture several times. For the others Pillow's own limit holds, 179
-megapixels."""
+half their size. Decoders of the last three hold a picture several times; phones write 50 megapixels. For the others
+Pillow's own limit holds, 179 megapixels."""
 LARGE_PICTURE_PIXELS = 89 * MEGAPIXEL
 """From here on a picture is made smaller, because the model sees 3 megapixels at most. Pillow warns from about here."""
 FRAME_PIXELS = 40 * MEGAPIXEL

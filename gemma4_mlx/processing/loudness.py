@@ -4,6 +4,9 @@ The features are logarithms with a floor (`log_mel.py`), and very quiet speech l
 in model on its eight recordings (36 words; they are as loud as -8 to -18 dB), made quieter by so many dB: wrong were 0
 words down to 20, 1 at 30, 5 at 35, 21 at 40, all 36 from 45 on. With what is done here: 0 down to 45, with noise in
 them 1.
+
+Live sound is not levelled: the model reads it while it is spoken, before anybody knows how loud the sentence will be,
+and systems adjust their microphones themselves.
 """
 
 from __future__ import annotations

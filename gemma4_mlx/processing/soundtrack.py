@@ -71,6 +71,10 @@ class Soundtrack:
             )
             end = 0.0
             for index, time, samples, rate in self._chosen([track.index for track in tracks], frames):
+                if not np.isfinite(samples).all():  # what some decoders make of a broken packet
+                    place = None if time is None else time - origin
+                    damage.lost(len(samples) / rate, place, ValueError("samples that are no numbers"))
+                    samples = np.zeros_like(samples)
                 end = max(end + len(samples) / rate, 0.0 if time is None else time - origin + len(samples) / rate)
                 lossless = mixers[index].lossless(container.streams[index])
                 self.filled_up = max(self.filled_up, 0.0 if lossless else _FILLED_UP_FRAMES * len(samples) / rate)

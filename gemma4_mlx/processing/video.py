@@ -110,6 +110,8 @@ def _video_stream(container: Any, name: str) -> Any:
 
     # FFmpeg "plays" text files as moving text, and shows the cover of a song as a video of one frame.
     for stream in container.streams.video:
+        if stream.codec_context is None:  # FFmpeg does not know it
+            continue
         if container.format.name != "tty" and not stream.disposition & Disposition.attached_pic:
             return stream
     raise InputError(f"{name} has no video in it: give a file with a video track")
