@@ -7,12 +7,12 @@ here is its connection to our tokenizer and token loop.
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from .schema_tokenizer import schema_tokenizer
 
 if TYPE_CHECKING:
     from ..processing.tokenizer import Tokenizer
@@ -41,15 +41,10 @@ class SchemaConstraint:
         # On first use: only answers with a schema need it.
         import llguidance
 
-        self._vocab_size = vocab_size
         grammar = llguidance.LLMatcher.grammar_from_json_schema(_as_object(schema), overrides=_LAYOUT)
-        with tempfile.TemporaryDirectory() as folder:
-            # It reads a tokenizer from a file, whatever it was made from.
-            path = Path(folder) / "tokenizer.json"
-            path.write_text(tokenizer.to_json(), encoding="utf-8")
-            ours = llguidance.LLTokenizer(str(path), n_vocab=vocab_size, eos_token=sorted(end_ids))
+        self._tokenizer = schema_tokenizer(tokenizer, vocab_size, end_ids)
         # No log: an error is asked for below, and raised.
-        self._matcher = llguidance.LLMatcher(ours, grammar, log_level=0)
+        self._matcher = llguidance.LLMatcher(self._tokenizer.library, grammar, log_level=0)
         self._words = np.zeros((vocab_size + 31) // 32, dtype=np.uint32)
         self._check()
 
@@ -57,12 +52,11 @@ class SchemaConstraint:
         """Which tokens may come next: bool `[vocab_size]`."""
         self._matcher.unsafe_compute_mask_ptr(self._words.ctypes.data, self._words.nbytes)
         self._check()
-        bits = np.unpackbits(self._words.view(np.uint8), bitorder="little")
-        return bits[: self._vocab_size].astype(bool)
+        return self._tokenizer.allowed(self._words)
 
     def accept(self, token: int) -> None:
         """Go on by one token."""
-        self._matcher.consume_token(token)
+        self._matcher.consume_token(self._tokenizer.number_of(token))
         self._check()
 
     def _check(self) -> None:
