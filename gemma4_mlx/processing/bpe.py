@@ -162,16 +162,20 @@ class BPE:
 
         Control tokens, and others that are found before any merging and are names in angle brackets, write none.
         """
-        whole, starts = self._tables.text.tobytes(), self._tables.starts.tolist()
-        space = _SPACE.encode()
-        spelled = [whole[start:end].replace(space, b" ") for start, end in pairwise(starts)]
+        text, starts, order = self._tables.text, self._tables.starts, self._tables.by_text
+        marks = np.flatnonzero((text[:-2] == 0xE2) & (text[1:-1] == 0x96) & (text[2:] == 0x81))  # ▁ in UTF-8
+        begins = starts - 2 * np.searchsorted(marks, starts)
+        written = text.tobytes().replace(_SPACE.encode(), b" ")
+        ends = begins[order + 1].tolist()
+        spelled = [written[start:end] for start, end in zip(begins[order].tolist(), ends, strict=True)]
+        place = np.empty_like(order)
+        place[order] = np.arange(len(order))
         for id_, byte in self._byte_of.items():
-            spelled[id_] = bytes([byte])
+            spelled[place[id_]] = bytes([byte])
         for id_, added in self._added.items():
             if added.special or (added.content[0] == "<" and added.content[-1] == ">"):
-                spelled[id_] = b""
-        order = self._tables.by_text.tolist()
-        return order, [spelled[id_] for id_ in order]
+                spelled[place[id_]] = b""
+        return order.tolist(), spelled
 
     def spell(self, text: str) -> list[int]:
         """Ids whose `spellings` are exactly this text, whatever tokens it names."""
