@@ -21,10 +21,6 @@ if TYPE_CHECKING:
     from ..processing.bpe import BPE
     from ..processing.tokenizer import Tokenizer
 
-# llguidance answers for such sets of tokens at once. Its default names three, each built at a trie's price; this one
-# is what the inside of a JSON string may be.
-_SLICES = [r'[^"\\\x00-\x1F\x7F]+']
-
 _made: weakref.WeakKeyDictionary[Tokenizer, dict[Any, SchemaTokenizer]] = weakref.WeakKeyDictionary()
 _making = threading.Lock()
 
@@ -56,7 +52,9 @@ class SchemaTokenizer:
         self._number_of[self._order] = np.arange(vocab_size)
         ends = [int(self._number_of[id_]) for id_ in sorted(end_ids)]
         wrapper = llguidance.TokenizerWrapper(_Spelled(bpe, self._number_of, spelled, ends[0]))
-        self.library = llguidance.LLTokenizer(wrapper, n_vocab=vocab_size, eos_token=ends, slices=_SLICES)
+        # No slices, tries of their own for what JSON strings may hold: each costs as much as the masks of some thousand
+        # tokens gain by it.
+        self.library = llguidance.LLTokenizer(wrapper, n_vocab=vocab_size, eos_token=ends, slices=[])
 
     def number_of(self, token: int) -> int:
         """llguidance's number of a token."""
