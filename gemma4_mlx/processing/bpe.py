@@ -1,9 +1,9 @@
-"""Byte-pair encoding over tables that need no reading: text ↔ token ids for tokenizers of Gemma's kind.
+"""Byte-pair encoding over tables that are used as they lie: text ↔ token ids for tokenizers of Gemma's kind.
 
 The library `tokenizers` builds its hash maps anew at every start, seconds for Gemma's 262,144 tokens and 514,906
-merges. Here the same merges lie in sorted arrays, which are mapped from a file (`bpe_file`) and searched where they
-are. What comes out is what the library gives: pairs are merged lowest rank first, and from the left where ranks are
-equal (Sennrich et al. 2016, https://aclanthology.org/P16-1162; the library's `models/bpe/word.rs`).
+merges. Here the same merges lie in sorted arrays, which a file holds as they are (`bpe_file`), and are searched there.
+What comes out is what the library gives: pairs are merged lowest rank first, and from the left where ranks are equal
+(Sennrich et al. 2016, https://aclanthology.org/P16-1162; the library's `models/bpe/word.rs`).
 
 A text is cut first where no merge can ever join the characters on both sides, mostly between words. Each stretch is
 merged by itself and remembered, so that a long text costs little more than its different words.

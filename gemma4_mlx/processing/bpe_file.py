@@ -1,4 +1,4 @@
-"""The tables of `bpe.BPE`, made from a tokenizer.json once and then mapped from the user's cache folder.
+"""The tables of `bpe.BPE`, made from a tokenizer.json once and then read from the user's cache folder.
 
 Only files that are of Gemma's kind in every respect are taken: byte-pair encoding with all 256 bytes to fall back on,
 spaces written as ▁, nothing else done to the text. Any other is left to the library `tokenizers`.
@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import mmap
 import os
 import struct
 import tempfile
@@ -180,9 +179,9 @@ def _pair(merge: object) -> tuple[str, str]:
 def _read(kept: Path, key: bytes) -> Tables | None:
     """Tables from the cache; None if they are not there or not whole."""
     try:
-        with kept.open("rb") as file:
-            content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    except (OSError, ValueError):  # ValueError: it is empty
+        # Read, not mapped: whatever happens to the file later, these are the bytes that were looked at.
+        content = memoryview(kept.read_bytes())
+    except OSError:
         return None
     if len(content) < _HEAD.size:
         return None
