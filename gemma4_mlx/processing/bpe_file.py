@@ -10,6 +10,7 @@ its own content. Neither a file's name nor its date is trusted. It can be delete
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import json
 import os
@@ -86,11 +87,16 @@ def make_tables(content: bytes) -> Tables:
     Raises:
         OtherKindError: it is not of Gemma's kind, or damaged.
     """
+    collecting = gc.isenabled()
+    gc.disable()  # it would look through half a million lists again and again, and find nothing
     try:
         return _make_tables(json.loads(content))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         # What is missing, or is not what it is in Gemma's files, shows itself in one of these.
         raise OtherKindError(str(error)) from error
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _make_tables(tokenizer: dict[str, Any]) -> Tables:
@@ -115,7 +121,10 @@ def _make_tables(tokenizer: dict[str, Any]) -> Tables:
     if len({token["id"] for token in added}) != len(added):
         raise OtherKindError("a token is added twice")
 
-    merges = [_pair(merge) for merge in model["merges"]]
+    # Lists of two, or as older files have them, with a space between.
+    merges = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
+    if not all(isinstance(merge, list) and len(merge) == 2 for merge in merges):
+        raise OtherKindError("something is no merge")
     count = len(merges)
     left = np.fromiter((vocabulary[first] for first, _ in merges), np.int64, count)
     right = np.fromiter((vocabulary[second] for _, second in merges), np.int64, count)
@@ -166,14 +175,6 @@ def _is_gemmas_kind(tokenizer: dict[str, Any], model: dict[str, Any]) -> bool:
             for other in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "ignore_merges")
         )
     )
-
-
-def _pair(merge: object) -> tuple[str, str]:
-    """The two tokens of a merge, written as a list or, as older files do, with a space between."""
-    tokens = merge.split(" ") if isinstance(merge, str) else merge
-    if not isinstance(tokens, list) or len(tokens) != 2 or not all(isinstance(token, str) for token in tokens):
-        raise OtherKindError(f"{merge!r} is not a merge")
-    return tokens[0], tokens[1]
 
 
 def _read(kept: Path, key: bytes) -> Tables | None:
