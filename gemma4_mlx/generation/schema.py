@@ -7,10 +7,8 @@ here is its connection to our tokenizer and token loop.
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Collection, Mapping
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +16,7 @@ import numpy as np
 from .detokenizer import Detokenizer
 from .distinct_items import DistinctItems
 from .json_schema import enforceable, place_of
+from .schema_tokenizer import schema_tokenizer
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
@@ -51,24 +50,17 @@ class SchemaConstraint:
         # On first use: only answers with a schema need it.
         import llguidance
 
-        self._vocab_size = vocab_size
-        # A tokenizer may have a few tokens more than the model: they are followed, and never allowed.
-        followed = max(vocab_size, len(tokenizer))
         rules = enforceable(schema)
         grammar = _grammar(rules.schema)
         self._distinct = DistinctItems(rules.distinct) if rules.distinct != frozenset() else None
         self._detokenizer = Detokenizer(tokenizer)
         self._text_of = partial(_text_of, tokenizer)
-        with tempfile.TemporaryDirectory() as folder:
-            # It reads a tokenizer from a file, whatever it was made from.
-            path = Path(folder) / "tokenizer.json"
-            path.write_text(tokenizer.to_json(), encoding="utf-8")
-            ours = llguidance.LLTokenizer(str(path), n_vocab=followed, eos_token=sorted(end_ids))
+        self._tokenizer = schema_tokenizer(tokenizer, vocab_size, end_ids)
         # No log: an error is asked for below, and raised.
-        self._matcher = llguidance.LLMatcher(ours, grammar, log_level=0)
+        self._matcher = llguidance.LLMatcher(self._tokenizer.library, grammar, log_level=0)
         if self._matcher.is_error() and (fault := _fault(rules.schema)):
             raise ValueError(f"the schema cannot be followed at {place_of(rules, _fault)}: {fault}")
-        self._words = np.zeros((followed + 31) // 32, dtype=np.uint32)
+        self._words = np.zeros((self._tokenizer.size + 31) // 32, dtype=np.uint32)
         self._check()
 
     def allowed(self) -> np.ndarray:
@@ -79,8 +71,7 @@ class SchemaConstraint:
 
     def _allowed_by(self, matcher: LLMatcher) -> np.ndarray:
         matcher.unsafe_compute_mask_ptr(self._words.ctypes.data, self._words.nbytes)
-        bits = np.unpackbits(self._words.view(np.uint8), bitorder="little")
-        return bits[: self._vocab_size].astype(bool)
+        return self._tokenizer.allowed(self._words)
 
     def accept(self, token: int) -> bool:
         """Go on by one token; False if it must not come although it was allowed, and then nothing has happened."""
@@ -89,7 +80,7 @@ class SchemaConstraint:
             # Bytes of a letter that waited for their end have come all the same.
             self._distinct.feed(text.removesuffix(self._detokenizer.feed(token)))
             return False
-        self._matcher.consume_token(token)
+        self._matcher.consume_token(self._tokenizer.number_of(token))
         self._check()
         if self._distinct is None or not text or self._can_differ(self._matcher, self._distinct.repetitions()):
             return True
@@ -118,7 +109,7 @@ class SchemaConstraint:
                 if (key := tuple(rests)) not in met:
                     met.add(key)
                     further = matcher.deep_copy()
-                    further.consume_token(token)
+                    further.consume_token(self._tokenizer.number_of(token))
                     waiting.append((further, rests))
         return bool(waiting)
 

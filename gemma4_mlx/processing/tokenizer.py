@@ -9,15 +9,17 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-from tokenizers import AddedToken
-from tokenizers import Tokenizer as _Tokenizer
+from typing import TYPE_CHECKING, Any
 
 from ..config import Config
 from ..errors import CheckpointError, InputError
 from ..json_files import read_json_object
+from .bpe import BPE
+from .bpe_file import OtherKindError, read_bpe
 from .sources import reason
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as _Library
 
 # How Gemma 4's tokenizer_config.json names the control tokens it ships; used where that file is silent.
 _NAMED_TOKENS = {
@@ -48,7 +50,9 @@ class Tokenizer:
         eos_token_ids: ids that end a turn.
     """
 
-    def __init__(self, tokenizer: _Tokenizer, special_tokens: Mapping[str, str], eos_token_ids: Sequence[int]) -> None:
+    def __init__(
+        self, tokenizer: BPE | _Library, special_tokens: Mapping[str, str], eos_token_ids: Sequence[int]
+    ) -> None:
         self._tokenizer = tokenizer
         self.special_tokens = dict(special_tokens)
         self.eos_token_ids = tuple(eos_token_ids)
@@ -66,17 +70,14 @@ class Tokenizer:
         path = folder / "tokenizer.json"
         if not path.is_file():
             raise CheckpointError(f"{path} is missing: download the checkpoint again, with its tokenizer")
-        try:
-            tokenizer = _Tokenizer.from_file(str(path))
-        except Exception as error:  # the Rust side raises nothing narrower
-            raise CheckpointError(f"{path} is damaged ({reason(error)}): download it again") from error
-        # A checkpoint's file may ask for padding or cutting, which a prompt must never get.
-        tokenizer.no_padding()
-        tokenizer.no_truncation()
         tokens = _NAMED_TOKENS | _named_tokens(read_json(folder / "tokenizer_config.json"))
-        # Some files hold a named token as an ordinary entry, which text would never be matched with.
-        known = [token for token in tokens.values() if tokenizer.token_to_id(token) is not None]
-        tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in known])
+        tokenizer: BPE | _Library
+        try:
+            tokenizer = read_bpe(path, special=tokens.values())
+        except OtherKindError:
+            tokenizer = _read_with_library(path, special=tokens.values())
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be read ({reason(error)})") from error
         if eos_token_id is None:
             ends = (tokenizer.token_to_id(token) for token in (tokens["eos_token"], "<turn|>"))
             eos_token_ids = [id_ for id_ in ends if id_ is not None]
@@ -110,8 +111,15 @@ class Tokenizer:
         """Text of token ids; bytes that are no UTF-8 become �."""
         return self._tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens)
 
+    @property
+    def bpe(self) -> BPE | None:
+        """Its tables, None if it is not of Gemma's kind."""
+        return self._tokenizer if isinstance(self._tokenizer, BPE) else None
+
     def to_json(self) -> str:
-        """The text of its tokenizer.json."""
+        """The text of the tokenizer.json of one that is not of Gemma's kind."""
+        if isinstance(self._tokenizer, BPE):
+            raise TypeError("it has no library's form: see `bpe`")
         return self._tokenizer.to_str()
 
     def token_id(self, token: str) -> int | None:
@@ -179,6 +187,28 @@ class Tokenizer:
                 f"{', '.join(beyond)}: beyond the {config.text.vocab_size} tokens of the model: "
                 "use the tokenizer this model was made with"
             )
+
+
+def _read_with_library(path: Path, special: Iterable[str]) -> _Library:
+    """The tokenizer of a tokenizer.json of any kind; `special` tokens that it knows become control tokens.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    # On first need: Gemma's own files need no library.
+    from tokenizers import AddedToken
+    from tokenizers import Tokenizer as Library
+
+    try:
+        tokenizer = Library.from_file(str(path))
+    except Exception as error:  # the Rust side raises nothing narrower
+        raise CheckpointError(f"{path} is damaged ({reason(error)}): download it again") from error
+    # A checkpoint's file may ask for padding or cutting, which a prompt must never get.
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    known = [token for token in special if tokenizer.token_to_id(token) is not None]
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in known])
+    return tokenizer
 
 
 def read_json(path: Path) -> dict[str, Any]:
