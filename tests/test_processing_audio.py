@@ -92,6 +92,15 @@ def test_every_format_rate_and_channel_count_gives_the_sound_at_16_khz(
     assert duration is None or abs(duration - 1) < 0.1
 
 
+@pytest.mark.parametrize("title", [b"Caf\xe9", b"\xff\xfe", "Café".encode(), "会議".encode("shift_jis")])
+def test_a_title_in_any_encoding_does_not_matter(title: bytes) -> None:
+    plain = wav(np.zeros(1600))
+    title += bytes(len(title) % 2)
+    tags = b"INFOINAM" + len(title).to_bytes(4, "little") + title
+    titled = plain + b"LIST" + len(tags).to_bytes(4, "little") + tags
+    assert len(load_audio(titled[:4] + (len(titled) - 8).to_bytes(4, "little") + titled[8:])) == 1600
+
+
 def test_a_whole_file_is_resampled_as_soxr_resamples_it_in_one_go() -> None:
     samples = (0.1 * np.random.default_rng(0).standard_normal((44_100, 2))).astype(np.float32)
     stored = np.frombuffer(wav(samples, 44_100)[44:], "<i2").reshape(-1, 2) / 32768

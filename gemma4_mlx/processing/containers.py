@@ -7,13 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from .sources import Pipe, Source, reason
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+
+
+def _lenient_tags(pyav: str) -> dict[str, Any]:
+    """What tells `av.open` of this version to accept titles and names that are not UTF-8; nobody reads them here.
+
+    PyAV accepts them by itself from 19 on, and refuses this argument. 18 is the last that runs on Python 3.11.
+    """
+    return {"metadata_errors": "ignore"} if int(pyav.split(".")[0]) < 19 else {}
 
 
 @contextmanager
@@ -28,7 +36,7 @@ def open_container(file: Source | Pipe, kind: str) -> Iterator[InputContainer]:
     with file.open() as stream:
         try:
             # Read through a Python stream, with no protocols: a playlist that poses as a recording opens nothing else.
-            container = av.open(stream, "r", options={"protocol_whitelist": ""}, metadata_errors="ignore")
+            container = av.open(stream, "r", options={"protocol_whitelist": ""}, **_lenient_tags(av.__version__))
         except av.FFmpegError as error:
             raise InputError(f"{file.name} is not a {kind} file that can be opened ({reason(error)})") from error
         with container:
