@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ..endings import exit_codes
+from ..options import Debug
 from .completion import complete_cached, complete_model
 
 models = typer.Typer(
@@ -15,7 +16,6 @@ models = typer.Typer(
 )
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show Python's traceback when something fails.")]
 
 
 @models.callback(invoke_without_command=True)
