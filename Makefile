@@ -5,9 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 SET_UP := $(VENV)/set-up
 # `make setup PYTHON=/path/to/python` chooses the interpreter; otherwise the first of these that runs and is new enough.
-PYTHONS := $(PYTHON) python3 python3.13 python3.12 python3.11 python3.14
+# A second one beside it: `make test VENV=.venv-3.12 PYTHON=python3.12`.
+PYTHONS := $(if $(PYTHON),$(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
+# `LOWEST=yes` takes the lowest version that pyproject.toml allows of everything it names, not the newest.
+LOWEST :=
 
-.PHONY: setup demo demo-model test lint bench
+.PHONY: setup demo demo-model test test-lowest try lint bench
 
 setup: $(SET_UP)
 
@@ -25,7 +28,8 @@ $(SET_UP): pyproject.toml
 	  echo "Install one (macOS: brew install python@3.13; Debian: apt install python3 python3-venv), or say where it is: make setup PYTHON=/path/to/python" >&2; \
 	  exit 1; \
 	fi
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(if $(LOWEST),$(BIN)/python .ci/floors.py > $(VENV)/floors.txt)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]' $(if $(LOWEST),--constraint $(VENV)/floors.txt)
 	@touch $@
 
 demo: setup
@@ -38,6 +42,14 @@ demo-model: setup
 # Two at a time, one thread each: the models in the tests are too small for more threads to help.
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# The same with the lowest versions, in an environment of its own: `make test-lowest PYTHON=python3.11`.
+test-lowest:
+	$(MAKE) test VENV=.venv-lowest LOWEST=yes
+
+# What somebody gets who does as the README says: `make try PYTHON=python3.12`.
+try:
+	$(if $(PYTHON),$(PYTHON),python3) .ci/try_fresh.py
 
 lint: setup
 	$(BIN)/ruff check .

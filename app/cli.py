@@ -65,6 +65,7 @@ def options(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
+    debug: Debug = False,
 ) -> None:
     """Hold the options that come before a command."""
 

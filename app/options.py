@@ -110,4 +110,15 @@ ToolsFile = Annotated[
     Path | None, typer.Option("--tools", metavar="FILE", help="A Python file with functions that the model may call.")
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Run the functions of --tools without asking.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show Python's traceback when something fails.")]
+
+
+def _wherever_it_stands(context: typer.Context, wanted: bool) -> bool:
+    """`--debug` before a command's name holds for the command too: a context hands its `obj` on to those below."""
+    context.obj = wanted or bool(context.obj)
+    return context.obj
+
+
+Debug = Annotated[
+    bool,
+    typer.Option("--debug", callback=_wherever_it_stands, help="Show Python's traceback when something fails."),
+]

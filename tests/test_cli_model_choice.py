@@ -85,8 +85,30 @@ def test_a_model_that_is_not_there_is_one_line_and_exit_code_1(name):
     assert only_line(finished.stderr).startswith("error: ")
 
 
-def test_debug_shows_pythons_traceback():
-    assert "Traceback" in run("ask", "hi", "--model", "no model", "--debug").stderr
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--debug ask hi --model /no/model",
+        "ask --debug hi --model /no/model",
+        "ask hi --model /no/model --debug",
+        "--debug convert /no/model",
+        "--debug models pull /no/model",
+        "models --debug pull /no/model",
+        "models pull /no/model --debug",
+    ],
+)
+def test_debug_shows_pythons_traceback_wherever_it_stands(line):
+    words = line.split()
+    finished = run(*words)
+    assert finished.returncode == 1
+    assert finished.stderr.startswith("Traceback")
+    words.remove("--debug")
+    assert only_line(run(*words).stderr).startswith("error: ")
+
+
+def test_debug_is_in_the_help_of_the_program_and_of_its_commands():
+    for words in ([], ["ask"], ["models"], ["models", "pull"]):
+        assert "--debug" in run("--debug", *words, "--help").stdout
 
 
 @pytest.mark.parametrize("name", ["", "  "])

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ..endings import exit_codes
+from ..options import Debug
 from .completion import complete_cached, complete_model
 
 models = typer.Typer(
@@ -16,7 +17,6 @@ models = typer.Typer(
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")]
 Check = Annotated[bool, typer.Option("--check", help="Ask the Hub which of those here it has a newer version of.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show Python's traceback when something fails.")]
 
 
 @models.callback(invoke_without_command=True)
