@@ -199,11 +199,11 @@ class LineEditor:
             self._insert_words(event.current_buffer, text)
 
     def _insert(self, buffer: Buffer, tokens: str) -> None:
-        from .preview import show_pictures
+        from .preview import picture_protocol, show_pictures
 
         buffer.insert_text(tokens)
         attachments = self._tokens.attachments(tokens)
-        if len(attachments) <= MOST_LABELS:
+        if len(attachments) <= MOST_LABELS and picture_protocol() is not None:
             run_in_terminal(lambda: show_pictures(attachments))
 
     def _insert_words(self, buffer: Buffer, text: str) -> None:
