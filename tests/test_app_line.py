@@ -196,6 +196,18 @@ def test_what_is_prefilled_can_be_edited(line, keyboard, folder):
     assert line.read("again?", [attachment]) == Typed("again!", [attachment])
 
 
+@pytest.mark.parametrize("message", ["/undo that, will you", '"""What it is for.', "/image cat.png"])
+def test_a_message_that_is_prefilled_stays_one(line, keyboard, folder, message):
+    keyboard.send_text(ENTER)
+    assert line.read(message) == Typed(" " + message)
+    assert not line.is_command(" " + message)
+
+
+def test_a_prefilled_message_attaches_nothing_anew(line, keyboard, folder):
+    keyboard.send_text(ENTER)
+    assert line.read("look at ./cat.png") == Typed("look at ./cat.png")
+
+
 def test_earlier_lines_come_back_also_in_the_next_chat_with_their_files(line, keyboard, folder):
     keyboard.send_text("look " + pasted(folder / "two cats.png") + ENTER)
     line.read()

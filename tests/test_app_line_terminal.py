@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from command_line import COMMAND, environment, picture
 from dropped_spellings import NAMES, TERMINALS
@@ -107,6 +108,96 @@ def test_forty_columns_hold_the_token_and_the_most_important_of_the_footer(tmp_p
         terminal.type(" What is in it?", "Enter")
         screen = wait_until_visible(terminal, r"demo · [\d,]+ of [\d,]+ tokens")
         assert all(len(line) <= 40 for line in screen.splitlines())
+
+
+SIZES = pytest.mark.parametrize(("columns", "rows"), [(40, 10), (80, 24), (200, 60)])
+
+
+@SIZES
+def test_thirty_pictures_are_one_label_and_the_broken_one_among_them_is_named(tmp_path, columns, rows):
+    paths = [shutil.copy(picture(), tmp_path / f"{number}.png") for number in range(30)]
+    (tmp_path / "broken.png").write_text("words")
+    with chat(tmp_path, columns, rows) as terminal:
+        terminal.paste(TERMINALS["iTerm2"]([*paths[:9], tmp_path / "broken.png", *paths[9:]]))
+        screen = wait_until_visible(terminal, r"^> \[30 pictures, 7,980 tokens\]$")
+        assert "broken.pngisnotapicture" in re.sub(r"\s", "", screen)
+        terminal.type("BSpace")
+        wait_until_visible(terminal, r"^>$")
+
+
+@SIZES
+def test_no_label_is_broken_where_the_line_wraps(tmp_path, folder, columns, rows):
+    with chat(tmp_path, columns, rows) as terminal:
+        for filling in (0, 9, columns - 14, columns - 2):
+            terminal.type("-l", "x" * filling)
+            terminal.paste(str(folder / "猫 の 写真.png"))
+            terminal.type("-l", "and ")
+            terminal.paste("line\n" * 1_400)
+            terminal.type("-l", "!")
+            screen = wait_until_visible(terminal, r"lines\]\s*!$")
+            labels = re.findall(r"\[image 1: [^]\n]*tokens\]|\[pasted 1,400 lines\]", screen)
+            assert len(labels) == 2, screen
+            assert all(len(line) <= columns for line in screen.splitlines())
+            terminal.type("C-c")
+            wait_until_visible(terminal, r"^>$")
+
+
+SHOWN = "नमस्ते हिन्दी 👨👩👧 ❤ 👍 e\u0301" + r"\s+1\s+CZ\s+日\s*本"
+
+
+@SIZES
+def test_tabs_joined_emoji_and_hindi_leave_the_prompt_and_the_cursor_where_they_are(tmp_path, columns, rows):
+    with chat(tmp_path, columns, rows) as terminal:
+        terminal.paste("a\tb नमस्ते हिन्दी 👨\u200d👩\u200d👧 ❤\ufe0f 👍🏽 e\u0301 1\ufe0f\u20e3 🇨🇿 日本 end")
+        wait_until_visible(terminal, rf"^> a   b {SHOWN} e\s*n\s*d$")
+        terminal.type("BSpace", "BSpace", "BSpace", "|")
+        wait_until_visible(terminal, rf"^> a   b {SHOWN}\s+\|$")
+        terminal.type("C-a", *["Right"] * 6, "|", "C-a", "|")
+        wait_until_visible(terminal, rf"^> \|a  b {SHOWN.replace('नम', 'नम[|]')}\s+\|$")
+
+
+def test_hindi_is_whole_at_every_end_of_a_row(tmp_path):
+    with chat(tmp_path, 40, 10) as terminal:
+        for filling in range(8):
+            terminal.paste("x" * filling + "हिन्दी" * 8 + "|")
+            screen = wait_until_visible(terminal, r"\|$")
+            assert re.sub(r"\s", "", screen.rpartition("> ")[2]).startswith("x" * filling + "हिन्दी" * 8 + "|"), screen
+            terminal.type("C-c")
+            wait_until_visible(terminal, r"^>$")
+
+
+@SIZES
+def test_a_pasted_prompt_is_sent_as_it_stands_and_what_it_names_is_offered(tmp_path, folder, columns, rows):
+    with chat(tmp_path, columns, rows) as terminal:
+        terminal.paste(f"// mind {folder}/cat.png\n/help")
+        wait_until_visible(terminal, r"^Ctrl-T attaches cat\.png")
+        terminal.type("C-t")
+        wait_until_visible(terminal, r"/help\s+\[image 1: c[^]\n]*tokens\]")
+        terminal.type("BSpace", "Enter")
+        assert "/undo" not in terminal.wait_for(r"/help\n\w")
+        terminal.tmux("send-keys", "-l", "one\x1b[13;2utwo\x1b[27;2;13~three")
+        terminal.type("C-j", "four")
+        wait_until_visible(terminal, r"^> one\n  two\n  three\n  four$")
+
+
+def test_a_long_log_is_pasted_at_once_and_ctrl_c_ends_what_takes_longer(tmp_path):
+    noise = Image.effect_noise((4_000, 3_000), 100)
+    paths = [tmp_path / f"{number}.png" for number in range(8)]
+    noise.save(paths[0], compress_level=1)
+    for path in paths[1:]:
+        os.link(paths[0], path)
+    with chat(tmp_path) as terminal:
+        terminal.wait_for("microphone off")  # the model is there, and the machine at rest
+        log = "\n".join(f"/usr/bin/prog{n}: /usr/lib/gone {n}.png: not found" for n in range(1_000))
+        terminal.paste(log)
+        wait_until_visible(terminal, r"\[pasted 1,000 lines\]")
+        terminal.type("C-c")
+        terminal.paste("\n".join(map(str, paths)))
+        time.sleep(0.3)
+        terminal.type("C-c")
+        wait_until_visible(terminal, "stopped: nothing was attached")
+        terminal.type("still here")
+        wait_until_visible(terminal, "^> still here$")
 
 
 def test_a_preview_is_drawn_in_half_blocks_where_there_are_colours_and_nowhere_else(tmp_path, folder):

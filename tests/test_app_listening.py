@@ -182,6 +182,8 @@ def test_in_the_chat_what_is_said_stands_in_the_line_behind_what_was_typed(tmp_p
         terminal.wait_for("○ ▯")
         terminal.type("C-d")  # elsewhere the end of what one enters, so here too
         terminal.wait_for("nothing was heard")
+        terminal.type("C-r", "Tab")  # at once
+        assert terminal.wait_for(r"nothing is\s+attached[^>]*>").count("[audio 1") <= 1
 
 
 @needs_a_microphone

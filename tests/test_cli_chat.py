@@ -10,8 +10,10 @@ import signal
 import sys
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 from gemma4_mlx.app.answer.answering import Sampling
+from gemma4_mlx.app.chat import chat_listening
 from gemma4_mlx.app.chat.chat import Chat, ChatOptions, agrees
 from gemma4_mlx.app.chat.chat_loop import handle
 from gemma4_mlx.app.chat.commands import COMMANDS
@@ -20,6 +22,7 @@ from gemma4_mlx.app.chat.model_thread import ModelThread, ThreadedModel
 from gemma4_mlx.app.chat.sessions import SessionStore
 from gemma4_mlx.app.line.attachments import open_attachment
 from gemma4_mlx.app.line.line_input import Typed
+from gemma4_mlx.app.speech.listening import Heard
 from gemma4_mlx.app.terminal import note
 
 from command_line import checkpoint, picture, run, start
@@ -209,6 +212,38 @@ def test_an_answer_again_is_another_one_with_a_seed_and_the_same_conversation(mo
     (exchange,) = chat.conversation.exchanges
     assert exchange.answer != first
     assert on_disk(store, chat) == chat.conversation
+
+
+def test_words_behind_a_command_that_takes_none_stand_in_the_line_again(chat):
+    with pytest.raises(InputError, match="takes nothing after it"):
+        say(chat, "/clear is what I typed")
+    assert chat.prefilled == "/clear is what I typed"
+
+
+@pytest.mark.parametrize("text", ["/clear", "/quit", "quit", "help", "/system be rude"])
+def test_words_that_read_like_a_command_are_sent(chat, text):
+    chat.edits_lines = True
+    handle(chat, Typed(text, literal=True))
+    assert texts(chat.conversation) == [text]
+    assert not chat.over
+
+
+@pytest.mark.parametrize("text", ["/hepl", "/usr/bin is full", "//", "/* … */", "/clearly", "/nonsense"])
+def test_what_is_exactly_no_command_is_sent(chat, text):
+    say(chat, text)
+    assert texts(chat.conversation) == [text]
+
+
+@pytest.mark.parametrize(
+    ("text", "samples", "attached"), [("", 0, 0), ("", 4_000, 0), ("", 32_000, 1), ("hi", 4_000, 1)]
+)
+def test_tab_at_once_attaches_nothing_and_says_so(chat, monkeypatch, capsys, text, samples, attached):
+    heard = Heard(text, None, np.zeros(samples, np.float32), wants_sound=True, note=None)
+    monkeypatch.setattr(chat_listening.listening, "listen", lambda *_, **__: heard)
+    chat.edits_lines = True
+    say(chat, "/listen")
+    assert len(chat.waiting) == attached
+    assert ("nothing is attached" in capsys.readouterr().err) is not bool(attached)
 
 
 def test_edit_puts_the_last_message_back_with_its_files(chat):

@@ -55,6 +55,7 @@ def run(chat: Chat, line: str) -> bool:
     command = next((command for command in COMMANDS if command.name == name), None)
     if command is not None:
         if argument and not command.argument:
+            chat.prefilled = line  # it may have been meant as words
             raise InputError(f"{name} takes nothing after it")
         command.run(chat, argument)
     return command is not None

@@ -37,6 +37,7 @@ def ctrl_c_interrupts() -> Iterator[None]:
     try:
         yield
     finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         termios.tcsetattr(sys.stdin, termios.TCSANOW, before)
         signal.set_wakeup_fd(loop)
         signal.signal(signal.SIGINT, handler)

@@ -59,7 +59,9 @@ class ShowLine(Processor):
             elif needs_room(character):
                 row.add(style, character + ROOM)
             else:
-                room = sum(map(needs_room, takewhile(_is_mark, behind)))
+                marks = list(takewhile(_is_mark, behind))
+                # Some terminals lose a mark on what stands in the last column.
+                room = max(sum(map(needs_room, marks)), bool(marks))
                 starts[-1] = row.make_room(style, get_cwidth(character) + room)
                 row.add(style, _FLAG_LETTERS.get(character, character))
             starts.append(row.length)

@@ -67,7 +67,8 @@ class LineEditor:
         self._tokens = tokens
         self._rules = rules
         self._draft = ""
-        self._foreign: list[str] = []  # what came into the line by other ways than typing
+        self._pasted: list[str] = []
+        self._prefilled = ""
         self._offered: dict[Path, str] = {}  # files that a pasted text names, and their names there
         self._told: str | None = None  # the line of which was said that it is no more than files that are not attached
         self._checked: Checked | None = None
@@ -101,7 +102,9 @@ class LineEditor:
         between = " " if draft and prefilled and not draft[-1].isspace() else ""
         if not draft:
             self._forget_the_line_before()
-        self._foreign.append(prefilled)
+        if self._rules.is_command(prefilled) or prefilled.startswith(BLOCK):  # it was words before
+            prefilled = " " + prefilled
+        self._prefilled = prefilled
         self._checked = None
         try:
             line = self._session.prompt(default=draft + attachments + between + prefilled)
@@ -110,7 +113,7 @@ class LineEditor:
         return self._checked or Checked(line)
 
     def _forget_the_line_before(self) -> None:
-        self._foreign = []
+        self._pasted = []
         self._offered = {}
         self._told = None
 
@@ -155,7 +158,7 @@ class LineEditor:
             checked = Checked(text)
         else:
             is_recalled = buffer.working_index < len(buffer._working_lines) - 1
-            foreign = [*self._foreign, *(self._session.history.get_strings() if is_recalled else ())]
+            foreign = [*self._pasted, self._prefilled, *(self._session.history.get_strings() if is_recalled else ())]
             try:
                 with ctrl_c_interrupts():
                     checked = self._rules.checked(text, lambda name: any(name in came for came in foreign))
@@ -165,7 +168,7 @@ class LineEditor:
         if checked.line != buffer.text:
             buffer.text = checked.line
         if checked.is_ready:
-            self._checked = replace(checked, is_pasted=text in self._foreign)
+            self._checked = replace(checked, is_pasted=text in self._pasted)
             buffer.validate_and_handle()
         else:
             self._told = buffer.text
@@ -196,16 +199,16 @@ class LineEditor:
             self._insert_words(event.current_buffer, text)
 
     def _insert(self, buffer: Buffer, tokens: str) -> None:
-        from .preview import show_pictures
+        from .preview import picture_protocol, show_pictures
 
         buffer.insert_text(tokens)
         attachments = self._tokens.attachments(tokens)
-        if len(attachments) <= MOST_LABELS:
+        if len(attachments) <= MOST_LABELS and picture_protocol() is not None:
             run_in_terminal(lambda: show_pictures(attachments))
 
     def _insert_words(self, buffer: Buffer, text: str) -> None:
         """Put a pasted text into the line. Files that it names are offered, and nothing in it is a command."""
-        self._foreign.append(text)
+        self._pasted.append(text)
         if len(text) <= _LONGEST_SEARCHED:
             self._offered |= {path: name for name, path in names_in(text)}
         begins_line = self._tokens.first_words(buffer.document.text_before_cursor) == ""

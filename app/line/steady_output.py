@@ -66,6 +66,12 @@ class _SteadyOutput(Vt100_Output):
         super().reset_cursor_key_mode()
         self._column = 0
 
+    def disable_bracketed_paste(self) -> None:
+        """Not said: what is pasted while a note is put above the line comes in one piece, too.
+
+        Whoever runs the chat takes it back in the end (`typed_ahead.keys_wait`).
+        """
+
     def _move(self, amount: int) -> None:
         if amount:
             self._column = max(0, self._column + amount)
