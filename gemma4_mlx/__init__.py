@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         Gemma4Error,
         HubError,
         InputError,
+        MediaWarning,
     )
     from .generation import ConversationCache, generate, generate_tokens, stream_generate
     from .loading import load
@@ -34,6 +35,7 @@ _HOME_OF = {
     "Gemma4Error": "errors",
     "HubError": "errors",
     "InputError": "errors",
+    "MediaWarning": "errors",
     "Gemma4": "model",
     "ModelInputs": "model",
     "Processor": "processing",
@@ -57,6 +59,7 @@ __all__ = [
     "HubError",
     "InputError",
     "LiveTranscriber",
+    "MediaWarning",
     "ModelInputs",
     "Processor",
     "__version__",
