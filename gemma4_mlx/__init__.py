@@ -7,6 +7,7 @@ The public names are listed here and imported on first use, so that `import gemm
 from __future__ import annotations
 
 from importlib import import_module
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -72,12 +73,17 @@ __all__ = [
 ]
 
 
+# Two threads that import rooms which need each other can each wait for the other; Python then hands out half a module.
+_importing = RLock()
+
+
 def __getattr__(name: str) -> Any:
-    if name in _HOME_OF:
-        return getattr(import_module(f".{_HOME_OF[name]}", __name__), name)
-    # `gemma4_mlx.config` and the other rooms, without an import of their own.
-    if name in ("config", "errors", "model", "checkpoint", "processing", "generation", "speech"):
-        return import_module(f".{name}", __name__)
+    with _importing:
+        if name in _HOME_OF:
+            return getattr(import_module(f".{_HOME_OF[name]}", __name__), name)
+        # `gemma4_mlx.config` and the other rooms, without an import of their own.
+        if name in ("config", "errors", "model", "checkpoint", "processing", "generation", "speech"):
+            return import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -94,7 +94,7 @@ def test_closing_drops_what_waits_and_stops_what_runs():
 
 def test_a_model_that_cannot_be_loaded_says_so_where_it_is_used(thread, tmp_path):
     model = ThreadedModel(thread, "nothing", tmp_path)
-    with pytest.raises(CheckpointError, match=r"no config\.json"):
+    with pytest.raises(CheckpointError, match=r"is empty, without a config\.json"):
         model.wait()
     assert isinstance(model.failure, CheckpointError)
     assert not model.loaded

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import mlx.core as mx
 
 from ..model import Gemma4
-from ..processing.tool_descriptions import read_tools
 from .answer_reader import AnswerReader
 from .channels import Chunk
 from .conversation_cache import ConversationCache
@@ -169,6 +168,9 @@ def stream_generate(
     The chunks of each kind add up to `generate`'s `text`, `thought` and `tool_calls`. Arguments and errors are
     `generate`'s; errors come at the call.
     """
+    # The processor is here, so this costs nothing; at the top it would make every model wait for all of that room.
+    from ..processing import read_tools
+
     called = time.perf_counter()
     stop_strings = StopStrings([stop] if isinstance(stop, str) else stop or ())
     inputs = processor(messages, thinking=thinking, tools=tools, image_tokens=image_tokens)

@@ -8,5 +8,6 @@ from __future__ import annotations
 from .cached_source import CachedSource
 from .processor import Processor
 from .tokenizer import Tokenizer
+from .tool_descriptions import read_tools
 
-__all__ = ["CachedSource", "Processor", "Tokenizer"]
+__all__ = ["CachedSource", "Processor", "Tokenizer", "read_tools"]
