@@ -253,6 +253,15 @@ def test_channels_that_are_each_other_s_opposite_do_not_cancel(container: str, c
     assert np.abs(load_audio(content)).max() > 0.25  # as loud as one of them
 
 
+def test_opposite_channels_that_differ_by_a_little_noise_are_heard_as_evenly_as_one() -> None:
+    draw = np.random.default_rng(0)
+    tone = np.sin(np.arange(5 * 16_000) * 0.1) * 0.3
+    left, right = (tone + draw.normal(0, 0.003, len(tone)) for _ in range(2))
+    mixed = np.concatenate(list(stream_audio((np.stack([left, -right]), 16_000))))
+    power = np.square(mixed[1600:]).reshape(-1, 800).mean(axis=1)
+    assert power.min() > 0.95 * power.max()
+
+
 def test_opposite_channels_of_an_array_and_of_six_do_not_cancel() -> None:
     assert onsets(load_audio((np.stack([TONE, -TONE]), 48_000))) == pytest.approx([1, 2.5], abs=0.05)
     surround = np.zeros((6, len(TONE)), np.float32)
