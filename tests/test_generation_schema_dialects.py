@@ -5,7 +5,9 @@ from __future__ import annotations
 import datetime
 import decimal
 import enum
+import itertools
 import json
+import re
 import uuid
 from typing import Annotated, Any, Literal
 
@@ -18,6 +20,7 @@ from hypothesis import strategies as st
 import gemma4_mlx as g4
 from gemma4_mlx.generation.answers import end_of_turn_ids
 from gemma4_mlx.generation.distinct_items import DistinctItems
+from gemma4_mlx.generation.json_schema import enforceable
 from gemma4_mlx.generation.schema import SchemaConstraint
 from gemma4_mlx.generation.thought_first import ThoughtFirst
 from parity import pair
@@ -155,6 +158,10 @@ def test_a_property_called_schema_is_no_wrapper() -> None:
     assert not follows(schema, "{}")
 
 
+ZOD_EMAIL = r"^(?!\.)(?!.*\.\.)([A-Za-z0-9_'+\-\.]*)[A-Za-z0-9_+-]@([A-Za-z0-9][A-Za-z0-9\-]*\.)+[A-Za-z]{2,}$"
+PYDANTIC_DECIMAL = r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d*$"
+
+
 @pytest.mark.parametrize(
     ("schema", "yes", "no"),
     [
@@ -185,6 +192,9 @@ def test_a_property_called_schema_is_no_wrapper() -> None:
         ({"propertyNames": {"format": "uuid"}, "type": "object"}, '{"z": 1}', "[]"),
         ({"$schema": "https://spec.openapis.org/oas/3.1/dialect/base", "type": "integer"}, "1", '"a"'),
         ({"type": "integer", "x-order": 3, "externalDocs": {}}, "1", '"a"'),
+        ({"type": "string", "format": "email", "pattern": ZOD_EMAIL}, '"a.b+c@ex-a.co.uk"', '"a..b@example.org"'),
+        ({"type": "string", "pattern": ZOD_EMAIL}, '"a@b.org"', '".a@b.org"'),
+        ({"anyOf": [{"type": "number"}, {"type": "string", "pattern": PYDANTIC_DECIMAL}]}, '"-0.5"', '"-."'),
     ],
 )
 def test_what_a_keyword_allows_may_come_and_what_it_forbids_may_not(schema: Any, yes: str, no: str) -> None:
@@ -215,6 +225,22 @@ def test_what_cannot_be_enforced_is_refused_with_its_place(schema: Any, place: s
     with pytest.raises(ValueError, match=f"the schema cannot be followed at {place}") as error:
         follows(schema, "1")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("pattern", "letters"), [(ZOD_EMAIL, "a.'-@"), (PYDANTIC_DECIMAL, "01.+-")])
+def test_a_known_pattern_without_looking_around_means_the_same(pattern: str, letters: str) -> None:
+    rewritten = re.compile(enforceable({"pattern": pattern}).schema["pattern"])
+    assert "(?" not in rewritten.pattern
+    behind = "@a.aa" if "@" in letters else ""
+    for length in range(7):
+        for text in map("".join, itertools.product(letters, repeat=length)):
+            for whole in {text, text + behind}:
+                assert bool(rewritten.search(whole)) == bool(re.search(pattern, whole, re.ASCII)), whole
+
+
+def test_what_is_wrong_with_a_pattern_is_told() -> None:
+    with pytest.raises(ValueError, match=r"at #/properties/a/pattern: look-around, .* is not supported"):
+        follows({"properties": {"a": {"type": "string", "pattern": "^(?!x)y$"}}}, "1")
 
 
 @pytest.mark.parametrize("schema", ['{"const": NaN}', '{"minimum": 1e999}', {"const": float("inf")}, {"const": {1}}])

@@ -65,6 +65,26 @@ HISTORIES: dict[str, tuple[list[Any], list[Any] | None]] = {
     "an empty list as result": answered([], []),
     "a list of objects as result": answered([{"type": "river", "name": "Tiber"}], [{"type": "river", "name": "Tiber"}]),
     "parts as result": answered([{"type": "text", "text": "12 "}, {"type": "text", "text": "degrees"}], "12 degrees"),
+    "Ollama's result": (
+        [USER, calling(call()), {"role": "tool", "tool_name": "look", "content": "12"}],
+        [USER, in_place(calling(call()), "12")],
+    ),
+    "LangChain's calls": (
+        [
+            USER,
+            calling({"type": "tool_call", "id": "c1", "name": "look", "args": {"city": "Rome"}}),
+            {"role": "tool", "tool_call_id": "c1", "content": "12"},
+        ],
+        [USER, in_place(calling(call(arguments={"city": "Rome"})), "12")],
+    ),
+    "Gemini's texts": (
+        [{"role": "user", "parts": [{"text": "Hello"}]}, {"role": "model", "parts": [{"text": "Hi"}]}, MORE],
+        [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}, MORE],
+    ),
+    "a refusal": (
+        [USER, {"role": "assistant", "content": None, "refusal": "No."}, MORE],
+        [USER, {"role": "assistant", "content": "No."}, MORE],
+    ),
     "arguments as JSON text": (
         [USER, calling(call(arguments='{"city": "Rome", "days": [1, 2], "at": null}')), result("12")],
         [USER, in_place(calling(call(arguments={"city": "Rome", "days": [1, 2], "at": None})), "12")],
@@ -226,6 +246,10 @@ WITH_MEDIA: dict[str, tuple[list[Any], list[Any]]] = {
         ],
         [{"role": "user", "content": [PICTURE, SAID]}],
     ),
+    "Ollama's pictures": (
+        [{"role": "user", "content": "What is this?", "images": ["AAAA"]}],
+        [{"role": "user", "content": [PICTURE, SAID]}],
+    ),
     "input_audio": (
         [
             {
@@ -277,7 +301,7 @@ def test_media_in_other_hands_forms_are_rendered_as_hugging_face_s(template: str
     ours = processor(template).render(history, thinking=thinking)
     if template == "older":  # transformers leaves the media out, so that the prompt and the pictures do not agree
         kind = "audio" if "audio" in name else "image"
-        before, after = ("What is this?", "") if history[0]["content"][0] is SAID else ("", "What is this?")
+        before, after = ("What is this?", "") if documented[0]["content"][0] is SAID else ("", "What is this?")
         assert ours.count(f"{before}<|{kind}|>{after}<turn|>") == 1
     else:
         assert ours == theirs(template, documented, thinking=thinking)

@@ -42,6 +42,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
         [user({"type": "image", "image": "a.png", "url": "b.png"})],
         "a part with 2 sources",
     ),
+    "Ollama's pictures that are no list": ([{**USER, "images": "AAAA"}], "images that are a str"),
     "a tool result without a call": ([USER, RESULT], "answers no tool call"),
     "a tool result after an answer": ([USER, ANSWER, RESULT], "answers no tool call"),
     "more results than calls": ([USER, CALLING, RESULT, RESULT], "message 4 .tool. answers no tool call"),

@@ -124,6 +124,31 @@ def test_two_files_joined_are_both_heard(container: str, codec: str, rate: int, 
     assert len(said) <= 1
 
 
+# MP3s say it with the frame that a file begins with, the others with a clock that begins anew.
+@pytest.mark.parametrize(("container", "codec"), [("mp3", "libmp3lame"), ("ogg", "flac"), ("mpegts", "aac")])
+def test_where_files_were_joined_is_known_when_the_sound_behind_it_comes(container: str, codec: str) -> None:
+    content = file_of(container, Track(bursts(3, (1,)), codec=codec))
+    joints: list[float] = []
+    known = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MediaWarning)
+        for _ in stream_audio(content * 3, 0.5, joints):
+            known.append(len(joints))
+    assert joints == pytest.approx([3, 6], abs=0.2)
+    assert [known.index(count) * 0.5 for count in (1, 2)] <= [joint + 1 for joint in joints]
+
+
+@pytest.mark.parametrize(("container", "codec"), [("mp3", "libmp3lame"), ("ogg", "flac"), ("mpegts", "aac")])
+def test_a_file_of_one_recording_has_no_joint_even_where_it_is_broken(container: str, codec: str) -> None:
+    content = file_of(container, Track(SOUND, codec=codec))
+    joints: list[float] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MediaWarning)
+        for sound in (content, broken(content, 2, 2.08, fill=b"\xff"), broken(content, 5, 5.08, fill=b"\0")):
+            list(stream_audio(sound, joints=joints))
+    assert joints == []
+
+
 def test_what_ffmpeg_cannot_go_on_with_is_an_error_behind_what_it_could() -> None:
     first = file_of("ogg", Track(bursts(3, (1,)), codec="libopus"))
     second = file_of("ogg", Track(np.stack([bursts(3, (1,))] * 2), codec="libopus"))
@@ -226,6 +251,15 @@ def test_channels_that_are_each_other_s_opposite_do_not_cancel(container: str, c
     assert times == pytest.approx([1, 2.5], abs=0.05)
     assert said == []
     assert np.abs(load_audio(content)).max() > 0.25  # as loud as one of them
+
+
+def test_opposite_channels_that_differ_by_a_little_noise_are_heard_as_evenly_as_one() -> None:
+    draw = np.random.default_rng(0)
+    tone = np.sin(np.arange(5 * 16_000) * 0.1) * 0.3
+    left, right = (tone + draw.normal(0, 0.003, len(tone)) for _ in range(2))
+    mixed = np.concatenate(list(stream_audio((np.stack([left, -right]), 16_000))))
+    power = np.square(mixed[1600:]).reshape(-1, 800).mean(axis=1)
+    assert power.min() > 0.95 * power.max()
 
 
 def test_opposite_channels_of_an_array_and_of_six_do_not_cancel() -> None:

@@ -24,6 +24,10 @@ SAME_TOOL: dict[str, dict[str, Any]] = {
     "MCP": {**DESCRIBED, "title": "Look", "inputSchema": PARAMETERS, "annotations": {"readOnlyHint": True}},
     "Anthropic": {**DESCRIBED, "input_schema": PARAMETERS, "cache_control": {"type": "ephemeral"}},
     "Anthropic custom": {"type": "custom", **DESCRIBED, "input_schema": PARAMETERS},
+    "Gemini": {**DESCRIBED, "parametersJsonSchema": PARAMETERS, "response": None},
+    "Bedrock": {"toolSpec": {**DESCRIBED, "inputSchema": {"json": PARAMETERS}}},
+    "Vercel": {"type": "function", **DESCRIBED, "inputSchema": {"jsonSchema": PARAMETERS}},
+    "a name of its own": {**DESCRIBED, "args_schema": PARAMETERS, "outputSchema": {"properties": {"x": {}}}},
     "no type of parameters": {**DESCRIBED, "parameters": {k: v for k, v in PARAMETERS.items() if k != "type"}},
 }
 
@@ -65,10 +69,10 @@ ONE_TYPE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"type": "array", "items": {"$ref": "#/$defs/Unit"}},
         {"type": "array", "items": {"type": "string", "enum": ["C", "F"]}},
     ),
-    "a constant": ({"const": "C"}, {"type": "string", "const": "C", "enum": ["C"]}),
+    "a constant": ({"const": "C"}, {"type": "string", "enum": ["C"]}),
     "constants to choose from": (
         {"oneOf": [{"const": "C"}, {"const": "F"}]},
-        {"type": "string", "const": "C", "enum": ["C", "F"]},
+        {"type": "string", "enum": ["C", "F"]},
     ),
     "an object with any keys": (
         {"type": "object", "title": "Unit", "additionalProperties": {"type": "integer"}},
@@ -101,3 +105,34 @@ def test_a_schema_without_end_is_cut_or_refused_in_one_line() -> None:
         processor(BUILT_IN).render(
             [USER], tools=[{"name": "look", "parameters": {"$ref": "#/$defs/0", "$defs": doubling}}]
         )
+
+
+NUMBER, WORD = {"type": "integer"}, {"type": "string"}
+
+
+def described(schema: dict[str, Any]) -> str:
+    rendered: str = processor(BUILT_IN).render([USER], tools=[{"name": "look", "parameters": schema}])
+    return rendered
+
+
+@pytest.mark.parametrize("key", ["oneOf", "anyOf"])
+def test_of_alternative_objects_every_member_is_told_and_only_what_all_ask_for_is_required(key: str) -> None:
+    cat = {"type": "object", "properties": {"kind": {"const": "cat"}, "lives": NUMBER}, "required": ["kind", "lives"]}
+    dog = {"type": "object", "properties": {"kind": {"const": "dog"}, "name": WORD}, "required": ["kind"]}
+    kind = {"type": "string", "enum": ["cat", "dog"]}
+    both = {
+        "type": "object",
+        "properties": {"kind": kind, "lives": NUMBER, "name": WORD},
+        "required": ["kind"],
+    }
+    assert described({key: [cat, dog]}) == described(both)
+    within = {"type": "object", "properties": {"pet": {key: [cat, dog, {"type": "null"}]}}}
+    assert described(within) == described({"type": "object", "properties": {"pet": {**both, "nullable": True}}})
+
+
+def test_members_of_all_parts_of_a_schema_are_told() -> None:
+    first = {"type": "object", "properties": {"a": NUMBER}, "required": ["a"]}
+    second = {"type": "object", "properties": {"b": WORD}, "required": ["b"]}
+    both = {"type": "object", "properties": {"a": NUMBER, "b": WORD}, "required": ["a", "b"]}
+    assert described({"allOf": [first, second]}) == described(both)
+    assert described({**first, "allOf": [second]}) == described(both)

@@ -186,3 +186,28 @@ def test_other_pauses_and_lengths_lose_nothing_either(runs, silence, longest):
 def test_settings_out_of_their_range_are_refused(options):
     with pytest.raises(ValueError, match=r"probability|silence|utterance"):
         ClipCutter(_is_loud, **options)
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.2, 1.0])
+@pytest.mark.parametrize("block", [512, 700, 16_000])
+def test_no_clip_goes_from_one_recording_into_the_next(pause: float, block: int) -> None:
+    samples = _sound(("silence", 1), ("speech", 3), ("silence", pause), ("speech", 3), ("silence", 1))
+    joint = round((4 + pause) * SAMPLE_RATE)
+    cutter = ClipCutter(_is_loud)
+    clips = []
+    for at in range(0, len(samples), block):
+        if at <= joint < at + block:
+            cutter.join(joint)
+        clips += cutter.push(samples[at : at + block])
+    first, second = clips + cutter.finish()
+    assert first.end == pytest.approx(min(joint, (4 + PADDING) * SAMPLE_RATE), abs=WINDOW)
+    assert joint - PADDING * SAMPLE_RATE - WINDOW <= second.start <= joint + WINDOW
+    assert first.end <= second.start
+
+
+def test_where_recordings_are_joined_in_silence_is_of_no_account() -> None:
+    samples = _sound(("speech", 1), ("silence", 6), ("speech", 1), ("silence", 1))
+    cutter = ClipCutter(_is_loud)
+    for second in (0, 3, 3.5, 5):
+        cutter.join(round(second * SAMPLE_RATE))
+    assert _times(cutter.push(samples) + cutter.finish()) == _times(_cut(samples))

@@ -11,6 +11,7 @@ import io
 import itertools
 import json
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,11 +22,12 @@ import pytest
 from checkpoints import build_checkpoint
 from demo_inputs import RECORDINGS
 from gemma4_mlx import load
-from gemma4_mlx.errors import InputError
+from gemma4_mlx.errors import InputError, MediaWarning
 from gemma4_mlx.processing.audio import load_audio
 from gemma4_mlx.speech import Segment, TranscriptionError, endpoints, transcribe
 from gemma4_mlx.speech.prompts import read_answer, speech_prompt
 from gemma4_mlx.speech.scribe import Answer
+from media_files import Track, file_of
 
 SPEECH = Path(__file__).parent / "tiny" / "speech.flac"
 RATE = 16_000
@@ -320,3 +322,15 @@ def test_noise_and_hum_are_no_voice(level):
     hum = np.sin(2 * np.pi * 50 * time) + 0.3 * np.sin(2 * np.pi * 150 * time)
     for sound in (noise, hum, hum + 0.1 * noise):
         assert list(endpoints.cut([(level * sound).astype(np.float32)])) == []
+
+
+@pytest.mark.parametrize(("container", "codec"), [("mp3", "libmp3lame"), ("ogg", "flac"), ("mpegts", "aac")])
+def test_of_two_files_joined_both_are_written_down(container, codec):
+    model, processor = load("demo")
+    recording = RECORDINGS[0]
+    content = file_of(container, Track(load_audio(recording.path), RATE, codec))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MediaWarning)
+        result = transcribe(model, processor, content * 2)
+    assert result.text == f"{recording.transcript} {recording.transcript}"
+    assert len(result.segments) == 2

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
 
+from .known_patterns import WITHOUT_LOOKING_AROUND
+
 # Formats that llguidance enforces (1.9; parser/src/json/formats.rs).
 _FORMATS = {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"}
 
@@ -176,6 +178,8 @@ class _Rewriting:
             if keyword in schema:
                 raise ValueError(f"the schema cannot be followed at {pointer}/{keyword}: {keyword} cannot be enforced")
         self._format(rewritten)
+        if isinstance(pattern := schema.get("pattern"), str):
+            rewritten["pattern"] = WITHOUT_LOOKING_AROUND.get(pattern, pattern)
         _nullable(rewritten)
         self._values(rewritten, pointer)
         _limits(rewritten, pointer)

@@ -136,4 +136,8 @@ def _fault(schema: dict[str, Any]) -> str:
     import llguidance
 
     message = llguidance.LLMatcher.validate_grammar(_grammar(schema))
-    return message.splitlines()[0] if message and not message.startswith("WARNING") else ""
+    if not message or message.startswith("WARNING"):
+        return ""
+    first, *more = message.splitlines()
+    # Of a pattern, the pattern itself and a mark beneath it come before the reason.
+    return next((line.removeprefix("error: ") for line in more if line.startswith("error: ")), first)

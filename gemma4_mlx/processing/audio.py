@@ -69,7 +69,9 @@ def load_audio(source: AudioSource) -> FloatArray:
     return levelled(np.concatenate(blocks)[:CLIP_SAMPLES])
 
 
-def stream_audio(source: AudioSource, block_seconds: float = 1.0) -> Iterator[FloatArray]:
+def stream_audio(
+    source: AudioSource, block_seconds: float = 1.0, joints: list[float] | None = None
+) -> Iterator[FloatArray]:
     """Sound of any length in blocks, in bounded memory.
 
     Yields float32 `[block_seconds * 16000]`, mono, 16 kHz; the last block holds what is left. When a file breaks half
@@ -78,6 +80,8 @@ def stream_audio(source: AudioSource, block_seconds: float = 1.0) -> Iterator[Fl
     Args:
         source: as for `load_audio`.
         block_seconds: length of a block.
+        joints: gets the seconds at which another recording begins, in a file that was joined from several; each before
+            the block it lies in is yielded, or up to a second later.
 
     Raises:
         InputError: as for `load_audio`, but for the two limits on length.
@@ -87,7 +91,8 @@ def stream_audio(source: AudioSource, block_seconds: float = 1.0) -> Iterator[Fl
         raise ValueError(f"block_seconds must be at least one sample at 16 kHz, not {block_seconds}")
     name = source_name(source, "sound")
     if isinstance(source, FileSource):
-        pieces: Iterable[Piece] = Soundtrack(resolve_source(source, "sound")).pieces()
+        track = Soundtrack(resolve_source(source, "sound"), joints=joints)
+        pieces: Iterable[Piece] = track.pieces()
     else:
         pieces = _given(source, name)
     return _blocks(_resampled(pieces, name), round(block_seconds * SAMPLE_RATE))

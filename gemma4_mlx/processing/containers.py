@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # Damage may stop the demuxer, which goes on when it is asked again. So many times in a row is the end of the file.
 _MOST_STOPS = 50
+# An MP3's first frame has its name at 13 to 36 bytes, the checksum included.
+_MP3_HEAD = 48
 
 
 def _lenient_tags(pyav: str) -> dict[str, Any]:
@@ -115,7 +117,11 @@ class Damage:
 
 
 def decoded(
-    container: InputContainer, streams: Sequence[Any], damage: Damage, origin: float = 0.0
+    container: InputContainer,
+    streams: Sequence[Any],
+    damage: Damage,
+    origin: float = 0.0,
+    on_beginning: Callable[[], None] | None = None,
 ) -> Iterator[tuple[int, Any]]:
     """The frames of `streams` as they come, each with the number of its stream; broken packets are left out.
 
@@ -124,6 +130,7 @@ def decoded(
         streams: of that container.
         damage: what is left out is put down here.
         origin: the time, on the container's clock, that the file begins at.
+        on_beginning: called where another recording begins: before its first frame.
 
     Yields:
         `(stream.index, frame)`.
@@ -131,6 +138,8 @@ def decoded(
     import av
 
     for packet in packets(container, streams, damage):
+        if on_beginning is not None and _begins_a_file(packet):
+            on_beginning()
         try:
             frames = packet.decode()
         except av.error.EOFError:  # flushed once more, after the demuxer had stopped
@@ -144,6 +153,14 @@ def decoded(
         for frame in frames:
             damage.decoded()
             yield packet.stream.index, frame
+
+
+def _begins_a_file(packet: Any) -> bool:
+    """An MP3's packet holds what stands at the beginning of a file: its tags, or the frame that says how long it is."""
+    if packet.stream.codec_context.name not in ("mp3", "mp3float"):
+        return False
+    head = bytes(packet)[:_MP3_HEAD]
+    return head.startswith(b"ID3") or any(name in head for name in (b"Xing", b"Info", b"VBRI"))
 
 
 def packets(container: InputContainer, streams: Sequence[Any], damage: Damage) -> Iterator[Any]:

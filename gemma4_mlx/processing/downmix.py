@@ -63,4 +63,7 @@ class Downmix:
             if not left_of_mean < unrelated * (_CANCELS if self._signs is None else _CANCELS_NO_MORE):
                 return None
         loudest = int(np.argmax(np.diag(covariance)))
-        return np.where(covariance[loudest] < 0, -1, 1).astype(np.float32)
+        signs = np.where(covariance[loudest] < 0, -1, 1).astype(np.float32)
+        # Which of two is the louder may change all the time. The way from one sign to the other leads through silence.
+        turned = self._signs is not None and len(self._signs) == channels and float(signs @ self._signs) < 0
+        return -signs if turned else signs

@@ -29,6 +29,8 @@ _OTHER_NAMES = {"developer": "system", "model": "assistant", "function": "tool"}
 
 # Names a model's thought goes by.
 _REASONING = ("reasoning_content", "thinking", "reasoning")
+# The arguments of a call: OpenAI's, Anthropic's, LangChain's and Cohere's.
+_ARGUMENTS = ("arguments", "input", "args", "parameters")
 # An answer as Gemma writes it, thought and all, which some programs keep as it came.
 _RAW_THOUGHT = ("<|channel>thought\n", "<channel|>")
 _NO_RESULT = {"error": "no result"}
@@ -93,7 +95,7 @@ class _Conversation:
             case "assistant":
                 self._add_answer(message, where)
             case "system" | "user":
-                self._add_words(role, message.get("content"), where)
+                self._add_words(role, _content_of(message, where), where)
             case _:
                 raise InputError(f"message {number} has role {named!r}: use {', '.join(ROLES)}")
 
@@ -119,7 +121,7 @@ class _Conversation:
         self.messages.append({"role": role, "content": read_content(content, where)})
 
     def _add_answer(self, message: Mapping[str, Any], where: str) -> None:
-        content, blocks = message.get("content"), []
+        content, blocks = _content_of(message, where), []
         if isinstance(content, list | tuple):  # Anthropic has thoughts and calls among the words
             blocks = [part for part in content if part_type(part) in _BLOCKS]
             content = [part for part in content if part_type(part) not in _BLOCKS]
@@ -171,6 +173,19 @@ class _Conversation:
 _BLOCKS = ("thinking", "redacted_thinking", "tool_use")
 
 
+def _content_of(message: Mapping[str, Any], where: str) -> Any:
+    """What a message says, also where programs put it beside `content`."""
+    content = next((message[key] for key in ("content", "parts", "refusal") if message.get(key) is not None), None)
+    images = message.get("images")  # Ollama's, in base64
+    if not images:
+        return content
+    if not isinstance(images, list | tuple):
+        raise InputError(f"{where} has images that are a {type(images).__name__}: give a list of them in base64")
+    parts = list(content) if isinstance(content, list | tuple) else [content or ""]
+    urls = [f"data:;base64,{image}" if isinstance(image, str) and ":" not in image else image for image in images]
+    return [*({"type": "image", "image": url} for url in urls), *parts]
+
+
 def _calls_of(message: Mapping[str, Any], blocks: list[Any], where: str) -> list[Any]:
     calls = message.get("tool_calls") or []
     if not isinstance(calls, list | tuple):
@@ -186,7 +201,7 @@ def _read_call(call: Any, where: str) -> dict[str, Any]:
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
         raise InputError(f"{where} has a tool call without a name: give {{'function': {{'name': …, 'arguments': …}}}}")
     name = function["name"]
-    given = function.get("arguments", function.get("input"))
+    given = next((function[key] for key in _ARGUMENTS if function.get(key) is not None), None)
     arguments = _read_arguments(given, f"{where} calls {name} with arguments")
     identifier = call.get("id")
     known = {"id": identifier} if isinstance(identifier, str | int) else {}

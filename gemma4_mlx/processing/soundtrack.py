@@ -40,16 +40,24 @@ class Soundtrack:
         keeps_clock: begin at the file's beginning, with silence before a track that begins late. Otherwise with the
             first sound.
         longest_gap: seconds of silence to put where the file has no sound, at most.
+        joints: gets the seconds, counted from the first piece, at which another recording begins.
 
     Attributes:
         filled_up: seconds that the codec may have put before and behind what was encoded; known once all is decoded.
     """
 
-    def __init__(self, file: Source | Pipe, keeps_clock: bool = True, longest_gap: float = float("inf")) -> None:
+    def __init__(
+        self,
+        file: Source | Pipe,
+        keeps_clock: bool = True,
+        longest_gap: float = float("inf"),
+        joints: list[float] | None = None,
+    ) -> None:
         self._file = file
         self._keeps_clock = keeps_clock
         self._longest_gap = longest_gap
         self.filled_up = 0.0
+        self._joints = joints
         self._taken = 0  # the number of the track that is listened to
 
     def pieces(self) -> Iterator[Piece]:
@@ -64,10 +72,11 @@ class Soundtrack:
         with open_container(self._file, "sound") as container:
             tracks = sound_tracks(container, self._file.name)
             origin = origin_of(container)
-            timeline = Timeline(origin if self._keeps_clock else None, self._longest_gap)
+            timeline = Timeline(origin if self._keeps_clock else None, self._longest_gap, self._joints)
             mixers = {track.index: _Mixer() for track in tracks}
             frames = (
-                (index, *mixers[index].mono(frame)) for index, frame in decoded(container, tracks, damage, origin)
+                (index, *mixers[index].mono(frame))
+                for index, frame in decoded(container, tracks, damage, origin, timeline.begin_anew)
             )
             end = 0.0
             for index, time, samples, rate in self._chosen([track.index for track in tracks], frames):

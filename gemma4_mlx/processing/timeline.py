@@ -33,16 +33,26 @@ class Timeline:
     Args:
         begin: the second that is the beginning; None: that of the first piece.
         longest_gap: seconds of silence to put into a hole at most; a hole of more than six hours gets none.
+        joints: gets the seconds, counted like `now`, at which another recording begins: of files that were joined.
 
     Attributes:
         now: seconds handed on so far.
     """
 
-    def __init__(self, begin: float | None = 0.0, longest_gap: float = float("inf")) -> None:
+    def __init__(
+        self, begin: float | None = 0.0, longest_gap: float = float("inf"), joints: list[float] | None = None
+    ) -> None:
         self._shift = None if begin is None else -begin
+        self._begin = begin or 0.0  # what the file's clock says at its beginning
         self._longest_gap = longest_gap
         self._held: tuple[float, FloatArray, float] | None = None  # behind a jump that is not believed yet
         self.now = 0.0
+        self._joints = [] if joints is None else joints
+
+    def begin_anew(self, ago: float = 0.0) -> None:
+        """Another recording begins with the next piece, or began so many seconds before it."""
+        if self.now > ago:
+            self._joints.append(self.now - ago)
 
     def place(self, time: float | None, samples: FloatArray, rate: float) -> Iterator[Piece]:
         """What there is to hand on when a piece comes that is stamped `time` (None: it has no time)."""
@@ -54,6 +64,7 @@ class Timeline:
             return
         if self._shift is None:
             self._shift = -time
+            self._begin = time
         ahead = time + self._shift - self.now
         if -_OVERLAP <= ahead <= _ROUNDING:
             yield from self._next(samples, rate)
@@ -90,6 +101,8 @@ class Timeline:
                 left -= length
                 yield from self._next(np.zeros(length, np.float32), rate)
         if not -_OVERLAP <= time + self._shift - self.now <= _ROUNDING:
+            # Its clock begins where the first one's did; Ogg stamps only the last frame of each page of up to a second.
+            self.begin_anew(max(0.0, time - self._begin))
             self._shift = self.now - time
         yield from self._next(samples, rate)
 

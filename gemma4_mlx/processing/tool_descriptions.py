@@ -16,7 +16,8 @@ from typing import Any
 from .sources import reason
 
 _STRUCTURE = ("properties", "required", "items", "description", "type")
-_PARAMETERS = ("parameters", "inputSchema", "input_schema")
+_PARAMETERS = ("parameters", "inputSchema", "input_schema", "parametersJsonSchema")
+_RESULTS = ("response", "responseJsonSchema", "outputSchema", "output_schema", "returns")
 # A few parts that refer to one another many times can spell out to more than a prompt could ever hold.
 _MOST_PARTS = 10_000
 
@@ -26,7 +27,7 @@ def read_tools(tools: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]
 
     Args:
         tools: JSON descriptions in the form of OpenAI (with `function` or without, strict or not), of MCP
-            (`inputSchema`), of Anthropic (`input_schema`), or just a name and `parameters`.
+            (`inputSchema`), of Anthropic (`input_schema`), of Gemini or Bedrock, or just a name and `parameters`.
 
     Raises:
         ValueError: `tools` is not a list of JSON descriptions with a name.
@@ -39,7 +40,7 @@ def read_tools(tools: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]
 
 
 def _read_tool(tool: Any, number: int) -> dict[str, Any]:
-    function = tool.get("function") or tool if isinstance(tool, Mapping) else None
+    function = tool.get("function") or tool.get("toolSpec") or tool if isinstance(tool, Mapping) else None
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str) or not function["name"]:
         raise ValueError(f"tool {number} needs a JSON description with a name, such as {{'name': …, 'parameters': …}}")
     name = function["name"]
@@ -47,7 +48,7 @@ def _read_tool(tool: Any, number: int) -> dict[str, Any]:
         plain: dict[str, Any] = json.loads(json.dumps(dict(function)))
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"tool {number} ({name}) is not plain JSON: {reason(error)}") from error
-    schema = next((plain[key] for key in _PARAMETERS if plain.get(key) is not None), None)
+    schema = _parameters_of(plain)
     if schema is not None and not (isinstance(schema, dict) and isinstance(schema.get("properties") or {}, dict)):
         raise ValueError(f"tool {number} ({name}) has parameters that are no JSON schema: give an object")
     described = {"name": name, "description": plain.get("description") or ""}
@@ -59,6 +60,21 @@ def _read_tool(tool: Any, number: int) -> dict[str, Any]:
     if isinstance(plain.get("response"), dict):
         described["response"] = plain["response"]
     return {"type": "function", "function": described}
+
+
+def _parameters_of(described: Mapping[str, Any]) -> Any:
+    """The schema of a tool's parameters, or None. Under a name of its own it is known by its properties."""
+    others = [key for key in described if key not in _RESULTS and _has_properties(described[key])]
+    schema = next((described[key] for key in (*_PARAMETERS, *others) if described.get(key) is not None), None)
+    if isinstance(schema, dict) and len(schema) == 1:
+        (inner,) = schema.values()
+        if "properties" not in schema and _has_properties(inner):  # Bedrock's {"json": …}, Vercel's {"jsonSchema": …}
+            return inner
+    return schema
+
+
+def _has_properties(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("properties"), dict)
 
 
 class _TooLarge(Exception):  # noqa: N818  becomes a ValueError that names the tool
@@ -92,13 +108,13 @@ class _Schema:
         choices = node.get("anyOf") or node.get("oneOf")
         if isinstance(choices, list) and choices:
             words = _one_of([self.in_plain_words(choice, within) for choice in choices]) | words
-        if isinstance(words.get("allOf"), list) and len(words["allOf"]) == 1:
-            (only,) = words.pop("allOf")
-            words = self.in_plain_words(only, within) | words
+        if isinstance(words.get("allOf"), list):
+            for part in words.pop("allOf"):
+                words = _all_of(words, self.in_plain_words(part, within))
         if isinstance(words.get("type"), list):
             words = _with_one_type(words)
         if "const" in words:
-            words.setdefault("enum", [words["const"]])
+            words["enum"] = [words.pop("const")]
         if "type" not in words and (implied := _implied_type(words)):
             words["type"] = implied
         # Null says the same as nothing, but templates ask only whether the word is there.
@@ -120,14 +136,38 @@ class _Schema:
 
 
 def _one_of(choices: list[dict[str, Any]]) -> dict[str, Any]:
-    """What alternatives have in common with a single schema: the first that is not null, and whether null may be."""
+    """Alternatives as a single schema: the first that is not null, and whether null may be; of objects, all members."""
     values = [choice for choice in choices if choice.get("type") != "null"]
     nullable = {"nullable": True} if len(values) < len(choices) else {}
     if not values:
         return {"type": "null"}
+    if len(values) > 1 and all(_has_properties(choice) for choice in values):
+        return {**_either_of(values), **nullable}
     if all(choice.get("type") == values[0].get("type") and isinstance(choice.get("enum"), list) for choice in values):
         return {**values[0], "enum": [value for choice in values for value in choice["enum"]], **nullable}
     return {**values[0], **nullable}
+
+
+def _either_of(objects: list[dict[str, Any]]) -> dict[str, Any]:
+    """Objects of several kinds as one: every property of any, and of those asked for the ones that all ask for."""
+    properties: dict[str, Any] = {}
+    for name in dict.fromkeys(name for choice in objects for name in choice["properties"]):
+        properties[name] = _one_of([choice["properties"][name] for choice in objects if name in choice["properties"]])
+    asked = [choice.get("required") or [] for choice in objects]
+    required = [name for name in asked[0] if all(name in names for names in asked)]
+    return {**objects[0], "type": "object", "properties": properties, "required": required}
+
+
+def _all_of(words: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    """What holds of a value that is both."""
+    both = more | words
+    for key in ("properties", "required"):
+        first, second = words.get(key), more.get(key)
+        if isinstance(first, dict) and isinstance(second, dict):
+            both[key] = first | second
+        elif isinstance(first, list) and isinstance(second, list):
+            both[key] = [*first, *(name for name in second if name not in first)]
+    return both
 
 
 def _with_one_type(words: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ said in a clip is not this file's business.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -84,6 +85,11 @@ class ClipCutter:
         self._tail = min(_PADDING, self._silence)
         self._clip_start: int | None = None
         self._last_end = -1
+        self._joints: deque[int] = deque()
+
+    def join(self, sample: int) -> None:
+        """Another recording begins at `sample`, behind those told before: no clip that is still open holds both."""
+        self._joints.append(round(sample / WINDOW))
 
     @property
     def settled(self) -> int:
@@ -104,16 +110,30 @@ class ClipCutter:
 
     def _next_window(self) -> list[Clip]:
         now = self._heard.now
+        joint = 0
+        while self._joints and self._joints[0] <= now:
+            joint = self._joints.popleft()
         if self._clip_start is None:
             if self._heard.is_speech(now - 1):
                 self._clip_start = max(self._last_end, now - 1 - _PADDING, 0)
             else:
                 self._heard.forget(max(self._last_end, now - _PADDING))
+        elif joint > self._clip_start:
+            return self._end_recording(joint)
         elif now - self._last_speech() >= self._silence:
             return self._emit(self._last_speech() + self._tail)
         elif now - self._clip_start >= self._longest:
             return self._emit(self._best_cut(), goes_on=True)
         return []
+
+    def _end_recording(self, joint: int) -> list[Clip]:
+        start = self._clip_start
+        assert start is not None
+        last = next((end for end in range(joint, start, -1) if self._heard.is_speech(end - 1)), None)
+        if last is None:  # only the silence before it belongs to the earlier recording
+            self._clip_start = joint
+            return []
+        return self._emit(min(last + self._tail, joint))
 
     def _last_speech(self) -> int:
         """One past the last window of speech in the open clip, which has some."""

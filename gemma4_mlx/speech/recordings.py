@@ -129,7 +129,8 @@ def transcribe(
     name = source_name(source, "sound")
     if isinstance(source, FileSource):
         source = resolve_source(source, "sound")  # a URL is fetched once, not once more for its duration
-    blocks = stream_audio(source)
+    joints: list[float] = []
+    blocks = stream_audio(source, joints=joints)
     total = _seconds_stated(source)
 
     heard = 0
@@ -159,6 +160,8 @@ def transcribe(
         known, heard = heard, heard + len(block)
         if heard <= skipped:
             continue
+        while joints:
+            cutter.join(round(joints.pop(0) * SAMPLE_RATE) - skipped)
         for clip in cutter.push(block[max(0, skipped - known) :]):
             keep(waiting.add(clip))
         if on_progress is not None:
