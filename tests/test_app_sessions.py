@@ -316,3 +316,98 @@ def test_a_folder_that_cannot_be_written_is_no_end_of_the_chat(tmp_path, told):
     session.close()
     assert len(told) == 1
     assert os.fspath(tmp_path / "sessions") in told[0]
+
+
+@pytest.fixture
+def full_disk():
+    """A function that fills the disk: no file can grow beyond so many bytes, and one that gives the room back."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    def room(size: int | None) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before[0] if size is None else size, before[1]))
+
+    yield room
+    room(None)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_what_was_unwritten_when_another_chat_began_is_written_when_there_is_room(store, told, full_disk):
+    session, conversation = store.new(), Conversation()
+    say(session, conversation, "one", "first")
+    full_disk(session.path.stat().st_size)
+    say(session, conversation, "two", "second")
+    store.put_away(session, conversation)
+    assert not session.on_disk
+    assert session.name in store.names()
+    full_disk(None)
+    store.try_again()
+    assert session.on_disk
+    assert "saved again" in told[-1]
+    assert store.open(session.name)[1].conversation == conversation
+
+
+def test_a_chat_that_is_not_on_disk_at_all_can_be_gone_on_with(store, full_disk):
+    full_disk(0)
+    session, conversation = store.new(), Conversation()
+    say(session, conversation, "one", "first")
+    store.put_away(session, conversation)
+    again, replay = store.open()
+    assert (again, replay.conversation) == (session, conversation)
+    full_disk(None)
+    store.put_away(again, conversation)
+    assert texts(store.open()[1].conversation) == [("one", "first")]
+
+
+def test_leaving_says_which_chats_are_lost_and_no_others(store, told, full_disk):
+    kept = store.new()
+    say(kept, Conversation(), "hello", "good day")
+    full_disk(0)
+    session, conversation = store.new(), Conversation()
+    session.name = "trip"
+    say(session, conversation, "where to?", "there")
+    for left, of in ((kept, Conversation()), (session, conversation)):
+        store.put_away(left, of)
+    del told[:]
+    store.leave()
+    assert told == ["error: the chat trip, which begins with “where to?”, could not be saved and is lost"]
+    assert store.names() == [kept.name]
+
+
+def test_a_disk_that_is_full_only_when_it_is_synced_keeps_what_is_unwritten(store, told, monkeypatch):
+    session, conversation = store.new(), Conversation()
+    say(session, conversation, "one", "first")
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        say(session, conversation, "two", "second")
+        assert not session.on_disk
+    say(session, conversation, "three", "third")
+    session.close()
+    assert store.open()[1].conversation == conversation
+
+
+@pytest.mark.parametrize("name", ["../train", "/tmp/train", "a/b", "", ".hidden"])
+def test_a_path_is_no_name_of_a_chat(store, name):
+    other = store.folder.parent / "train.jsonl"
+    other.write_text('{"text": "mine"}\n')
+    with pytest.raises(InputError, match="cannot be called"):
+        store.open(name)
+    assert other.read_text() == '{"text": "mine"}\n'
+
+
+@pytest.mark.parametrize("content", [b'{"text": "mine"}\n', b"half a line", b"\0" * 100 + b"\n", b"\n\n", b"[]\n1\n"])
+def test_a_file_of_which_no_line_is_an_event_is_never_emptied(store, content):
+    session = store.new()
+    say(session, Conversation(), "one", "first")
+    session.close()
+    other = store.folder / "train.jsonl"
+    other.write_bytes(content)
+    with pytest.raises(InputError, match="holds no chat"):
+        store.open("train")
+    assert other.read_bytes() == content
+    assert store.open()[0].name == session.name
+    assert list(store.folder.glob("*.damaged")) == []

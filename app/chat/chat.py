@@ -132,7 +132,8 @@ class Chat:
 
     def close(self) -> None:
         """Leave everything in order. Ctrl-C meanwhile leaves at once."""
-        self.session.close()
+        self.store.put_away(self.session, self.conversation)
+        self.store.leave()
         if self.fetching is not None:
             self.fetching.stop()
         try:
@@ -303,7 +304,7 @@ class Chat:
         return self.conversation.exchanges[-1]
 
     def _go_on(self, session: Session, conversation: Conversation) -> None:
-        self.session.close()
+        self.store.put_away(self.session, self.conversation)
         self.session, self.conversation = session, conversation
         self._figures = None
 

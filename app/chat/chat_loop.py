@@ -76,6 +76,7 @@ def _read_and_handle(chat: Chat, line: InputLine) -> None:
         KeyboardInterrupt: Ctrl-C at an empty prompt, or twice in an answer.
         Exception: the model cannot be loaded.
     """
+    chat.store.try_again()
     if chat.fetching is not None and chat.fetching.finished:
         note(chat.fetching.state())
         chat.fetching = None

@@ -129,9 +129,15 @@ def _forget(chat: Chat, argument: str) -> None:
 
 
 def _clear(chat: Chat, argument: str) -> None:
-    kept = f"; {chat.session.name} is kept, /resume goes back to it" if chat.session.begun else ""
+    left = chat.session
+    begun = left.begun
     chat.clear()
-    note(f"a new chat{kept}")
+    if not begun:
+        note("a new chat")
+    elif left.on_disk:
+        note(f"a new chat; {left.name} is kept, /resume goes back to it")
+    else:
+        note(f"a new chat; {left.name} is not saved yet: that is tried again until it is, /resume goes back to it")
 
 
 def _system(chat: Chat, argument: str) -> None:

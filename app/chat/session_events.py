@@ -76,6 +76,13 @@ class Replay:
         self._pieces: dict[int, str] = {}
         self._replaced: dict[int, list[Message]] = {}  # answers that others were to come in place of
 
+    @classmethod
+    def of(cls, conversation: Conversation) -> Replay:
+        """Of a conversation that never left memory."""
+        replay = cls(lambda kind, name, sha256: None)
+        replay.conversation = conversation
+        return replay
+
     def feed(self, event: Event) -> None:
         """Take the next event.
 
