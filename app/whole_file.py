@@ -4,7 +4,29 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
+
+from gemma4_mlx.errors import InputError
+
+
+def check_free(path: Path, overwrite: bool, recordings: Iterable[os.stat_result] = ()) -> None:
+    """Refuse to write where something would be lost. What is no file, such as /dev/stdout, has nothing to lose.
+
+    Args:
+        overwrite: the person means to replace what is there; never a recording that is being read.
+
+    Raises:
+        InputError: something is there.
+    """
+    if not os.path.lexists(path):
+        return
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: move it, or write somewhere else")
+    if path.exists() and any(os.path.samestat(path.stat(), recording) for recording in recordings):
+        raise InputError(f"{path} is the recording itself: write to another name or folder")
+    if not overwrite and (path.is_file() or not path.exists()):
+        raise InputError(f"{path} is there already: --overwrite replaces it")
 
 
 def write_whole(path: Path, content: str | bytes, *, private: bool = False) -> None:
