@@ -131,7 +131,11 @@ def ask(
     model: Model = None,
     debug: Debug = False,
 ) -> None:
-    """Ask once: the answer goes to stdout. Piped text is appended to the question."""
+    """Ask once: the answer goes to stdout. Text that is piped in, or a file on stdin, is appended to the question.
+
+    A file that has been read from already is left alone: it is the list of a loop around this command. Within a loop
+    over a pipe, put < /dev/null behind the command.
+    """
     with exit_codes(debug):
         from .ask import ask as answer
         from .settings import config_file, read_settings

@@ -86,6 +86,24 @@ def test_several_files_come_in_order_and_a_bad_one_does_not_stop_the_others(tmp_
     assert "words.wav" in finished.stderr
 
 
+@pytest.mark.parametrize("format", ["srt", "vtt"])
+def test_subtitles_of_several_files_do_not_go_into_one_stream(format):
+    finished = run("transcribe", SPEECH, SPEECH, "--format", format, "--model", "no model")
+    assert finished.returncode == 2
+    assert "--output-dir" in finished.stderr
+
+
+@pytest.mark.parametrize("format", ["text", "jsonl"])
+def test_of_several_files_on_stdout_every_line_says_whose_it_is(tmp_path, format):
+    recordings = [recording.path for recording in RECORDINGS[:2]]
+    finished = run("transcribe", *recordings, "--format", format, "--language", "English", model=Path("demo"))
+    if format == "text":
+        said = [f"{recording.path}: {recording.transcript}" for recording in RECORDINGS[:2]]
+        assert finished.stdout.splitlines() == said
+    else:
+        assert [json.loads(line)["file"] for line in finished.stdout.splitlines()] == [*map(str, recordings)]
+
+
 def test_nothing_is_loaded_when_no_file_is_there():
     finished = run("transcribe", "none.wav", "--model", "no model")
     assert finished.returncode == 1

@@ -73,8 +73,8 @@ def append(file: int, data: bytes, sync: bool = False) -> None:
         raise
 
 
-def read_regular(path: Path, most: int) -> bytes:
-    """A file's content, if it is a regular file of at most `most` bytes and no link.
+def read_regular(path: Path, most: int, only: int = -1) -> bytes:
+    """A file's content, or its first `only` bytes, if it is a regular file of at most `most` bytes and no link.
 
     A chat may come from somebody else, and what is beside it may be a link to a device without end, or a pipe that
     nobody writes to.
@@ -85,7 +85,7 @@ def read_regular(path: Path, most: int) -> bytes:
     file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with open(file, "rb") as stream:
         check_regular(file, path, most)
-        return stream.read(most)
+        return stream.read(only)
 
 
 def check_regular(file: int, path: Path, most: int) -> None:

@@ -13,6 +13,7 @@ import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -31,6 +32,7 @@ _NAME = re.compile(r"\w[\w .+-]*")
 _SECONDS_BETWEEN_PIECES = 0.2
 _SHOWN_NAMES = 5
 _SHOWN_TITLE = 40  # characters of a chat's first words
+_READ_FOR_FIRST_WORDS = 1 << 16
 _LARGEST = 512 << 20
 """Bytes of a session's file: hundreds of times what the longest context holds."""
 
@@ -189,6 +191,20 @@ class Session:
             self._failing = False
 
 
+@dataclass(frozen=True)
+class SavedChat:
+    """What a person knows a chat by.
+
+    Attributes:
+        first_words: what was said first and not taken back; empty if nothing was.
+        changed: when something was last said in it, in seconds since the epoch.
+    """
+
+    name: str
+    first_words: str
+    changed: float
+
+
 class SessionStore:
     """All sessions of this user.
 
@@ -214,6 +230,19 @@ class SessionStore:
             files = []
         unwritten = [session.name for session in reversed(self._unwritten)]
         return [*unwritten, *(name for _, name in sorted(files, reverse=True) if name not in unwritten)]
+
+    def latest(self, most: int) -> list[SavedChat]:
+        """The chats used last, the last one first. What is no chat, or cannot be read, is left out."""
+        chats: list[SavedChat] = []
+        for name in self.names():
+            if len(chats) == most:
+                break
+            path = self.folder / f"{name}{SUFFIX}"
+            with suppress(OSError):
+                words = first_words(read_regular(path, _LARGEST, only=_READ_FOR_FIRST_WORDS))
+                if words is not None:
+                    chats.append(SavedChat(name, words, path.stat().st_mtime))
+        return chats
 
     def put_away(self, session: Session, conversation: Conversation) -> None:
         """The chat goes on with another session. What cannot be written of this one is kept, and tried again."""
@@ -349,6 +378,27 @@ def replayed(data: bytes, folder: Path) -> tuple[Replay, bytes, bool]:
             whole.append(line + b"\n")
     replay.finish()
     return replay, b"".join(whole), len(whole) != len(lines) or bool(data and not lines)
+
+
+def first_words(beginning: bytes) -> str | None:
+    """What a person said first, and has not taken back, in the beginning of a session's file.
+
+    None if not a line of it is an event.
+    """
+    is_chat = False
+    said: dict[int, str] = {}
+    for line in beginning.split(b"\n"):
+        with suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            event = json.loads(line.decode("utf-8", "surrogatepass"))
+            kind = event["event"]
+            is_chat = is_chat or isinstance(kind, str)
+            if kind == "user":
+                names = ", ".join(str(file["name"]) for file in event["attachments"])
+                said[event["exchange"]] = str(event["text"]).strip() or names
+            elif kind == "forgotten":
+                for number in event["exchanges"]:
+                    said.pop(number, None)
+    return next(iter(said.values()), "") if is_chat else None
 
 
 def reopened(folder: Path, kind: Kind, name: str, sha256: str) -> Attachment | None:

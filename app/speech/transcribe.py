@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from gemma4_mlx.errors import Gemma4Error, InputError
 
 from ..endings import FAILED, one_line
 from ..models.model_choice import VARIABLE, open_model
-from ..terminal import note
+from ..terminal import note, printable
 from ..whole_file import check_free, write_whole
 from .file_progress import FileProgress
 from .transcripts import SUFFIXES, Format, clock, json_line, recording_line, segment_fields
@@ -61,7 +62,7 @@ def transcribe_files(
         overwrite: results may replace what is there.
 
     Raises:
-        typer.BadParameter: two results would have the same name.
+        typer.BadParameter: two results would have the same name, or subtitles of several files go to stdout.
         Gemma4Error: the model cannot be loaded.
         ValueError: a language that is not one.
         OSError: `output_dir` cannot be made, or stdout cannot be written to.
@@ -72,6 +73,11 @@ def transcribe_files(
     speech_prompt(
         options.language, options.translate_to
     )  # a misspelt language is worth knowing before gigabytes are loaded
+    several = output_dir is None and len(files) > 1
+    if several and format in ("srt", "vtt"):
+        raise typer.BadParameter(
+            "subtitles of several files are several files: name a folder with --output-dir", param_hint="--format"
+        )
     targets = _targets(files, output_dir, SUFFIXES[format])
     paths: dict[str, Path | None] = {}
     work = []
@@ -89,7 +95,7 @@ def transcribe_files(
         try:
             if target is not None:
                 check(target)
-            work.append((file, partial(_keep, file, format, target, check), unfinished))
+            work.append((file, partial(_keep, file, format, target, check, named=several), unfinished))
         except InputError as error:
             note(f"error: {one_line(error)}")
     failures = len(files) - len(work)
@@ -215,17 +221,28 @@ def _remember(unfinished: UnfinishedTranscript, segment: Segment, file: str) -> 
         note(f"note: {file}: an interrupted run could not be gone on with ({one_line(error)}): make room on the disk")
 
 
-def _keep(file: str, format: Format, target: Path | None, check: Callable[[Path], None], result: Transcription) -> None:
+def _keep(
+    file: str,
+    format: Format,
+    target: Path | None,
+    check: Callable[[Path], None],
+    result: Transcription,
+    *,
+    named: bool,
+) -> None:
     """Write a result to its file, or to stdout when it has none or cannot be written there.
 
     Args:
         check: raises InputError if something is in its place by now.
+        named: several results go to stdout, and each says whose it is.
 
     Raises:
         InputError: it could not be written to its file.
     """
     rendered = render(file, result, format)
     if target is None:
+        if named:
+            rendered = _with_name(file, rendered, format)
         sys.stdout.write(rendered)
         sys.stdout.flush()
         return
@@ -256,6 +273,17 @@ def render(file: str, result: Transcription, format: Format) -> str:
             return as_json(file, result)
         case "jsonl":
             return "".join(json_line({"kind": "final", **segment_fields(segment)}) for segment in result.segments)
+
+
+def _with_name(file: str, rendered: str, format: Format) -> str:
+    """A result each line of which says of which file it is, among those of other files."""
+    match format:
+        case "text":
+            return "".join(f"{printable(file)}: {line}\n" for line in rendered.splitlines())
+        case "jsonl":
+            return "".join(json_line({"file": file, **json.loads(line)}) for line in rendered.splitlines())
+        case _:  # the others do so by themselves
+            return rendered
 
 
 def as_json(file: str, result: Transcription) -> str:
