@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import resource
@@ -9,6 +10,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -411,3 +413,102 @@ def test_a_file_of_which_no_line_is_an_event_is_never_emptied(store, content):
     assert other.read_bytes() == content
     assert store.open()[0].name == session.name
     assert list(store.folder.glob("*.damaged")) == []
+
+
+def event(**fields) -> str:
+    return json.dumps(fields) + "\n"
+
+
+USER = event(event="user", exchange=0, text="hello", attachments=[])
+REPLY = {"role": "assistant", "content": "good day"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"event": "user", "exchange": 1e999, "text": "a", "attachments": []}\n',
+        '{"event": "user", "exchange": -1, "text": "a", "attachments": []}\n',
+        '{"event": "user", "exchange": NaN, "text": "a", "attachments": []}\n',
+        f'{{"event": "user", "exchange": {10**300}, "text": "a", "attachments": []}}\n',
+        '{"event": "forgotten", "exchanges": [1e999]}\n',
+        '{"event": "user", "exchange": 7, "text": ' + "[" * 100_000 + "]" * 100_000 + "}\n",
+        event(event="replies", exchange=0, replies=[{"role": "tool", "content": {}}]),
+        event(event="replies", exchange=0, replies=[{**REPLY, "tool_calls": "text"}]),
+        event(event="replies", exchange=0, replies=[{**REPLY, "tool_calls": [{"function": {"name": "f"}}]}]),
+        event(event="replies", exchange=0, replies=[{**REPLY, "reasoning_content": 3}]),
+        event(event="replies", exchange=0, replies=["text"]),
+        event(event="replies", exchange=0, replies=[{"role": ["assistant"], "content": "a"}]),
+        '{"event": "replies", "exchange": 0, "replies": [{"role": "tool", "name": "f", "content": {"a": '
+        + ("[" * 300 + "]" * 300)
+        + "}}]}\n",
+        event(event=["user"]),
+        event(event="settings", model=None, system=3, thinking=True),
+    ],
+)
+def test_a_strange_line_of_somebody_else_s_chat_costs_no_more_than_itself(store, tmp_path, line):
+    chat = tmp_path / "friend.jsonl"
+    chat.write_text(USER + event(event="replies", exchange=0, replies=[REPLY]) + line)
+    assert texts(store.read_file(chat).conversation) == [("hello", "good day")]
+
+
+def test_a_chat_of_very_many_lines_opens_in_seconds(store, tmp_path):
+    chat = tmp_path / "friend.jsonl"
+    many = "".join(event(event="user", exchange=n, text="a", attachments=[]) for n in range(1, 40_000))
+    taken_back = "".join(event(event="forgotten", exchanges=[n]) for n in range(1, 40_000))
+    pieces = event(event="piece", exchange=0, text="word ") * 300_000
+    chat.write_text(USER + pieces + many + taken_back)
+    began = time.monotonic()
+    assert texts(store.read_file(chat).conversation) == [("hello", "word " * 300_000)]
+    assert time.monotonic() - began < 15
+
+
+def with_attachment(folder: Path, times: int = 1) -> tuple[Path, Path]:
+    """A chat that names a picture so often, and where that would be."""
+    data = picture().read_bytes()
+    sha256 = hashlib.sha256(data).hexdigest()
+    named = [{"kind": "image", "name": f"{n}.png", "sha256": sha256} for n in range(times)]
+    (folder / "attachments").mkdir()
+    chat = folder / "friend.jsonl"
+    chat.write_text(event(event="user", exchange=0, text="hello", attachments=named))
+    return chat, folder / "attachments" / f"{sha256}.png"
+
+
+@pytest.mark.parametrize("what", ["device", "fifo", "link", "folder", "large"])
+def test_what_is_no_file_beside_a_chat_is_not_opened(store, told, tmp_path, what):
+    chat, attachment = with_attachment(tmp_path)
+    match what:
+        case "device":
+            attachment.symlink_to("/dev/zero")
+        case "fifo":
+            os.mkfifo(attachment)
+        case "link":
+            attachment.symlink_to(picture())
+        case "folder":
+            attachment.mkdir()
+        case "large":
+            with attachment.open("wb") as file:
+                file.truncate(1 << 40)
+    assert store.read_file(chat).conversation.exchanges[0].attachments == []
+    assert told[0] == "note: 0.png could not be opened again and is left out"
+
+
+def test_a_picture_that_was_sent_often_is_decoded_once(store, tmp_path):
+    chat, attachment = with_attachment(tmp_path, times=40)
+    attachment.write_bytes(picture().read_bytes())
+    (exchange,) = store.read_file(chat).conversation.exchanges
+    assert [file.name for file in exchange.attachments] == [f"{n}.png" for n in range(40)]
+    assert len({id(file.content) for file in exchange.attachments}) == 1
+
+
+@pytest.mark.parametrize("what", ["device", "fifo", "large"])
+def test_a_chat_that_is_no_file_or_too_large_is_refused_at_once(store, tmp_path, what):
+    chat = tmp_path / "friend.jsonl"
+    if what == "device":
+        chat.symlink_to("/dev/zero")
+    elif what == "fifo":
+        os.mkfifo(chat)
+    else:
+        with chat.open("wb") as file:
+            file.truncate(1 << 40)
+    with pytest.raises(OSError, match=r"regular|larger"):
+        store.read_file(chat)

@@ -237,6 +237,26 @@ def test_what_another_recording_or_half_a_crash_left_is_not_gone_on_with(tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_link_planted_where_an_unfinished_transcript_goes_is_never_written_through(tmp_path):
+    precious = tmp_path / "zshrc"
+    precious.write_text("mine\n")
+    planted = tmp_path / ".a.txt.unfinished"
+    for before_the_first_segment in (True, False):
+        planted.unlink(missing_ok=True)
+        unfinished = UnfinishedTranscript(tmp_path / "a.txt", {"file": "a"})
+        unfinished.segments()
+        if before_the_first_segment:
+            planted.symlink_to(precious)
+            unfinished.add(Segment(0.0, 1.0, "one", None))
+        else:
+            unfinished.add(Segment(0.0, 1.0, "one", None))
+            planted.unlink()
+            planted.symlink_to(precious)
+            with pytest.raises(OSError, match=r"\.a\.txt\.unfinished"):
+                unfinished.add(Segment(1.0, 2.0, "two", None))
+        assert precious.read_text() == "mine\n"
+
+
 def test_silence_is_no_text_and_says_so(tmp_path):
     import wave
 

@@ -25,7 +25,7 @@ from ..endings import one_line
 from ..line.attachments import LARGEST, Attachment, Kind, open_attachment
 from ..terminal import shortened
 from .conversation import Conversation, Exchange
-from .session_events import Event, Replay, again, begun, digest, forgotten, piece, replied, settings
+from .session_events import Event, Replay, again, begun, digest, first_words, forgotten, piece, replied, settings
 from .session_files import SUFFIX, append, attachment_path, check_regular, create, lock, read_regular, store, unused
 
 _NAME = re.compile(r"\w[\w .+-]*")
@@ -373,32 +373,11 @@ def replayed(data: bytes, folder: Path) -> tuple[Replay, bytes, bool]:
     *lines, _ = data.split(b"\n")
     whole = []
     for line in lines:
-        with suppress(ValueError, KeyError, TypeError):
+        with suppress(ValueError, KeyError, TypeError, RecursionError):
             replay.feed(json.loads(line.decode("utf-8", "surrogatepass")))
             whole.append(line + b"\n")
     replay.finish()
     return replay, b"".join(whole), len(whole) != len(lines) or bool(data and not lines)
-
-
-def first_words(beginning: bytes) -> str | None:
-    """What a person said first, and has not taken back, in the beginning of a session's file.
-
-    None if not a line of it is an event.
-    """
-    is_chat = False
-    said: dict[int, str] = {}
-    for line in beginning.split(b"\n"):
-        with suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            event = json.loads(line.decode("utf-8", "surrogatepass"))
-            kind = event["event"]
-            is_chat = is_chat or isinstance(kind, str)
-            if kind == "user":
-                names = ", ".join(str(file["name"]) for file in event["attachments"])
-                said[event["exchange"]] = str(event["text"]).strip() or names
-            elif kind == "forgotten":
-                for number in event["exchanges"]:
-                    said.pop(number, None)
-    return next(iter(said.values()), "") if is_chat else None
 
 
 def reopened(folder: Path, kind: Kind, name: str, sha256: str) -> Attachment | None:
