@@ -180,6 +180,24 @@ def test_ctrl_c_after_an_answer_leaves_only_when_it_is_pressed_again_and_the_way
     assert "gemma4-mlx chat --resume 'my trip' goes on with this chat" in screen
 
 
+def test_listening_that_led_to_nothing_leaves_no_line(user):
+    with chat(user) as terminal:
+        terminal.wait_for(READY)
+        terminal.type("/detail 70", "Enter")
+        terminal.wait_for("up to 70 tokens")
+        for number, keys in enumerate((("C-r",), ("/listen", "Enter"), ("half", "C-r")), 1):
+            terminal.type(*keys)
+            # Without a microphone, or with one that hears nothing.
+            if "○ ▯" in terminal.wait_for(rf"(?s)(error: .*){{{number}}}\n>|○ ▯"):
+                terminal.type("Escape")
+                terminal.wait_for(r"(?s)^(?!.*○ ▯)")
+        terminal.type(" a thought")
+        screen = terminal.wait_for("> half a thought")
+    assert "> /detail 70" in screen
+    assert "listen\n" not in screen
+    assert "> half\n" not in screen
+
+
 @pytest.mark.parametrize(("columns", "rows"), [(40, 10), (80, 24), (200, 60)])
 def test_the_chat_to_go_on_with_is_chosen_by_its_first_words_and_stands_there_whole(user, columns, rows):
     long = "Say " + " ".join(f"word{number}" for number in range(60))
