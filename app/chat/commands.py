@@ -12,7 +12,7 @@ from gemma4_mlx.errors import InputError
 
 from ..line.attachments import Kind, open_attachment
 from ..line.named_files import unquoted
-from ..terminal import note, shortened
+from ..terminal import note, printable, shortened
 
 if TYPE_CHECKING:
     from .chat import Chat
@@ -234,6 +234,8 @@ def _load(chat: Chat, argument: str) -> None:
         chat.begin_from(read_export(path, note))
     else:
         chat.begin_from(chat.store.read_file(path).conversation)
+    if chat.conversation.system:  # somebody else's, perhaps
+        note(f"instructions: {printable(chat.conversation.system)}")
 
 
 def _resume(chat: Chat, argument: str) -> None:
