@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import stat
 import sys
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,13 +19,16 @@ from gemma4_mlx.errors import InputError
 from .answer.answer_screen import AnswerScreen
 from .answer.answering import Request, Sampling, generate, say_why_it_ended, show
 from .chat.conversation import Conversation
-from .line.attachments import IMAGE_TOKENS, open_attachment
+from .line.attachments import IMAGE_TOKENS, LARGEST, open_attachment
 from .messages import Message
 from .models.model_choice import open_model
+from .terminal import note
 from .tools.tool_rounds import Permission, answer_in_rounds
 
 if TYPE_CHECKING:
     from gemma4_mlx.generation import Generation
+
+_SECONDS_WITHOUT_A_WORD = 1.0
 
 
 def ask(
@@ -63,7 +68,7 @@ def ask(
         from .tools.tools_file import load_tools
 
         tools = load_tools(tools_file)
-    question = "\n\n".join(text for text in (prompt, piped_text()) if text)
+    question = "\n\n".join(text for text in (prompt, piped_text(is_the_prompt=prompt is None)) if text)
     if not question and not attachments:
         raise typer.BadParameter("say what to ask, or pipe it in", param_hint="PROMPT")
     conversation = Conversation(system=system)
@@ -103,18 +108,45 @@ def _schema_text(schema: Path) -> str:
         raise InputError(f"{schema} is not UTF-8 text: give the file of a JSON schema") from None
 
 
-def piped_text() -> str:
-    """What is piped into stdin, or "" when a person sits there or nothing is.
+def piped_text(is_the_prompt: bool) -> str:
+    """What is piped into stdin, or "" when a person sits there, nothing is, or it is meant for somebody else.
+
+    A file that has been read from already is somebody's list, as in `while read f; do gemma4-mlx ask …; done < list`:
+    the shell reads the next line of it after us.
+
+    Args:
+        is_the_prompt: there is no other.
 
     Raises:
-        InputError: it is not UTF-8 text.
+        InputError: it is not UTF-8 text, or too long.
     """
     if sys.stdin is None:  # started with stdin closed
         return ""
-    mode = os.fstat(sys.stdin.fileno()).st_mode
-    if not (stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)):
+    file = sys.stdin.fileno()
+    mode = os.fstat(file).st_mode
+    if stat.S_ISREG(mode):
+        if not is_the_prompt and os.lseek(file, 0, os.SEEK_CUR) > 0:
+            return ""
+    elif not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
         return ""
     try:
-        return sys.stdin.buffer.read().decode("utf-8").rstrip("\n")
+        return _all_of(file).decode("utf-8").rstrip("\n")
     except UnicodeDecodeError:
         raise InputError("stdin is not UTF-8 text: give pictures with --image and sound with --audio") from None
+
+
+def _all_of(file: int) -> bytes:
+    """Read to the end; who waits for more than a second is told what for."""
+    content = bytearray()
+    told_at = time.monotonic() + _SECONDS_WITHOUT_A_WORD
+    told = False
+    while True:
+        while not told and not select.select([file], [], [], max(0.0, told_at - time.monotonic()))[0]:
+            told = True
+            note("waiting for the end of the text that is piped in; with < /dev/null there is none")
+        piece = os.read(file, 1 << 16)
+        if not piece:
+            return bytes(content)
+        content += piece
+        if len(content) > LARGEST["text"]:
+            raise InputError(f"more than {LARGEST['text'] >> 20} MB of text came through stdin: give a part of it")

@@ -131,7 +131,11 @@ def ask(
     model: Model = None,
     debug: Debug = False,
 ) -> None:
-    """Ask once: the answer goes to stdout. Piped text is appended to the question."""
+    """Ask once: the answer goes to stdout. Text that is piped in, or a file on stdin, is appended to the question.
+
+    A file that has been read from already is left alone: it is the list of a loop around this command. Within a loop
+    over a pipe, put < /dev/null behind the command.
+    """
     with exit_codes(debug):
         from .ask import ask as answer
         from .settings import config_file, read_settings
@@ -259,6 +263,7 @@ def transcribe(
         Path | None,
         typer.Option("--save-audio", metavar="FILE", dir_okay=False, help="Keep the live sound as a .wav file."),
     ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there already.")] = False,
     duration: Annotated[
         float | None, typer.Option("--duration", min=0.1, metavar="S", help="Stop listening after so many seconds.")
     ] = None,
@@ -302,6 +307,8 @@ def transcribe(
                 raise typer.BadParameter(f"this is for {what}", param_hint=option)
         if save_audio is not None and save_audio.suffix.lower() != ".wav":
             raise typer.BadParameter("only .wav files are written", param_hint="--save-audio")
+        if output is not None and save_audio is not None and output.absolute() == save_audio.absolute():
+            raise typer.BadParameter("text and sound go to two files", param_hint="--save-audio")
         from .settings import config_file, read_settings
 
         spoken = read_settings(config_file()).transcribe
@@ -316,7 +323,14 @@ def transcribe(
                 silence=2.0 if silence is None else silence,
                 max_utterance=28.0 if max_utterance is None else max_utterance,
             )
-            transcribe_files(files, recordings, format=format.value, output_dir=output_dir, model_name=model)
+            transcribe_files(
+                files,
+                recordings,
+                format=format.value,
+                output_dir=output_dir,
+                overwrite=overwrite,
+                model_name=model,
+            )
             return
         from .speech.live import LiveOptions, transcribe_microphone, transcribe_pipe
         from .speech.live import simulate as play
@@ -332,6 +346,7 @@ def transcribe(
             format=format.value,
             output=output,
             save_audio=save_audio,
+            overwrite=overwrite,
             duration=duration,
         )
         if named == "mic":

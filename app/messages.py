@@ -8,6 +8,9 @@ from .line.attachments import Attachment, Kind
 
 Message = dict[str, Any]
 
+_DEEPEST = 64
+"""Of a message's values, one in another: far more than any function's arguments."""
+
 _BEFORE_THE_WORDS: tuple[Kind, ...] = ("image", "video", "text")
 
 
@@ -30,6 +33,29 @@ def assistant_message(text: str, thought: str = "") -> Message:
 def reply(message: Any) -> Message:
     """A model's or a tool's message read from a file. Raises KeyError or TypeError if it is none."""
     wanted: dict[str, type] = {"assistant": str, "tool": dict}
-    if not isinstance(message["content"], wanted[message["role"]]):
-        raise TypeError(f"a {type(message['content']).__name__} as what {message['role']} said")
+    _check(message, dict)
+    _check(message["content"], wanted[_check(message["role"], str)])
+    if message["role"] == "tool":
+        _check(message["name"], str)
+    _check(message.get("reasoning_content", ""), str)
+    for call in _check(message.get("tool_calls", []), list):
+        function = _check(_check(call, dict)["function"], dict)
+        _check(function["name"], str)
+        _check(function["arguments"], dict)
+    _check_depth(message, _DEEPEST)
     return dict(message)
+
+
+def _check(value: Any, wanted: type) -> Any:
+    if not isinstance(value, wanted):
+        raise TypeError(f"a {type(value).__name__} where a {wanted.__name__} should be")
+    return value
+
+
+def _check_depth(value: Any, left: int) -> None:
+    """What is nested deeper than `left` could be written down and shown to the model no more."""
+    if not left:
+        raise TypeError(f"nested deeper than {_DEEPEST}")
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            _check_depth(inner, left - 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import shlex
 import signal
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 from gemma4_mlx.app.speech.live import LiveOptions, _transcribe
 from gemma4_mlx.app.speech.live_screen import LiveScreen
-from gemma4_mlx.app.speech.live_sound import PlayedSound
+from gemma4_mlx.app.speech.live_sound import OpenPipe, PlayedSound
 from gemma4_mlx.app.speech.transcripts import TranscriptWriter
 from gemma4_mlx.app.terminal import shows_lines
 from rich.console import Console
@@ -292,6 +293,55 @@ def test_ctrl_c_ends_the_utterance_with_its_final(tmp_path):
     assert json.loads(rest.splitlines()[-1])["kind"] == "final"
 
 
+def header_of_a_wav_without_end() -> bytes:
+    content = io.BytesIO()
+    with wave.open(content, "wb") as file:
+        file.setparams((1, 2, RATE, 0, "NONE", ""))
+    endless = b"\xff\xff\xff\xff"
+    head = content.getvalue()
+    return head[:4] + endless + head[8:40] + endless
+
+
+@pytest.mark.parametrize("raw", [True, False])
+@pytest.mark.parametrize("recorder_ends", [True, False])
+def test_all_that_a_recorder_sent_before_ctrl_c_is_heard(tmp_path, raw, recorder_ends):
+    heard = tmp_path / "heard.wav"
+    voice = load_audio(DIGITS)
+    options = ["--rate", str(RATE)] if raw else []
+    process = start("transcribe", "-", *options, "--save-audio", heard, model=DEMO)
+    process.stderr.readline()
+    process.stdin.write((b"" if raw else header_of_a_wav_without_end()) + (voice * 32767).astype("<i2").tobytes())
+    process.stdin.flush()
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    if recorder_ends:
+        process.stdin.close()
+    assert process.stdout.read().decode().strip() == RECORDINGS[0].transcript
+    assert process.wait(60) == 0
+    with wave.open(str(heard)) as file:
+        assert file.getnframes() == len(voice)
+
+
+def test_an_open_pipe_without_a_sound_and_ctrl_c_end_in_order():
+    process = start("transcribe", "-", model=DEMO)
+    process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 0
+    assert process.stderr.read().decode().splitlines()[-1] == "note: no speech was heard"
+
+
+def test_whoever_goes_on_sending_after_ctrl_c_keeps_nobody_waiting():
+    reading, writing = os.pipe()
+    pipe = OpenPipe(reading)
+    pipe.end()
+    sender = threading.Thread(target=lambda: [os.write(writing, bytes(1 << 16)) for _ in range(10)], daemon=True)
+    sender.start()
+    taken = 0
+    while content := pipe.read(1 << 15):
+        taken += len(content)
+    assert 1 << 18 <= taken < 1 << 19
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -319,10 +369,45 @@ def test_what_an_output_held_stays_until_there_is_something_to_write(tmp_path):
     out = tmp_path / "out.txt"
     out.write_text("yesterday")
     new = tmp_path / "new.wav"
-    finished = run("transcribe", SPEECH, "--simulate", "--output", out, "--save-audio", new, "--model", tmp_path)
+    outputs = ("--output", out, "--save-audio", new, "--overwrite")
+    finished = run("transcribe", SPEECH, "--simulate", *outputs, "--model", tmp_path)
     assert finished.returncode == 1
     assert out.read_text() == "yesterday"
     assert list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.parametrize("option", ["--output", "--save-audio"])
+def test_what_is_there_already_is_replaced_only_by_overwrite(tmp_path, option):
+    kept = tmp_path / "kept.wav"
+    kept.write_bytes(b"mine")
+    finished = run("transcribe", SPEECH, "--simulate", "--speed", "50", option, kept, model=DEMO)
+    assert finished.returncode == 1
+    assert only_line(finished.stderr) == f"error: {kept} is there already: --overwrite replaces it"
+    assert kept.read_bytes() == b"mine"
+    finished = run("transcribe", SPEECH, "--simulate", "--speed", "50", option, kept, "--overwrite", model=DEMO)
+    assert finished.returncode == 0
+    assert kept.read_bytes() != b"mine"
+
+
+@pytest.mark.parametrize("option", ["--output", "--save-audio"])
+@pytest.mark.parametrize("piped", [True, False])
+@pytest.mark.parametrize("link", [True, False])
+def test_the_recording_itself_is_never_written_to(tmp_path, option, piped, link):
+    recording, written = tmp_path / "talk.wav", tmp_path / "link.wav"
+    with wave.open(str(recording), "wb") as file:
+        file.setparams((1, 2, RATE, 0, "NONE", ""))
+        file.writeframes(bytes(2 * RATE))
+    content = recording.read_bytes()
+    if link:
+        written.symlink_to(recording)
+    what = shlex.join(["-"] if piped else [str(recording), "--simulate"])
+    command = f"{shlex.join(COMMAND)} transcribe {what} {option} {written if link else recording} --overwrite"
+    finished = subprocess.run(
+        ["sh", "-c", f"{command} < {recording}"], env=environment(DEMO), capture_output=True, text=True
+    )
+    assert finished.returncode == 1
+    assert "is the recording itself" in only_line(finished.stderr)
+    assert recording.read_bytes() == content
 
 
 def test_stdin_closed_from_the_start_is_one_line():
@@ -426,7 +511,7 @@ def test_ctrl_c_while_the_model_is_loading_loses_nothing_that_was_said(microphon
 def test_nobody_is_recorded_while_a_model_is_fetched():
     """A model that is not here, and cannot be fetched: by then the microphone must not have been opened."""
     opened = []
-    options = LiveOptions(None, None, False, 0.5, 1.0, 20.0, "text", None, None, None)
+    options = LiveOptions(None, None, False, 0.5, 1.0, 20.0, "text", None, None, False, None)
     with pytest.raises(HubError):
         _transcribe(lambda: opened.append(True), "listening", "mic", options, "/no/such/model")
     assert not opened

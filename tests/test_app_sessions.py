@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import resource
@@ -9,6 +10,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -316,3 +318,197 @@ def test_a_folder_that_cannot_be_written_is_no_end_of_the_chat(tmp_path, told):
     session.close()
     assert len(told) == 1
     assert os.fspath(tmp_path / "sessions") in told[0]
+
+
+@pytest.fixture
+def full_disk():
+    """A function that fills the disk: no file can grow beyond so many bytes, and one that gives the room back."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    def room(size: int | None) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before[0] if size is None else size, before[1]))
+
+    yield room
+    room(None)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_what_was_unwritten_when_another_chat_began_is_written_when_there_is_room(store, told, full_disk):
+    session, conversation = store.new(), Conversation()
+    say(session, conversation, "one", "first")
+    full_disk(session.path.stat().st_size)
+    say(session, conversation, "two", "second")
+    store.put_away(session, conversation)
+    assert not session.on_disk
+    assert session.name in store.names()
+    full_disk(None)
+    store.try_again()
+    assert session.on_disk
+    assert "saved again" in told[-1]
+    assert store.open(session.name)[1].conversation == conversation
+
+
+def test_a_chat_that_is_not_on_disk_at_all_can_be_gone_on_with(store, full_disk):
+    full_disk(0)
+    session, conversation = store.new(), Conversation()
+    say(session, conversation, "one", "first")
+    store.put_away(session, conversation)
+    again, replay = store.open()
+    assert (again, replay.conversation) == (session, conversation)
+    full_disk(None)
+    store.put_away(again, conversation)
+    assert texts(store.open()[1].conversation) == [("one", "first")]
+
+
+def test_leaving_says_which_chats_are_lost_and_no_others(store, told, full_disk):
+    kept = store.new()
+    say(kept, Conversation(), "hello", "good day")
+    full_disk(0)
+    session, conversation = store.new(), Conversation()
+    session.name = "trip"
+    say(session, conversation, "where to?", "there")
+    for left, of in ((kept, Conversation()), (session, conversation)):
+        store.put_away(left, of)
+    del told[:]
+    store.leave()
+    assert told == ["error: the chat trip, which begins with “where to?”, could not be saved and is lost"]
+    assert store.names() == [kept.name]
+
+
+def test_a_disk_that_is_full_only_when_it_is_synced_keeps_what_is_unwritten(store, told, monkeypatch):
+    session, conversation = store.new(), Conversation()
+    say(session, conversation, "one", "first")
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        say(session, conversation, "two", "second")
+        assert not session.on_disk
+    say(session, conversation, "three", "third")
+    session.close()
+    assert store.open()[1].conversation == conversation
+
+
+@pytest.mark.parametrize("name", ["../train", "/tmp/train", "a/b", "", ".hidden"])
+def test_a_path_is_no_name_of_a_chat(store, name):
+    other = store.folder.parent / "train.jsonl"
+    other.write_text('{"text": "mine"}\n')
+    with pytest.raises(InputError, match="cannot be called"):
+        store.open(name)
+    assert other.read_text() == '{"text": "mine"}\n'
+
+
+@pytest.mark.parametrize("content", [b'{"text": "mine"}\n', b"half a line", b"\0" * 100 + b"\n", b"\n\n", b"[]\n1\n"])
+def test_a_file_of_which_no_line_is_an_event_is_never_emptied(store, content):
+    session = store.new()
+    say(session, Conversation(), "one", "first")
+    session.close()
+    other = store.folder / "train.jsonl"
+    other.write_bytes(content)
+    with pytest.raises(InputError, match="holds no chat"):
+        store.open("train")
+    assert other.read_bytes() == content
+    assert store.open()[0].name == session.name
+    assert list(store.folder.glob("*.damaged")) == []
+
+
+def event(**fields) -> str:
+    return json.dumps(fields) + "\n"
+
+
+USER = event(event="user", exchange=0, text="hello", attachments=[])
+REPLY = {"role": "assistant", "content": "good day"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"event": "user", "exchange": 1e999, "text": "a", "attachments": []}\n',
+        '{"event": "user", "exchange": -1, "text": "a", "attachments": []}\n',
+        '{"event": "user", "exchange": NaN, "text": "a", "attachments": []}\n',
+        f'{{"event": "user", "exchange": {10**300}, "text": "a", "attachments": []}}\n',
+        '{"event": "forgotten", "exchanges": [1e999]}\n',
+        '{"event": "user", "exchange": 7, "text": ' + "[" * 100_000 + "]" * 100_000 + "}\n",
+        event(event="replies", exchange=0, replies=[{"role": "tool", "content": {}}]),
+        event(event="replies", exchange=0, replies=[{**REPLY, "tool_calls": "text"}]),
+        event(event="replies", exchange=0, replies=[{**REPLY, "tool_calls": [{"function": {"name": "f"}}]}]),
+        event(event="replies", exchange=0, replies=[{**REPLY, "reasoning_content": 3}]),
+        event(event="replies", exchange=0, replies=["text"]),
+        event(event="replies", exchange=0, replies=[{"role": ["assistant"], "content": "a"}]),
+        '{"event": "replies", "exchange": 0, "replies": [{"role": "tool", "name": "f", "content": {"a": '
+        + ("[" * 300 + "]" * 300)
+        + "}}]}\n",
+        event(event=["user"]),
+        event(event="settings", model=None, system=3, thinking=True),
+    ],
+)
+def test_a_strange_line_of_somebody_else_s_chat_costs_no_more_than_itself(store, tmp_path, line):
+    chat = tmp_path / "friend.jsonl"
+    chat.write_text(USER + event(event="replies", exchange=0, replies=[REPLY]) + line)
+    assert texts(store.read_file(chat).conversation) == [("hello", "good day")]
+
+
+def test_a_chat_of_very_many_lines_opens_in_seconds(store, tmp_path):
+    chat = tmp_path / "friend.jsonl"
+    many = "".join(event(event="user", exchange=n, text="a", attachments=[]) for n in range(1, 40_000))
+    taken_back = "".join(event(event="forgotten", exchanges=[n]) for n in range(1, 40_000))
+    pieces = event(event="piece", exchange=0, text="word ") * 300_000
+    chat.write_text(USER + pieces + many + taken_back)
+    began = time.monotonic()
+    assert texts(store.read_file(chat).conversation) == [("hello", "word " * 300_000)]
+    assert time.monotonic() - began < 15
+
+
+def with_attachment(folder: Path, times: int = 1) -> tuple[Path, Path]:
+    """A chat that names a picture so often, and where that would be."""
+    data = picture().read_bytes()
+    sha256 = hashlib.sha256(data).hexdigest()
+    named = [{"kind": "image", "name": f"{n}.png", "sha256": sha256} for n in range(times)]
+    (folder / "attachments").mkdir()
+    chat = folder / "friend.jsonl"
+    chat.write_text(event(event="user", exchange=0, text="hello", attachments=named))
+    return chat, folder / "attachments" / f"{sha256}.png"
+
+
+@pytest.mark.parametrize("what", ["device", "fifo", "link", "folder", "large"])
+def test_what_is_no_file_beside_a_chat_is_not_opened(store, told, tmp_path, what):
+    chat, attachment = with_attachment(tmp_path)
+    match what:
+        case "device":
+            attachment.symlink_to("/dev/zero")
+        case "fifo":
+            os.mkfifo(attachment)
+        case "link":
+            attachment.symlink_to(picture())
+        case "folder":
+            attachment.mkdir()
+        case "large":
+            with attachment.open("wb") as file:
+                file.truncate(1 << 40)
+    assert store.read_file(chat).conversation.exchanges[0].attachments == []
+    assert told[0] == "note: 0.png could not be opened again and is left out"
+
+
+def test_a_picture_that_was_sent_often_is_decoded_once(store, tmp_path):
+    chat, attachment = with_attachment(tmp_path, times=40)
+    attachment.write_bytes(picture().read_bytes())
+    (exchange,) = store.read_file(chat).conversation.exchanges
+    assert [file.name for file in exchange.attachments] == [f"{n}.png" for n in range(40)]
+    assert len({id(file.content) for file in exchange.attachments}) == 1
+
+
+@pytest.mark.parametrize("what", ["device", "fifo", "large"])
+def test_a_chat_that_is_no_file_or_too_large_is_refused_at_once(store, tmp_path, what):
+    chat = tmp_path / "friend.jsonl"
+    if what == "device":
+        chat.symlink_to("/dev/zero")
+    elif what == "fifo":
+        os.mkfifo(chat)
+    else:
+        with chat.open("wb") as file:
+            file.truncate(1 << 40)
+    with pytest.raises(OSError, match=r"regular|larger"):
+        store.read_file(chat)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import subprocess
 from pathlib import Path
@@ -121,6 +122,37 @@ def test_a_folder_that_holds_no_model_is_one_line(tmp_path):
     finished = run("ask", "hi", "-m", tmp_path)
     assert finished.returncode == 1
     assert str(tmp_path) in only_line(finished.stderr)
+
+
+def test_the_list_that_a_loop_is_reading_is_left_to_it(tmp_path):
+    listed = tmp_path / "list"
+    listed.write_text("one\ntwo\nthree\n")
+    loop = f'while read -r f; do {shlex.join(COMMAND)} ask "say $f" >&2 || exit; echo "$f"; done < {listed}'
+    finished = subprocess.run(["bash", "-c", loop], env=environment(Path("demo")), capture_output=True, text=True)
+    assert finished.stdout.split() == ["one", "two", "three"]
+
+
+def test_a_file_that_was_begun_is_read_when_there_is_no_other_question(tmp_path):
+    notes = tmp_path / "notes"
+    notes.write_text("heading\nHello\n")
+    command = f"(read -r f; {shlex.join(COMMAND)} ask) < {notes}"
+    finished = subprocess.run(["bash", "-c", command], env=environment(Path("demo")), capture_output=True, text=True)
+    assert (finished.returncode, finished.stderr) == (0, "")
+
+
+def test_who_waits_for_a_pipe_is_told_what_for():
+    process = start("ask", "hi", model=Path("demo"))
+    assert b"waiting for the end of the text that is piped in" in process.stderr.readline()
+    process.stdin.write(b"more")
+    _, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stderr) == (0, b"")
+
+
+def test_a_pipe_without_end_is_one_line():
+    command = f"yes | {shlex.join(COMMAND)} ask hi"
+    finished = subprocess.run(["bash", "-c", command], env=environment(Path("demo")), capture_output=True, text=True)
+    assert finished.returncode == 1
+    assert "give a part of it" in only_line(finished.stderr)
 
 
 def test_ctrl_c_while_waiting_for_stdin_is_130_without_a_word():

@@ -162,6 +162,61 @@ def test_a_chat_that_is_gone_on_with_shows_where_it_stood(user):
         terminal.wait_for(rf"1 message\n> {re.escape(QUESTION)}\n{re.escape(ANSWER)}\n")
 
 
+def test_ctrl_c_after_an_answer_leaves_only_when_it_is_pressed_again_and_the_way_back_is_told(user):
+    with chat(user, "--temperature", "0") as terminal:
+        terminal.wait_for(READY)
+        terminal.type(QUESTION, "Enter")
+        terminal.wait_for(rf"{re.escape(ANSWER)}\n+> *\n")
+        terminal.type("C-c")
+        terminal.wait_for(r"Ctrl-C again leaves; so does Ctrl-D\n> *\n")
+        terminal.type("/save 'my trip", "Enter")
+        terminal.wait_for("cannot be called")
+        terminal.type("/save my trip", "Enter")
+        terminal.wait_for("kept as my trip")
+        terminal.type("C-c")  # the first one is long ago
+        terminal.wait_for(r"(?s)Ctrl-C again.*Ctrl-C again leaves; so does Ctrl-D\n> *\n")
+        terminal.type("C-c")
+        screen = terminal.wait_for("exit code 130")
+    assert "gemma4-mlx chat --resume 'my trip' goes on with this chat" in screen
+
+
+def test_listening_that_led_to_nothing_leaves_no_line(user):
+    with chat(user) as terminal:
+        terminal.wait_for(READY)
+        terminal.type("/detail 70", "Enter")
+        terminal.wait_for("up to 70 tokens")
+        for number, keys in enumerate((("C-r",), ("/listen", "Enter"), ("half", "C-r")), 1):
+            terminal.type(*keys)
+            # Without a microphone, or with one that hears nothing.
+            if "○ ▯" in terminal.wait_for(rf"(?s)(error: .*){{{number}}}\n>|○ ▯"):
+                terminal.type("Escape")
+                terminal.wait_for(r"(?s)^(?!.*○ ▯)")
+        terminal.type(" a thought")
+        screen = terminal.wait_for("> half a thought")
+    assert "> /detail 70" in screen
+    assert "listen\n" not in screen
+    assert "> half\n" not in screen
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(40, 10), (80, 24), (200, 60)])
+def test_the_chat_to_go_on_with_is_chosen_by_its_first_words_and_stands_there_whole(user, columns, rows):
+    long = "Say " + " ".join(f"word{number}" for number in range(60))
+    piped = {"env": {**os.environ, **user.environment}, "cwd": user.home, "check": True, "capture_output": True}
+    for question in (long, QUESTION):
+        subprocess.run([*COMMAND, "chat", "-m", "demo", "--temperature", "0"], input=question.encode(), **piped)
+    with chat(user, "--resume", columns=columns, rows=rows) as terminal:
+        screen = terminal.wait_for("which chat")
+        assert re.search(r"(?m)^ 1  today \d\d:\d\d   Does my data", screen)
+        assert re.search(r"(?m)^ 2  today \d\d:\d\d   Say word0", screen)
+        terminal.type("7", "Enter")
+        terminal.wait_for("there is no 7")
+        terminal.type("2", "Enter")
+        terminal.wait_for(READY)
+        assert "word59" in terminal.screen()
+        terminal.type("C-d")
+        terminal.wait_for("exit code 0")
+
+
 def test_no_turn_is_lost_when_the_command_is_killed_in_an_answer(user):
     with answering(user) as terminal:
         terminal.type("C-c")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -85,6 +86,24 @@ def test_several_files_come_in_order_and_a_bad_one_does_not_stop_the_others(tmp_
     assert "words.wav" in finished.stderr
 
 
+@pytest.mark.parametrize("format", ["srt", "vtt"])
+def test_subtitles_of_several_files_do_not_go_into_one_stream(format):
+    finished = run("transcribe", SPEECH, SPEECH, "--format", format, "--model", "no model")
+    assert finished.returncode == 2
+    assert "--output-dir" in finished.stderr
+
+
+@pytest.mark.parametrize("format", ["text", "jsonl"])
+def test_of_several_files_on_stdout_every_line_says_whose_it_is(tmp_path, format):
+    recordings = [recording.path for recording in RECORDINGS[:2]]
+    finished = run("transcribe", *recordings, "--format", format, "--language", "English", model=Path("demo"))
+    if format == "text":
+        said = [f"{recording.path}: {recording.transcript}" for recording in RECORDINGS[:2]]
+        assert finished.stdout.splitlines() == said
+    else:
+        assert [json.loads(line)["file"] for line in finished.stdout.splitlines()] == [*map(str, recordings)]
+
+
 def test_nothing_is_loaded_when_no_file_is_there():
     finished = run("transcribe", "none.wav", "--model", "no model")
     assert finished.returncode == 1
@@ -106,25 +125,62 @@ def test_two_results_of_the_same_name_are_refused_before_any_work(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_result_that_cannot_be_written_goes_to_stdout_and_leaves_nothing_behind(tmp_path):
+def test_a_folder_in_the_way_of_a_result_is_known_before_any_work(tmp_path):
     in_the_way = tmp_path / "speech.txt"
     in_the_way.mkdir()
-    finished = transcribe(SPEECH, "--output-dir", tmp_path)
+    finished = run("transcribe", SPEECH, "--output-dir", tmp_path, "--overwrite", "--model", "no model")
     assert finished.returncode == 1
-    assert finished.stdout.strip()
-    assert "speech.txt" in only_line(finished.stderr)
+    assert "speech.txt is a folder" in only_line(finished.stderr)
     assert list(tmp_path.iterdir()) == [in_the_way]
+
+
+def test_a_result_replaces_nothing_but_with_overwrite(tmp_path):
+    memo = tmp_path / "speech.txt"
+    memo.write_text("written by hand\n")
+    (tmp_path / "second.flac").write_bytes(SPEECH.read_bytes())
+    finished = transcribe(SPEECH, tmp_path / "second.flac", "--output-dir", tmp_path)
+    assert finished.returncode == 1
+    assert only_line(finished.stderr) == f"error: {memo} is there already: --overwrite replaces it"
+    assert memo.read_text() == "written by hand\n"
+    assert (tmp_path / "second.txt").exists()  # the others are done
+    assert transcribe(SPEECH, "--output-dir", tmp_path, "--overwrite").returncode == 0
+    assert memo.read_text() != "written by hand\n"
+
+
+def test_a_recording_is_never_replaced_by_its_transcript(tmp_path):
+    recording = tmp_path / "talk.txt"
+    recording.write_bytes(SPEECH.read_bytes())
+    finished = run("transcribe", recording, "--output-dir", tmp_path, "--overwrite", "--model", "no model")
+    assert "is the recording itself" in only_line(finished.stderr)
+    assert recording.read_bytes() == SPEECH.read_bytes()
+
+
+@pytest.mark.parametrize("touched", [False, True])
+def test_what_ctrl_c_left_is_gone_on_with_unless_somebody_changed_it(tmp_path, touched):
+    target = tmp_path / "speech.txt"
+    about = {"file": str(SPEECH.resolve()), "size": SPEECH.stat().st_size, "changed": SPEECH.stat().st_mtime_ns}
+    settings = {"settings": [None, None, 0.5, 2.0, 28.0, None, str(checkpoint())]}
+    earlier = UnfinishedTranscript(target, {**about, **settings})
+    earlier.segments()
+    earlier.add(Segment(0.0, 0.5, "Heard before.", None))
+    target.write_text("Heard before, and put right.\n" if touched else "Heard before.\n")
+    finished = transcribe(SPEECH, "--output-dir", tmp_path)
+    assert finished.returncode == touched
+    assert ("is there already" if touched else "going on at 0:00") in only_line(finished.stderr)
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     target = tmp_path / "memo.txt"
     target.write_text("old")
-    with pytest.raises(TypeError):
+    (tmp_path / "elsewhere").write_text("not mine")
+    (tmp_path / f".memo.txt.{os.getpid()}").symlink_to(tmp_path / "elsewhere")  # a name that could be guessed
+    with pytest.raises(AttributeError):
         write_whole(target, 3)
     assert target.read_text() == "old"
     write_whole(target, "new")
     assert target.read_text() == "new"
-    assert list(tmp_path.iterdir()) == [target]
+    assert (tmp_path / "elsewhere").read_text() == "not mine"
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_what_was_heard_before_the_damage_is_kept(tmp_path):
@@ -179,6 +235,26 @@ def test_what_another_recording_or_half_a_crash_left_is_not_gone_on_with(tmp_pat
     assert UnfinishedTranscript(tmp_path / "a.txt", {"file": "b"}).segments() == []
     mine.forget()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_planted_where_an_unfinished_transcript_goes_is_never_written_through(tmp_path):
+    precious = tmp_path / "zshrc"
+    precious.write_text("mine\n")
+    planted = tmp_path / ".a.txt.unfinished"
+    for before_the_first_segment in (True, False):
+        planted.unlink(missing_ok=True)
+        unfinished = UnfinishedTranscript(tmp_path / "a.txt", {"file": "a"})
+        unfinished.segments()
+        if before_the_first_segment:
+            planted.symlink_to(precious)
+            unfinished.add(Segment(0.0, 1.0, "one", None))
+        else:
+            unfinished.add(Segment(0.0, 1.0, "one", None))
+            planted.unlink()
+            planted.symlink_to(precious)
+            with pytest.raises(OSError, match=r"\.a\.txt\.unfinished"):
+                unfinished.add(Segment(1.0, 2.0, "two", None))
+        assert precious.read_text() == "mine\n"
 
 
 def test_silence_is_no_text_and_says_so(tmp_path):

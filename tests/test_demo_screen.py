@@ -61,7 +61,7 @@ def test_all_of_it_fits_80_columns_and_24_rows_with_the_prompt_below():
     assert len(lines) <= 23
     words = "\n".join(line.plain.rstrip() for line in lines)
     assert "an orange triangle and a yellow triangle ✓" in words
-    assert "call 4 2 7 ✗ it is: call 4 2 7 1" in words
+    assert "call 4 2 7 (not quite: it is call 4 2 7 1)" in words
     assert "gemma4-mlx chat --model e4b" in words
     assert len(re.findall(r" 0\.00 s$", words, flags=re.MULTILINE)) == 4  # the time each part took
 
@@ -96,11 +96,11 @@ def test_whatever_the_model_says_is_one_line_that_moves_no_cursor(text):
     assert line.isprintable()
 
 
-def test_right_and_wrong_are_marked_and_only_where_it_is_known():
+def test_what_is_right_is_marked_and_what_is_wrong_is_said_in_words_where_it_is_known():
     assert Answer("call 4", expected="call 4").verdict == " ✓"
     assert Answer(" call  4\n", expected="call 4").verdict == " ✓"
-    assert Answer("call 5", expected="call 4").verdict == " ✗ it is: call 4"
-    assert Answer("", expected="call 4").verdict == " ✗ it is: call 4"
+    assert Answer("call 5", expected="call 4").verdict == " (not quite: it is call 4)"
+    assert Answer("", expected="call 4").verdict == " (not quite: it is call 4)"
     assert Answer("hello").verdict == ""
 
 

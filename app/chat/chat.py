@@ -24,6 +24,7 @@ from .context import oldest_to_drop
 from .conversation import Conversation, Exchange
 from .kept_answer import KeptAnswer
 from .model_thread import ThreadedModel
+from .resuming import show_again
 from .sessions import Session, SessionStore
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class Chat:
         heard: what was said last into the microphone.
         answers: of this run, the last one last.
         over: the chat has ended.
+        may_leave: Ctrl-C was pressed at an empty prompt, and nothing has been typed since.
         fetching: the model that is being fetched meanwhile; None once it is here, or failed to come.
         edits_lines: whether a person edits lines in a terminal, rather than a pipe sending them.
     """
@@ -106,6 +108,7 @@ class Chat:
         self.heard: Heard | None = None
         self.answers: list[Generation] = []
         self.over = False
+        self.may_leave = False
         self.edits_lines = edits_lines()
         self._figures: Stats | None = None  # of the last answer, if the conversation stands as that left it
         self._tools = tools
@@ -132,7 +135,8 @@ class Chat:
 
     def close(self) -> None:
         """Leave everything in order. Ctrl-C meanwhile leaves at once."""
-        self.session.close()
+        self.store.put_away(self.session, self.conversation)
+        self.store.leave()
         if self.fetching is not None:
             self.fetching.stop()
         try:
@@ -303,7 +307,7 @@ class Chat:
         return self.conversation.exchanges[-1]
 
     def _go_on(self, session: Session, conversation: Conversation) -> None:
-        self.session.close()
+        self.store.put_away(self.session, self.conversation)
         self.session, self.conversation = session, conversation
         self._figures = None
 
@@ -322,9 +326,12 @@ class Chat:
         if not exchanges:
             return
         last = exchanges[-1]
-        note(f"> {shortened(last.title, _SHOWN)}")
-        if last.answer:
-            note(shortened(last.answer, _SHOWN))
+        if self.edits_lines:
+            show_again(last)
+        else:  # stdout is for answers to what is sent now
+            note(f"> {shortened(last.title, _SHOWN)}")
+            if last.answer:
+                note(shortened(last.answer, _SHOWN))
         if not last.replies:
             note("the last one was not answered: /regen answers it, /edit changes it")
 

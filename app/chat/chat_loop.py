@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 import signal
 import sys
 from contextlib import nullcontext
@@ -13,13 +14,15 @@ from gemma4_mlx.errors import Gemma4Error
 from ..endings import one_line
 from ..line.line_input import InputLine, Typed
 from ..models.model_choice import choose, fetch_chosen
-from ..terminal import note
-from ..typed_ahead import keys_wait
+from ..terminal import note, somebody_types
+from ..typed_ahead import can_be_asked, keys_wait
 from . import commands
 from .chat import Chat, ChatOptions
 from .conversation import Conversation
 from .model_thread import ModelThread, ThreadedModel
-from .sessions import SessionStore
+from .resuming import choose_chat
+from .session_events import Replay
+from .sessions import Session, SessionStore
 
 # What people type into a prompt when they look for the way out, or for help.
 _MEANT = {"exit": "/quit", "quit": "/quit", "help": "/help", "?": "/help"}
@@ -27,12 +30,12 @@ _NEAR = 0.7  # of difflib's likeness: two letters changed places, one too many
 
 
 def chat(model_name: str | None, options: ChatOptions) -> None:
-    """Read lines and answer them until stdin ends, /quit, or Ctrl-C at an empty prompt.
+    """Read lines and answer them until stdin ends, /quit, or Ctrl-C twice at an empty prompt.
 
     Raises:
         Gemma4Error: there is no such model, session or file of tools, or the model cannot be loaded. Errors in a
             message are reported and the conversation goes on.
-        KeyboardInterrupt: Ctrl-C at an empty prompt, or twice in an answer.
+        KeyboardInterrupt: Ctrl-C twice at an empty prompt, or in an answer.
     """
     tools = None
     if options.tools is not None:
@@ -40,7 +43,7 @@ def chat(model_name: str | None, options: ChatOptions) -> None:
 
         tools = load_tools(options.tools)
     store = SessionStore(note)
-    session, replay = (store.new(), None) if options.resume is None else store.open(options.resume or None)
+    session, replay = _session(store, options.resume)
     chosen = choose(model_name or (replay.model if replay else None), offer_demo=True)
     folder = fetch_chosen(chosen)
     conversation = replay.conversation if replay else Conversation(options.system, options.thinking)
@@ -56,7 +59,29 @@ def chat(model_name: str | None, options: ChatOptions) -> None:
         except EOFError:
             pass
         finally:
+            way_back = _way_back(chat)
             chat.close()
+            if way_back:
+                note(way_back)
+
+
+def _session(store: SessionStore, resume: str | None) -> tuple[Session, Replay | None]:
+    """The session to begin with; a person who does not say which one chooses."""
+    if resume is None:
+        return store.new(), None
+    if resume == "" and can_be_asked():
+        try:
+            return store.open(choose_chat(store))
+        except EOFError:
+            raise SystemExit(0) from None
+    return store.open(resume or None)
+
+
+def _way_back(chat: Chat) -> str:
+    """How a person goes on with this chat; nothing where there is nobody, or nothing to go on with."""
+    if not (somebody_types() and chat.conversation.exchanges and chat.session.begun and chat.session.on_disk):
+        return ""
+    return f"gemma4-mlx chat --resume {shlex.quote(chat.session.name)} goes on with this chat"
 
 
 def _greet(chat: Chat, resumed: bool) -> None:
@@ -73,9 +98,10 @@ def _read_and_handle(chat: Chat, line: InputLine) -> None:
 
     Raises:
         EOFError: stdin has ended.
-        KeyboardInterrupt: Ctrl-C at an empty prompt, or twice in an answer.
+        KeyboardInterrupt: Ctrl-C at an empty prompt, for the second time or where nobody types, or twice in an answer.
         Exception: the model cannot be loaded.
     """
+    chat.store.try_again()
     if chat.fetching is not None and chat.fetching.finished:
         note(chat.fetching.state())
         chat.fetching = None
@@ -86,9 +112,17 @@ def _read_and_handle(chat: Chat, line: InputLine) -> None:
             typed = line.read(prefilled, waiting)
         else:
             typed = line.read()
+    except KeyboardInterrupt:
+        # It may have been meant for an answer that was over a moment before.
+        if chat.may_leave or not somebody_types():
+            raise
+        chat.may_leave = True
+        note("Ctrl-C again leaves; so does Ctrl-D")
+        return
     except (Gemma4Error, ValueError, OSError) as error:
         note(f"error: {one_line(error)}")
         return
+    chat.may_leave = False
     try:
         handle(chat, typed)
     except KeyboardInterrupt:

@@ -12,7 +12,7 @@ from gemma4_mlx.errors import InputError
 
 from ..line.attachments import Kind, open_attachment
 from ..line.named_files import unquoted
-from ..terminal import note, shortened
+from ..terminal import note, printable, shortened
 
 if TYPE_CHECKING:
     from .chat import Chat
@@ -129,9 +129,15 @@ def _forget(chat: Chat, argument: str) -> None:
 
 
 def _clear(chat: Chat, argument: str) -> None:
-    kept = f"; {chat.session.name} is kept, /resume goes back to it" if chat.session.begun else ""
+    left = chat.session
+    begun = left.begun
     chat.clear()
-    note(f"a new chat{kept}")
+    if not begun:
+        note("a new chat")
+    elif left.on_disk:
+        note(f"a new chat; {left.name} is kept, /resume goes back to it")
+    else:
+        note(f"a new chat; {left.name} is not saved yet: that is tried again until it is, /resume goes back to it")
 
 
 def _system(chat: Chat, argument: str) -> None:
@@ -228,6 +234,8 @@ def _load(chat: Chat, argument: str) -> None:
         chat.begin_from(read_export(path, note))
     else:
         chat.begin_from(chat.store.read_file(path).conversation)
+    if chat.conversation.system:  # somebody else's, perhaps
+        note(f"instructions: {printable(chat.conversation.system)}")
 
 
 def _resume(chat: Chat, argument: str) -> None:

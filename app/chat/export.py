@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import mimetypes
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -15,7 +16,10 @@ from ..line.attachments import Attachment, Kind, fenced, open_attachment
 from ..messages import Message, reply
 from ..whole_file import write_whole
 from .conversation import Conversation, Exchange
+from .session_files import check_regular
 
+_LARGEST = 1 << 30
+"""Bytes: a video of the size that a message may have, spelled in base64, and as much again."""
 _NOUNS: dict[Kind, str] = {"image": "picture", "audio": "sound", "video": "video", "text": "text"}
 
 
@@ -102,13 +106,19 @@ def read_export(path: Path, report: Callable[[str], None]) -> Conversation:
         OSError: it cannot be read.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(_content(path))
         conversation = Conversation(thinking=bool(document["thinking"]))
         for message in document["messages"]:
             _read_message(message, conversation, report)
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} holds no chat: give a file that /export wrote") from error
     return conversation
+
+
+def _content(path: Path) -> str:
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as stream:
+        check_regular(stream.fileno(), path, _LARGEST)
+        return stream.read().decode("utf-8")
 
 
 def _read_message(message: Any, conversation: Conversation, report: Callable[[str], None]) -> None:

@@ -9,7 +9,10 @@ by their numbers, so that a lost line spoils nothing but the exchange it belongs
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any, get_args
 
 from ..line.attachments import Attachment, Kind
@@ -57,6 +60,27 @@ def digest(attachment: Attachment) -> str:
     return hashlib.sha256(attachment.data).hexdigest()
 
 
+def first_words(beginning: bytes) -> str | None:
+    """What a person said first, and has not taken back, in the beginning of a session's file.
+
+    None if not a line of it is an event.
+    """
+    is_chat = False
+    said: dict[int, str] = {}
+    for line in beginning.split(b"\n"):
+        with suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            event = json.loads(line.decode("utf-8", "surrogatepass"))
+            kind = event["event"]
+            is_chat = is_chat or isinstance(kind, str)
+            if kind == "user":
+                names = ", ".join(str(file["name"]) for file in event["attachments"])
+                said[event["exchange"]] = str(event["text"]).strip() or names
+            elif kind == "forgotten":
+                for number in event["exchanges"]:
+                    said.pop(number, None)
+    return next(iter(said.values()), "") if is_chat else None
+
+
 class Replay:
     """Events in, conversation out.
 
@@ -68,19 +92,28 @@ class Replay:
     """
 
     def __init__(self, open_attachment: OpenAttachment) -> None:
+        self._opened: dict[tuple[Kind, str], Attachment | None] = {}  # each once, however often it was sent
         self.conversation = Conversation()
         self.model: str | None = None
         self.lost: list[str] = []
         self.cut_off = False
         self._open_attachment = open_attachment
-        self._pieces: dict[int, str] = {}
+        self._pieces: dict[int, list[str]] = {}
+        self._exchanges: dict[int, Exchange] = {}  # in their order, without those that are forgotten
         self._replaced: dict[int, list[Message]] = {}  # answers that others were to come in place of
+
+    @classmethod
+    def of(cls, conversation: Conversation) -> Replay:
+        """Of a conversation that never left memory."""
+        replay = cls(lambda kind, name, sha256: None)
+        replay.conversation = conversation
+        return replay
 
     def feed(self, event: Event) -> None:
         """Take the next event.
 
         Raises:
-            KeyError, TypeError, ValueError: it is none of ours.
+            KeyError, TypeError, ValueError, RecursionError: it is none of ours.
         """
         match event["event"]:
             case "settings":
@@ -91,8 +124,7 @@ class Replay:
             case "user":
                 self._begin(event)
             case "piece":
-                number = int(event["exchange"])
-                self._pieces[number] = self._pieces.get(number, "") + _text(event["text"])
+                self._pieces.setdefault(_number(event["exchange"]), []).append(_text(event["text"]))
             case "again":
                 for exchange in self._numbered([event["exchange"]]):
                     self._replaced[exchange.number] = self._answer(exchange)
@@ -100,16 +132,18 @@ class Replay:
                     exchange.replies = []
             case "replies":
                 replies = [reply(message) for message in event["replies"]]
-                self._pieces.pop(int(event["exchange"]), None)
+                self._pieces.pop(_number(event["exchange"]), None)
                 for exchange in self._numbered([event["exchange"]]):
                     exchange.replies = replies
             case "forgotten":
-                self.conversation.drop(self._numbered(event["exchanges"]))
+                for exchange in self._numbered(event["exchanges"]):
+                    del self._exchanges[exchange.number]
             case other:
                 raise ValueError(f"no event is called {other!r}")
 
     def finish(self) -> Conversation:
         """The conversation. An answer whose end was never written is kept as far as it came."""
+        self.conversation.exchanges = list(self._exchanges.values())
         self.cut_off = any(e.number in self._pieces or not e.replies for e in self.conversation.exchanges[-1:])
         for exchange in self.conversation.exchanges:
             exchange.replies = self._answer(exchange)
@@ -117,28 +151,37 @@ class Replay:
 
     def _answer(self, exchange: Exchange) -> list[Message]:
         """As far as it came; if nothing of it did, the one it was to come in place of."""
-        if rest := self._pieces.get(exchange.number):
+        if rest := "".join(self._pieces.get(exchange.number, [])):
             return [*exchange.replies, assistant_message(rest)]
         return exchange.replies or self._replaced.get(exchange.number, [])
 
     def _begin(self, event: Event) -> None:
-        exchange = Exchange(int(event["exchange"]), _text(event["text"]))
+        exchange = Exchange(_number(event["exchange"]), _text(event["text"]))
         if self._numbered([exchange.number]):  # written twice: Ctrl-C came between writing and noting that
             return
         for entry in event["attachments"]:
             kind, name, sha256 = entry["kind"], _text(entry["name"]), _text(entry["sha256"])
             if kind not in get_args(Kind):
                 raise ValueError(f"no attachment is a {kind!r}")
-            attachment = self._open_attachment(kind, name, sha256)
+            if (kind, sha256) not in self._opened:
+                self._opened[kind, sha256] = self._open_attachment(kind, name, sha256)
+            attachment = self._opened[kind, sha256]
             if attachment is None:
                 self.lost.append(name)
             else:
-                exchange.attachments.append(attachment)
+                exchange.attachments.append(attachment if attachment.name == name else replace(attachment, name=name))
+        self._exchanges[exchange.number] = exchange
         self.conversation.add(exchange)
 
     def _numbered(self, numbers: Sequence[Any]) -> list[Exchange]:
-        wanted = {int(number) for number in numbers}
-        return [exchange for exchange in self.conversation.exchanges if exchange.number in wanted]
+        wanted = dict.fromkeys(_number(number) for number in numbers)
+        return [self._exchanges[number] for number in wanted if number in self._exchanges]
+
+
+def _number(value: object) -> int:
+    if not isinstance(value, int) or not 0 <= value < 1 << 53:  # as far as JSON's numbers are the same everywhere
+        raise TypeError(f"{value!r} where an exchange's number should be")
+    return value
 
 
 def _text(value: object) -> str:

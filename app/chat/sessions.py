@@ -6,13 +6,14 @@ runs: what could not be written is written later.
 
 from __future__ import annotations
 
-import fcntl
+import hashlib
 import json
 import os
 import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -21,14 +22,19 @@ import platformdirs
 from gemma4_mlx.errors import Gemma4Error, InputError
 
 from ..endings import one_line
-from ..line.attachments import Attachment, Kind, open_attachment
+from ..line.attachments import LARGEST, Attachment, Kind, open_attachment
+from ..terminal import shortened
 from .conversation import Conversation, Exchange
-from .session_events import Event, Replay, again, begun, digest, forgotten, piece, replied, settings
+from .session_events import Event, Replay, again, begun, digest, first_words, forgotten, piece, replied, settings
+from .session_files import SUFFIX, append, attachment_path, check_regular, create, lock, read_regular, store, unused
 
-SUFFIX = ".jsonl"
 _NAME = re.compile(r"\w[\w .+-]*")
 _SECONDS_BETWEEN_PIECES = 0.2
 _SHOWN_NAMES = 5
+_SHOWN_TITLE = 40  # characters of a chat's first words
+_READ_FOR_FIRST_WORDS = 1 << 16
+_LARGEST = 512 << 20
+"""Bytes of a session's file: hundreds of times what the longest context holds."""
 
 
 class Session:
@@ -65,14 +71,13 @@ class Session:
 
     @property
     def on_disk(self) -> bool:
-        """Whether all of it is."""
-        return self._file is not None and not self._unwritten
+        """Whether all that has been said in it is on disk."""
+        return not self._unwritten
 
     def user(self, exchange: Exchange, conversation: Conversation, model: str) -> None:
         """A person has said something; on disk when this returns."""
         self._note_settings(conversation, model)
-        for attachment in exchange.attachments:
-            self._unstored[attachment_path(self._folder, digest(attachment), attachment.name)] = attachment.data
+        self._note_attachments(exchange)
         self._write(begun(exchange), sync=True)
 
     def piece(self, exchange: Exchange, text: str) -> None:
@@ -107,9 +112,12 @@ class Session:
 
     def whole(self, conversation: Conversation, model: str) -> None:
         """A conversation that was begun elsewhere."""
+        self._note_settings(conversation, model)
+        events = []
         for exchange in conversation.exchanges:
-            self.user(exchange, conversation, model)
-            self.replied(exchange)
+            self._note_attachments(exchange)
+            events += [begun(exchange), replied(exchange)]
+        self._write(*events, sync=True)
 
     def rename(self, name: str) -> None:
         """Give it another name.
@@ -128,19 +136,37 @@ class Session:
             self.path.rename(target)
         self.name = name
 
-    def close(self) -> None:
-        """Write what can be written, and let others have the file."""
+    def close(self) -> bool:
+        """Write what is unwritten and let others have the file; False, and all stays as it is, if that cannot be."""
         if self._unwritten:
-            self._write()
+            self._write(sync=True)
+        if self._unwritten:
+            return False
         if self._file is not None:
             os.close(self._file)
             self._file = None
+        return True
+
+    def give_up(self) -> bool:
+        """Let others have the file as it is; whether there is anything in it."""
+        if self._file is None:
+            return False
+        size = os.fstat(self._file).st_size
+        if not size:
+            self.path.unlink(missing_ok=True)
+        os.close(self._file)
+        self._file = None
+        return size > 0
 
     def _note_settings(self, conversation: Conversation, model: str) -> None:
         now = settings(conversation, model)
         if now != self._settings:
             self._settings = now
             self._unwritten.append(now)
+
+    def _note_attachments(self, exchange: Exchange) -> None:
+        for attachment in exchange.attachments:
+            self._unstored[attachment_path(self._folder, digest(attachment), attachment.name)] = attachment.data
 
     def _write(self, *events: Event, sync: bool = False) -> None:
         self._unwritten += events
@@ -151,10 +177,8 @@ class Session:
                 store(path, self._unstored[path])
                 del self._unstored[path]
             lines = "".join(json.dumps(event, ensure_ascii=False) + "\n" for event in self._unwritten)
-            append(self._file, lines.encode("utf-8", "surrogatepass"))
+            append(self._file, lines.encode("utf-8", "surrogatepass"), sync)
             self._unwritten = []
-            if sync:
-                os.fsync(self._file)
         except OSError as error:
             if not self._failing:
                 self._report(
@@ -165,6 +189,20 @@ class Session:
         if self._failing:
             self._report(f"note: this chat is saved again, as {self.name}")
             self._failing = False
+
+
+@dataclass(frozen=True)
+class SavedChat:
+    """What a person knows a chat by.
+
+    Attributes:
+        first_words: what was said first and not taken back; empty if nothing was.
+        changed: when something was last said in it, in seconds since the epoch.
+    """
+
+    name: str
+    first_words: str
+    changed: float
 
 
 class SessionStore:
@@ -178,18 +216,55 @@ class SessionStore:
     def __init__(self, report: Callable[[str], None], folder: Path | None = None) -> None:
         self.folder = folder or platformdirs.user_data_path("gemma4-mlx") / "sessions"
         self._report = report
+        self._unwritten: dict[Session, Conversation] = {}
 
     def new(self) -> Session:
         """One that is not on disk yet."""
         return Session(self.folder, datetime.now().strftime("%Y-%m-%d-%H%M%S"), self._report)
 
     def names(self) -> list[str]:
-        """Of all sessions on disk, the one used last first."""
+        """Of all sessions, the one used last first."""
         try:
             files = [(path.stat().st_mtime_ns, path.stem) for path in self.folder.glob(f"*{SUFFIX}")]
         except OSError:  # one was renamed at this moment
             files = []
-        return [name for _, name in sorted(files, reverse=True)]
+        unwritten = [session.name for session in reversed(self._unwritten)]
+        return [*unwritten, *(name for _, name in sorted(files, reverse=True) if name not in unwritten)]
+
+    def latest(self, most: int) -> list[SavedChat]:
+        """The chats used last, the last one first. What is no chat, or cannot be read, is left out."""
+        chats: list[SavedChat] = []
+        for name in self.names():
+            if len(chats) == most:
+                break
+            path = self.folder / f"{name}{SUFFIX}"
+            with suppress(OSError):
+                words = first_words(read_regular(path, _LARGEST, only=_READ_FOR_FIRST_WORDS))
+                if words is not None:
+                    chats.append(SavedChat(name, words, path.stat().st_mtime))
+        return chats
+
+    def put_away(self, session: Session, conversation: Conversation) -> None:
+        """The chat goes on with another session. What cannot be written of this one is kept, and tried again."""
+        self.try_again()
+        if not session.close():
+            self._unwritten[session] = conversation
+
+    def try_again(self) -> None:
+        """Write what could not be written before."""
+        for session in list(self._unwritten):
+            if session.close():
+                del self._unwritten[session]
+
+    def leave(self) -> None:
+        """The program ends: write what can be written now, and say what cannot."""
+        self.try_again()
+        for session, conversation in self._unwritten.items():
+            first = conversation.exchanges[0].title if conversation.exchanges else ""
+            about = f", which begins with “{shortened(first, _SHOWN_TITLE)}”," if first else ""
+            what = "the end of the chat" if session.give_up() else "the chat"
+            self._report(f"error: {what} {session.name}{about} could not be saved and is lost")
+        self._unwritten = {}
 
     def open(self, name: str | None = None) -> tuple[Session, Replay]:
         """Go on with a session.
@@ -198,22 +273,35 @@ class SessionStore:
             name: None takes the one used last that no other chat has open.
 
         Raises:
-            InputError: there is none, or another chat has it open.
+            InputError: there is none, no session can be called so, its file holds no chat, or another chat has it open.
             OSError: its file cannot be read.
         """
+        if name is not None:
+            check_name(name)
+        self.try_again()
         busy = []
         for candidate in self.names() if name is None else [name]:
+            for session, conversation in self._unwritten.items():
+                if session.name == candidate:
+                    del self._unwritten[session]
+                    return session, Replay.of(conversation)
             path = self.folder / f"{candidate}{SUFFIX}"
+            file, kept = None, False
             try:
-                file = os.open(path, os.O_RDWR | os.O_APPEND)
-            except FileNotFoundError:
-                continue
-            if not lock(file):
-                os.close(file)
+                file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_NONBLOCK)
+                if lock(file):
+                    replay = self._read(path, file)
+                    kept = True
+                    return Session(self.folder, candidate, self._report, file), replay
                 busy.append(candidate)
-                continue
-            replay = self._read(path, file)
-            return Session(self.folder, candidate, self._report, file), replay
+            except FileNotFoundError:
+                pass
+            except (InputError, OSError):  # the last one may be any, but not a file that holds no chat
+                if name is not None:
+                    raise
+            finally:
+                if file is not None and not kept:
+                    os.close(file)
         if busy:
             raise InputError(f"{busy[0]} is open in another chat: close it there first")
         raise InputError(self.no_such(name))
@@ -230,15 +318,21 @@ class SessionStore:
 
     def read_file(self, path: Path) -> Replay:
         """The session in a file from elsewhere, which is left as it is. Raises InputError and OSError."""
-        replay, whole, _ = replayed(path.read_bytes(), path.parent)
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as stream:
+            check_regular(stream.fileno(), path, _LARGEST)
+            data = stream.read()
+        replay, whole, _ = replayed(data, path.parent)
         if not whole:
             raise InputError(f"{path} holds no chat: give a file that /export or this program wrote")
         self._tell_what_is_missing(replay)
         return replay
 
     def _read(self, path: Path, file: int) -> Replay:
+        check_regular(file, path, _LARGEST)
         data = path.read_bytes()
         replay, whole, damaged = replayed(data, self.folder)
+        if data and not whole:
+            raise InputError(f"{path} holds no chat and is left as it is: give the name of another")
         if damaged:
             kept = unused(path.with_suffix(".damaged"))
             kept.write_bytes(data)
@@ -247,8 +341,7 @@ class SessionStore:
                 f"note: {path.name} was damaged: what is whole of it is here, the damaged file is kept as {kept}"
             )
             os.ftruncate(file, 0)
-            append(file, whole)
-            os.fsync(file)
+            append(file, whole, sync=True)
         else:
             os.ftruncate(file, len(whole))  # half a line may follow, and the next event needs one of its own
         self._tell_what_is_missing(replay)
@@ -280,17 +373,11 @@ def replayed(data: bytes, folder: Path) -> tuple[Replay, bytes, bool]:
     *lines, _ = data.split(b"\n")
     whole = []
     for line in lines:
-        with suppress(ValueError, KeyError, TypeError):
+        with suppress(ValueError, KeyError, TypeError, RecursionError):
             replay.feed(json.loads(line.decode("utf-8", "surrogatepass")))
             whole.append(line + b"\n")
     replay.finish()
     return replay, b"".join(whole), len(whole) != len(lines) or bool(data and not lines)
-
-
-def attachment_path(folder: Path, sha256: str, name: str) -> Path:
-    """Where an attachment is kept; its suffix is kept so that other programs can open it."""
-    suffix = Path(name).suffix.lower()
-    return folder / "attachments" / (sha256 + (suffix if re.fullmatch(r"\.[a-z0-9]{1,8}", suffix) else ""))
 
 
 def reopened(folder: Path, kind: Kind, name: str, sha256: str) -> Attachment | None:
@@ -298,67 +385,9 @@ def reopened(folder: Path, kind: Kind, name: str, sha256: str) -> Attachment | N
     if not re.fullmatch(r"[0-9a-f]{64}", sha256):
         return None
     try:
-        attachment = open_attachment(attachment_path(folder, sha256, name).read_bytes(), kind, name)
+        data = read_regular(attachment_path(folder, sha256, name), LARGEST[kind])
+        if hashlib.sha256(data).hexdigest() != sha256:
+            return None  # before it is decoded
+        return open_attachment(data, kind, name)
     except (OSError, Gemma4Error):
         return None
-    return attachment if digest(attachment) == sha256 else None
-
-
-def store(path: Path, data: bytes) -> None:
-    """Write a file that only its owner can read, whole or not at all, unless it is there."""
-    if path.exists():
-        return
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        file = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        try:
-            append(file, data)
-            os.fsync(file)
-        finally:
-            os.close(file)
-        beside.rename(path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def create(folder: Path, name: str) -> tuple[str, int]:
-    """A new session file, locked; under a longer name if there is one of this name."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    while True:
-        path = unused(folder / f"{name}{SUFFIX}")
-        with suppress(FileExistsError):  # another chat began at this moment
-            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
-            lock(file)
-            return path.stem, file
-
-
-def unused(path: Path) -> Path:
-    """This path, or one like it that no file has."""
-    number, free = 1, path
-    while free.exists():
-        number += 1
-        free = path.with_stem(f"{path.stem}-{number}")  # no space: the name goes into a shell as it is
-    return free
-
-
-def lock(file: int) -> bool:
-    """Whether this process has the file to itself now; until it is closed, or the process ends in any way."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def append(file: int, data: bytes) -> None:
-    """All of `data` at the end of a file, or nothing of it. Raises OSError."""
-    size = os.fstat(file).st_size
-    try:
-        left = memoryview(data)
-        while left:
-            left = left[os.write(file, left) :]
-    except BaseException:
-        with suppress(OSError):
-            os.ftruncate(file, size)
-        raise

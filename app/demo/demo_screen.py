@@ -71,10 +71,10 @@ class Answer:
 
     @property
     def verdict(self) -> str:
-        """A mark for right or wrong, with what would have been right; empty where nobody knows."""
+        """A mark for what is right; what would have been, in words; empty where nobody knows."""
         if self.expected is None:
             return ""
-        return " ✓" if self.line == self.expected else f" ✗ it is: {self.expected}"
+        return " ✓" if self.line == self.expected else f" (not quite: it is {self.expected})"
 
 
 class DemoScreen(Protocol):
@@ -197,7 +197,7 @@ class TerminalScreen:
         widest = max((len(answer.label) for answer in answers or []), default=0)
         for answer in answers or []:
             label = f"{answer.label:<{widest}}  " if widest else ""
-            right = "green" if answer.expected is None or answer.line == answer.expected else "red"
+            right = "green" if answer.expected is None or answer.line == answer.expected else "yellow"
             rows.append(Text.assemble((label, "dim"), (answer.line, f"bold {right}"), (answer.verdict, right)))
         return Group(*rows)
 

@@ -39,6 +39,8 @@ from .steady_output import steady_output
 PROMPT = "> "
 _FOOTER_SECONDS = 1.0
 _DROPPED = re.compile(r"""\s*["']?(?:/|~/|file://)""")
+_LISTEN = "/listen"
+"""Leaves no line behind: what it led to stands in the next one, and what led to nothing has no trace."""
 _LONGEST_SEARCHED = 20_000
 """Characters of a pasted text that is searched for files to offer."""
 _NOT_TEXT = "error: what was pasted is not text: drop the file itself, or give its path"
@@ -107,6 +109,7 @@ class LineEditor:
         self._prefilled = prefilled
         self._checked = None
         try:
+            self._session.app.erase_when_done = False
             line = self._session.prompt(default=draft + attachments + between + prefilled)
         finally:
             pastes_wait()
@@ -169,6 +172,7 @@ class LineEditor:
             buffer.text = checked.line
         if checked.is_ready:
             self._checked = replace(checked, is_pasted=text in self._pasted)
+            event.app.erase_when_done = buffer.text.strip() == _LISTEN
             buffer.validate_and_handle()
         else:
             self._told = buffer.text
@@ -262,8 +266,9 @@ class LineEditor:
     def _listen(self, event: KeyPressEvent) -> None:
         """Leave for /listen; what is typed stands in the line again afterwards."""
         self._draft = event.current_buffer.text
-        event.current_buffer.text = "/listen"
-        event.app.exit(result="/listen")
+        event.current_buffer.text = _LISTEN
+        event.app.erase_when_done = True
+        event.app.exit(result=_LISTEN)
 
     def _open_editor(self, event: KeyPressEvent) -> None:
         buffer = event.current_buffer

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import sys
 import wave
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, BinaryIO, TextIO, cast
 
 import typer
 
@@ -22,7 +23,8 @@ from gemma4_mlx.errors import InputError
 from ..endings import FAILED, one_line
 from ..models.model_choice import choose, fetch_chosen
 from ..terminal import note, shows_lines
-from .live_sound import SAMPLE_RATE, FloatArray, LiveSound, PlayedSound
+from ..whole_file import check_free
+from .live_sound import SAMPLE_RATE, FloatArray, LiveSound, OpenPipe, PlayedSound
 from .transcripts import Format, TranscriptWriter
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ class LiveOptions:
         format: of what is written.
         output: where to; None: stdout.
         save_audio: a .wav of what was heard; None: none.
+        overwrite: both may replace what is there.
         duration: seconds after which to stop; None: never.
     """
 
@@ -59,6 +62,7 @@ class LiveOptions:
     format: Format
     output: Path | None
     save_audio: Path | None
+    overwrite: bool
     duration: float | None
 
 
@@ -82,7 +86,9 @@ def simulate(file: str, speed: float, options: LiveOptions, model_name: str | No
     from gemma4_mlx.processing.audio import stream_audio
 
     blocks = stream_audio(file, _BLOCK_SECONDS)
-    _transcribe(lambda: PlayedSound(blocks, speed), f"playing {Path(file).name}", file, options, model_name)
+    path = Path(file).expanduser()
+    recording = [path.stat()] if path.is_file() else []
+    _transcribe(lambda: PlayedSound(blocks, speed), f"playing {path.name}", file, options, model_name, recording)
 
 
 def transcribe_pipe(rate: float | None, options: LiveOptions, model_name: str | None) -> None:
@@ -91,12 +97,22 @@ def transcribe_pipe(rate: float | None, options: LiveOptions, model_name: str | 
 
     if sys.stdin is None:  # closed by whoever started this
         raise InputError("standard input is closed: send the sound through a pipe, as in `… | gemma4-mlx transcribe -`")
-    blocks = stream_pipe(sys.stdin.buffer, "standard input", rate, _BLOCK_SECONDS)
-    _transcribe(lambda: PlayedSound(blocks, None), "listening to standard input", "-", options, model_name)
+    status = os.fstat(sys.stdin.fileno())
+    # A file keeps nobody waiting, and may be one that can only be read by going to and fro in it.
+    pipe = None if stat.S_ISREG(status.st_mode) else OpenPipe(sys.stdin.fileno())
+    stream = sys.stdin.buffer if pipe is None else cast(BinaryIO, pipe)
+    blocks = stream_pipe(stream, "standard input", rate, _BLOCK_SECONDS)
+    title = "listening to standard input"
+    _transcribe(lambda: PlayedSound(blocks, None, pipe), title, "-", options, model_name, [status])
 
 
 def _transcribe(
-    open_sound: Callable[[], LiveSound], title: str, name: str, options: LiveOptions, model_name: str | None
+    open_sound: Callable[[], LiveSound],
+    title: str,
+    name: str,
+    options: LiveOptions,
+    model_name: str | None,
+    recording: Sequence[os.stat_result] = (),
 ) -> None:
     import gemma4_mlx as g4
     from gemma4_mlx.speech.prompts import speech_prompt
@@ -105,6 +121,7 @@ def _transcribe(
     speech_prompt(options.language, options.translate_to)
     for path in (options.output, options.save_audio):
         if path is not None:
+            check_free(path, options.overwrite, recording)
             _check_writable(path)
     with ExitStack() as stack:
         # Nobody is recorded while they are asked which model, nor while it is fetched.

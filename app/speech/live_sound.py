@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import os
 import queue
+import select
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from types import TracebackType
 from typing import Protocol
 
@@ -16,6 +20,13 @@ FloatArray = npt.NDArray[np.float32]
 
 SAMPLE_RATE = 16_000
 _QUEUED_BLOCKS = 64
+_LOOK_SECONDS = 0.05
+_QUIET_SECONDS = 0.3
+"""After so long without a byte nothing more comes from a recorder that was stopped."""
+_READ = 1 << 16
+_MOST_AFTER_THE_END = 1 << 18
+"""Bytes: four times what a pipe holds. Whoever sends more was not stopped."""
+_JOIN_SECONDS = 5.0
 
 
 class LiveSound(Protocol):
@@ -43,6 +54,48 @@ class LiveSound(Protocol):
         """What somebody who is not being understood should know, worst first."""
 
 
+class OpenPipe(io.RawIOBase):
+    """A pipe as a stream of bytes that hands out what is there and never keeps a thread in a system call.
+
+    A thread that waits inside `sys.stdin` when Python ends aborts the process, and one that waits for a full buffer
+    has the last second of a recorder's sound in hand when the recorder is stopped.
+
+    Args:
+        file: its descriptor.
+    """
+
+    def __init__(self, file: int) -> None:
+        self._file = file
+        self._ended_at: float | None = None
+        self._left = _MOST_AFTER_THE_END
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        """At most `size` bytes as soon as there are any; none at the end, or when all that had come is read."""
+        while True:
+            ended_at = self._ended_at
+            if ended_at is not None and self._left <= 0:
+                return b""
+            ready, _, _ = select.select([self._file], [], [], _LOOK_SECONDS)
+            if ready:
+                content = os.read(self._file, size if size >= 0 else _READ)
+                if ended_at is not None:
+                    self._left -= len(content)
+                return content
+            if ended_at is not None and time.monotonic() - ended_at >= _QUIET_SECONDS:
+                return b""
+
+    def end(self) -> None:
+        """Somebody has heard enough: what is in the pipe is the end of it.
+
+        A recorder stopped by the same Ctrl-C may write its last buffer a moment later: that is waited for.
+        """
+        if self._ended_at is None:
+            self._ended_at = time.monotonic()
+
+
 class PlayedSound:
     """Blocks of sound at the speed at which they would be spoken, or as fast as they come.
 
@@ -51,12 +104,18 @@ class PlayedSound:
     Args:
         blocks: float32 `[n]` at 16 kHz, short ones; what they raise, `read` raises.
         speed: seconds of sound per second; None: as fast as it comes.
+        pipe: where they come from, if that is a pipe: it is told when somebody has heard enough.
         clock: seconds, monotonic.
     """
 
     def __init__(
-        self, blocks: Iterable[FloatArray], speed: float | None, clock: Callable[[], float] = time.monotonic
+        self,
+        blocks: Iterable[FloatArray],
+        speed: float | None,
+        pipe: OpenPipe | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._pipe = pipe
         self._speed = speed
         self._clock = clock
         self._queue: queue.Queue[FloatArray | Exception | None] = queue.Queue(_QUEUED_BLOCKS)
@@ -74,6 +133,9 @@ class PlayedSound:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stopped.set()
+        if self._pipe is not None:
+            self._pipe.end()
+        self._thread.join(_JOIN_SECONDS)
 
     def read(self, timeout: float) -> FloatArray | None:
         deadline = self._clock() + timeout
@@ -105,8 +167,19 @@ class PlayedSound:
         return self._next if self._next is None else np.zeros(0, np.float32)
 
     def stop(self) -> FloatArray:
+        blocks = [np.zeros(0, np.float32)]
+        if self._pipe is not None:  # what of a file has not been played has not been said, but this has
+            self._pipe.end()
+            item = self._next
+            deadline = self._clock() + _JOIN_SECONDS
+            while isinstance(item, np.ndarray) and self._clock() < deadline:
+                blocks.append(item)
+                with suppress(queue.Empty):
+                    item = self._queue.get(timeout=_LOOK_SECONDS)
+                    continue
+                item = blocks[0]
         self._stopped.set()
-        return np.zeros(0, np.float32)  # what has not been played has not been said
+        return np.concatenate(blocks)
 
     def backlog(self) -> float:
         if self._started is None or self._speed is None:

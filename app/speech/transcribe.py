@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass
 from functools import partial
 from pathlib import Path
@@ -16,8 +18,8 @@ from gemma4_mlx.errors import Gemma4Error, InputError
 
 from ..endings import FAILED, one_line
 from ..models.model_choice import VARIABLE, open_model
-from ..terminal import note
-from ..whole_file import write_whole
+from ..terminal import note, printable
+from ..whole_file import check_free, write_whole
 from .file_progress import FileProgress
 from .transcripts import SUFFIXES, Format, clock, json_line, recording_line, segment_fields
 from .unfinished import UnfinishedTranscript
@@ -49,12 +51,18 @@ def transcribe_files(
     *,
     format: Format,
     output_dir: Path | None,
+    overwrite: bool,
     model_name: str | None,
 ) -> None:
     """Transcribe `files` in order. One that fails is reported and the next one goes on; at the end the command fails.
 
+    A file whose result would replace another is reported as well, before anything is loaded.
+
+    Args:
+        overwrite: results may replace what is there.
+
     Raises:
-        typer.BadParameter: two results would have the same name.
+        typer.BadParameter: two results would have the same name, or subtitles of several files go to stdout.
         Gemma4Error: the model cannot be loaded.
         ValueError: a language that is not one.
         OSError: `output_dir` cannot be made, or stdout cannot be written to.
@@ -65,14 +73,35 @@ def transcribe_files(
     speech_prompt(
         options.language, options.translate_to
     )  # a misspelt language is worth knowing before gigabytes are loaded
+    several = output_dir is None and len(files) > 1
+    if several and format in ("srt", "vtt"):
+        raise typer.BadParameter(
+            "subtitles of several files are several files: name a folder with --output-dir", param_hint="--format"
+        )
     targets = _targets(files, output_dir, SUFFIXES[format])
-    present = [file for file in files if _is_there(file)]
-    failures = len(files) - len(present)
-    if present:
+    paths: dict[str, Path | None] = {}
+    work = []
+    for file in files:
+        try:
+            paths[file] = _path(file)
+        except InputError as error:
+            note(f"error: {one_line(error)}")
+    recordings = [path.stat() for path in paths.values() if path is not None]
+    for file in [file for file in files if file in paths]:
+        target = targets[file]
+        unfinished = _unfinished(paths[file], target, (*astuple(options), model_name))
+        going_on = _is_what_an_interrupted_run_left(target, unfinished, file, options, format)
+        check = partial(check_free, overwrite=overwrite or going_on, recordings=recordings)
+        try:
+            if target is not None:
+                check(target)
+            work.append((file, partial(_keep, file, format, target, check, named=several), unfinished))
+        except InputError as error:
+            note(f"error: {one_line(error)}")
+    failures = len(files) - len(work)
+    if work:
         model, processor = open_model(model_name, hearing=True)
-        for file in present:
-            keep = partial(_keep, file, format, targets[file])
-            unfinished = _unfinished(file, targets[file], (*astuple(options), model_name))
+        for file, keep, unfinished in work:
             try:
                 _listen(model, processor, file, options, keep, unfinished)
             except (Gemma4Error, ValueError) as error:
@@ -96,27 +125,43 @@ def _targets(files: list[str], output_dir: Path | None, suffix: str) -> dict[str
     return targets
 
 
-def _unfinished(file: str, target: Path | None, settings: tuple[object, ...]) -> UnfinishedTranscript | None:
+def _path(file: str) -> Path | None:
+    """Where a recording is on disk; None for what comes from elsewhere. Raises InputError if there is none."""
+    from gemma4_mlx.processing.sources import resolve_source
+
+    if file.startswith(("http://", "https://")):
+        return None  # whether it is there will be known once it is fetched, and that is done only once
+    content = resolve_source(file, "sound").content
+    return content if isinstance(content, Path) else None
+
+
+def _unfinished(path: Path | None, target: Path | None, settings: tuple[object, ...]) -> UnfinishedTranscript | None:
     """What an interrupted run left of a file; None for what has no place on disk, or comes from elsewhere."""
-    path = Path(file).expanduser()
-    if target is None or not path.is_file():
+    if target is None or path is None:
         return None
     status = path.stat()
     about = {"file": str(path.resolve()), "size": status.st_size, "changed": status.st_mtime_ns}
     return UnfinishedTranscript(target, {**about, "settings": [*settings, os.environ.get(VARIABLE)]})
 
 
-def _is_there(file: str) -> bool:
-    from gemma4_mlx.processing.sources import resolve_source
-
-    if file.startswith(("http://", "https://")):
-        return True  # whether it is will be known once it is fetched, and that is done only once
-    try:
-        resolve_source(file, "sound")
-    except InputError as error:
-        note(f"error: {one_line(error)}")
+def _is_what_an_interrupted_run_left(
+    target: Path | None, unfinished: UnfinishedTranscript | None, file: str, options: FileOptions, format: Format
+) -> bool:
+    """Whether a result is there that Ctrl-C left and nobody has touched since: this run goes on from it."""
+    if target is None or unfinished is None or not target.is_file():
         return False
-    return True
+    segments = unfinished.segments()
+    with suppress(OSError, ValueError):
+        return bool(segments) and target.read_text("utf-8") == render(file, _so_far(segments, options), format)
+    return False
+
+
+def _so_far(segments: list[Segment], options: FileOptions) -> Transcription:
+    from gemma4_mlx.speech import Transcription
+
+    text = " ".join(segment.text for segment in segments)
+    translation = " ".join(segment.translation or "" for segment in segments) if options.translate_to else None
+    return Transcription(text, tuple(segments), options.language, segments[-1].end, translation)
 
 
 def _listen(
@@ -129,7 +174,7 @@ def _listen(
 ) -> None:
     """Transcribe one file, showing how far it is, and `keep` the result; what is written down when it fails as well."""
     import gemma4_mlx as g4
-    from gemma4_mlx.speech import Transcription, TranscriptionError
+    from gemma4_mlx.speech import TranscriptionError
 
     heard: list[Segment] = [] if unfinished is None else unfinished.segments()
     if heard:
@@ -154,11 +199,9 @@ def _listen(
         raise
     except BaseException:  # Ctrl-C, or memory ran out: an hour of text must not be lost with it
         if heard:
-            text = " ".join(segment.text for segment in heard)
-            translation = " ".join(segment.translation or "" for segment in heard) if options.translate_to else None
             note(f"note: {file}: only the first {clock(heard[-1].end)} were transcribed")
             try:
-                keep(Transcription(text, tuple(heard), options.language, heard[-1].end, translation))
+                keep(_so_far(heard, options))
             except InputError as error:  # said, but not in place of what ended the run
                 note(f"error: {one_line(error)}")
         raise
@@ -178,21 +221,38 @@ def _remember(unfinished: UnfinishedTranscript, segment: Segment, file: str) -> 
         note(f"note: {file}: an interrupted run could not be gone on with ({one_line(error)}): make room on the disk")
 
 
-def _keep(file: str, format: Format, target: Path | None, result: Transcription) -> None:
+def _keep(
+    file: str,
+    format: Format,
+    target: Path | None,
+    check: Callable[[Path], None],
+    result: Transcription,
+    *,
+    named: bool,
+) -> None:
     """Write a result to its file, or to stdout when it has none or cannot be written there.
+
+    Args:
+        check: raises InputError if something is in its place by now.
+        named: several results go to stdout, and each says whose it is.
 
     Raises:
         InputError: it could not be written to its file.
     """
     rendered = render(file, result, format)
     if target is None:
+        if named:
+            rendered = _with_name(file, rendered, format)
         sys.stdout.write(rendered)
         sys.stdout.flush()
         return
     try:
+        check(target)
         write_whole(target, rendered)
-    except OSError as error:
+    except (InputError, OSError) as error:
         sys.stdout.write(rendered)
+        if isinstance(error, InputError):
+            raise InputError(f"{one_line(error)}; its text went to stdout instead") from error
         raise InputError(
             f"{target}: {error.strerror}; its text went to stdout instead: make room, or name another folder"
         ) from error
@@ -213,6 +273,17 @@ def render(file: str, result: Transcription, format: Format) -> str:
             return as_json(file, result)
         case "jsonl":
             return "".join(json_line({"kind": "final", **segment_fields(segment)}) for segment in result.segments)
+
+
+def _with_name(file: str, rendered: str, format: Format) -> str:
+    """A result each line of which says of which file it is, among those of other files."""
+    match format:
+        case "text":
+            return "".join(f"{printable(file)}: {line}\n" for line in rendered.splitlines())
+        case "jsonl":
+            return "".join(json_line({"file": file, **json.loads(line)}) for line in rendered.splitlines())
+        case _:  # the others do so by themselves
+            return rendered
 
 
 def as_json(file: str, result: Transcription) -> str:

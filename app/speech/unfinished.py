@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..whole_file import write_whole
 from .transcripts import json_line
 
 if TYPE_CHECKING:
@@ -37,7 +40,7 @@ class UnfinishedTranscript:
             about, *lines = map(json.loads, _whole_lines(self._path))
             if about == self._about:
                 found = [Segment(**line) for line in lines]
-        except (FileNotFoundError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError):
             pass  # none, or not one of ours
         # Before the first segment there is nothing to keep, and no file: a full disk is met with something in hand.
         self._lines = [json_line(self._about), *(json_line(asdict(segment)) for segment in found)]
@@ -52,11 +55,12 @@ class UnfinishedTranscript:
         """
         if self._gave_up:
             return
-        # The first time all of it, in place of what half a crash or another recording left; then line by line.
-        mode, text = ("a", "") if not self._lines else ("w", "".join(self._lines))
         try:
-            with self._path.open(mode, encoding="utf-8") as file:
-                file.write(text + json_line(asdict(segment)))
+            if self._lines:  # in place of what half a crash or another recording left
+                write_whole(self._path, "".join([*self._lines, json_line(asdict(segment))]))
+            else:
+                with open(self._path, "a", encoding="utf-8", opener=_never_through_a_link) as file:
+                    file.write(json_line(asdict(segment)))
         except OSError:
             self._gave_up = True
             self.forget()
@@ -68,7 +72,13 @@ class UnfinishedTranscript:
         self._path.unlink(missing_ok=True)
 
 
+def _never_through_a_link(path: str, flags: int) -> int:
+    """The name is known beforehand, and somebody may have planted something there."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+
+
 def _whole_lines(path: Path) -> list[str]:
     # A crash may have left half a line at the end.
-    text = path.read_text(encoding="utf-8")
+    with open(path, encoding="utf-8", opener=_never_through_a_link) as file:
+        text = file.read() if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else ""
     return text[: text.rfind("\n") + 1].splitlines()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,13 @@ def save_prompt_cache(path: str | Path, cache: Sequence[KVCache], model: Gemma4)
             value = mx.array(value)
         arrays[name] = value
     metadata = [{_MODEL_KEY: model_fingerprint(model)}, [_mlx_lm_class(layer_cache) for layer_cache in cache], scalars]
-    beside = path.with_name(f".{path.name}.{os.getpid()}.safetensors")
+    # A name that nobody can guess and plant a link under; and what was said to a model is for its owner's eyes.
+    try:
+        handle, temporary = tempfile.mkstemp(".safetensors", f".{path.name[:200]}.", path.parent)
+    except OSError as error:
+        raise OSError(f"{path} cannot be written: {error.strerror}") from error
+    os.close(handle)
+    beside = Path(temporary)
     try:
         mx.save_safetensors(str(beside), arrays, dict(tree_flatten(metadata)))
         beside.replace(path)
