@@ -198,7 +198,7 @@ def test_no_mutation_raises_or_makes_more_calls_than_the_text_names(data, calls)
         else:
             tokens.insert(place, data.draw(st.sampled_from([STRING_DELIMITER, *"{}[]():,='\" x1"])))
     spelled = "".join(tokens)
-    assert len(read(spelled)) <= spelled.count("call")
+    assert len(read(spelled)) <= max(1, spelled.count("call"))  # one that has lost its `call:` is one
 
 
 @given(st.text(alphabet="cal:f{}[]()\"',=<|>0-.eEtrunNT \n\\`"))
