@@ -125,6 +125,8 @@ def _problem(tokenizer: Mapping[str, Any]) -> str | None:
                 growth *= max(1, len(part["prepend"]))
         if growth > _MOST_GROWTH:
             return f"makes texts {growth:.0f} times as long in its {place}"
+    if tokenizer["model"].get("continuing_subword_prefix") and tokenizer["model"].get("merges"):
+        return "has a mark for what goes on inside of a word, which is not supported"  # a short token makes it panic
     vocabulary = tokenizer["model"]["vocab"]
     ids = list(vocabulary.values()) if isinstance(vocabulary, dict) else [len(vocabulary) - 1]
     ids += [token["id"] for token in tokenizer.get("added_tokens") or []]
