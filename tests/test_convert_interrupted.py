@@ -247,9 +247,7 @@ def test_a_partial_folder_with_links_in_it_is_refused_and_nothing_behind_them_ch
             (partial / planted).unlink(missing_ok=True)
             (partial / planted).symlink_to(documents / "thesis.txt")
     before = {path.name: path.read_text() for path in documents.iterdir()}
-    with pytest.raises(
-        CheckpointError, match=r"out\.partial is in the way and not an interrupted .*: remove it"
-    ):
+    with pytest.raises(CheckpointError, match=r"out\.partial is in the way and not an interrupted .*: remove it"):
         g4.convert(source, tmp_path / "out", bits=4)
     assert {path.name: path.read_text() for path in documents.iterdir()} == before
     assert not (tmp_path / "out").exists()
