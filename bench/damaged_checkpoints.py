@@ -68,7 +68,8 @@ def mutated(content: bytes, chance: random.Random) -> tuple[str, bytes]:
         case 7:
             before = header[one]["shape"]
             header[one]["shape"] = chance.choice([[], [2**40, 2**40], [-1], [0], *[[n] for n in _NUMBERS], before * 2])
-            return ("shape" if header[one]["shape"] == before else "shape!"), whole()
+            # A list of one number is as good as the number.
+            return ("shape" if header[one]["shape"] in (before, [1]) and before in ([], [1]) else "shape!"), whole()
         case 8:
             header[one]["dtype"] = chance.choice(_TYPES)
             return "type", whole()
