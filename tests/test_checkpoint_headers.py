@@ -184,3 +184,9 @@ def test_what_is_read_is_what_the_safetensors_library_reads(tmp_path: Path) -> N
         except SafetensorError as error:
             pytest.fail(f"{bytes(mutated)!r} is refused by safetensors ({error}) and read here")
     assert read > 30
+
+
+def test_damaged_versions_of_a_real_file_are_refused_where_the_format_tells() -> None:
+    bench = Path(__file__).parents[1] / "bench" / "damaged_checkpoints.py"
+    run = subprocess.run([sys.executable, str(bench), "12"], capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr

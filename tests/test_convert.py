@@ -159,6 +159,44 @@ def test_tokenizer_template_and_settings_go_along_and_a_card_is_written(source: 
     assert "the old card" not in card
 
 
+@pytest.mark.parametrize("name", ["LICENSE.txt", "tokenizer.json", "NOTICE", "more.json", "a.model", "b.jinja"])
+def test_a_link_to_a_file_elsewhere_is_not_copied(name: str, source: Path, tmp_path: Path) -> None:
+    key = tmp_path / "id_ed25519"
+    key.write_text("a private key")
+    (source / name).unlink(missing_ok=True)
+    (source / name).symlink_to(key)
+    with pytest.raises(CheckpointError, match=f"{name} is a link to .*id_ed25519, outside of its folder: put a copy"):
+        g4.convert(source, tmp_path / "out")
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_links_within_the_folder_and_into_the_hub_s_blobs_are_copied(source: Path, tmp_path: Path) -> None:
+    (source / "LICENSE").write_text("a licence")
+    (source / "LICENSE.txt").symlink_to("LICENSE")
+    assert files(g4.convert(source, tmp_path / "out"))["LICENSE.txt"] == b"a licence"
+    repository = tmp_path / "models--me--mine"
+    snapshot, blobs = repository / "snapshots" / "main", repository / "blobs"
+    snapshot.parent.mkdir(parents=True)
+    source.rename(snapshot)
+    blobs.mkdir()
+    (snapshot / "LICENSE").rename(blobs / "abc")
+    (snapshot / "LICENSE").symlink_to("../../blobs/abc")
+    assert files(g4.convert(snapshot, tmp_path / "again"))["LICENSE"] == b"a licence"
+    blobs.rename(tmp_path / "elsewhere")
+    blobs.symlink_to(tmp_path / "elsewhere")  # a folder that only looks like the Hub's
+    with pytest.raises(CheckpointError, match="outside of its folder"):
+        g4.convert(snapshot, tmp_path / "third")
+
+
+def test_an_index_that_names_files_outside_is_refused(source: Path, tmp_path: Path) -> None:
+    shutil.copyfile(source / "model.safetensors", tmp_path / "x.safetensors")
+    (source / "model.safetensors").rename(source / "model-00001-of-00002.safetensors")
+    for name in ("../x.safetensors", str(tmp_path / "x.safetensors")):
+        (source / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
+        with pytest.raises(CheckpointError, match="names files outside of its folder"):
+            g4.convert(source, tmp_path / "out")
+
+
 def test_the_result_loads_whole(sources: dict[str, Path], tmp_path: Path) -> None:
     model, processor = g4.load(g4.convert(sources["e2b"], tmp_path / "out"))
     assert model(processor("Hello")).shape[-1] == 512

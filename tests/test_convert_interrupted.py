@@ -220,3 +220,34 @@ def test_ctrl_c_leaves_what_a_kill_leaves(source: Path, uninterrupted: dict[str,
         g4.convert(source, tmp_path / "out", bits=4, on_progress=interrupt)
     assert [path.name for path in tmp_path.iterdir()] == ["out.partial"]
     assert files(g4.convert(source, tmp_path / "out", bits=4)) == uninterrupted
+
+
+@pytest.mark.parametrize("planted", ["partial", "model", "progress.json", "progress.json.new", "file", "folder"])
+def test_a_partial_folder_with_links_in_it_is_refused_and_nothing_behind_them_changes(
+    planted: str, source: Path, tmp_path: Path
+) -> None:
+    documents = tmp_path / "Documents"
+    documents.mkdir()
+    (documents / "thesis.txt").write_text("years of work")
+    (documents / "progress.json").write_text('{"fingerprint": "x", "files": {}}')
+    partial = tmp_path / "out.partial"
+    if planted == "partial":
+        partial.symlink_to(documents)
+    else:
+        (partial / "model").mkdir(parents=True)
+        (partial / "progress.json").write_text('{"fingerprint": "x", "files": {}}')
+        if planted == "model":
+            (partial / "model").rmdir()
+            (partial / "model").symlink_to(documents)
+        elif planted == "file":
+            (partial / "model" / "LICENSE").symlink_to(documents / "thesis.txt")
+        elif planted == "folder":
+            (partial / "model" / "LICENSE").mkdir()
+        else:
+            (partial / planted).unlink(missing_ok=True)
+            (partial / planted).symlink_to(documents / "thesis.txt")
+    before = {path.name: path.read_text() for path in documents.iterdir()}
+    with pytest.raises(CheckpointError, match=r"out\.partial is in the way and not an interrupted .*: remove it"):
+        g4.convert(source, tmp_path / "out", bits=4)
+    assert {path.name: path.read_text() for path in documents.iterdir()} == before
+    assert not (tmp_path / "out").exists()

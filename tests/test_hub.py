@@ -124,9 +124,7 @@ def test_no_text_without_one_slash_ever_reaches_the_hub(text):
     _refused(text, match="is not a model")
 
 
-@given(
-    st.text("aZ0_-.é/", max_size=12) | st.sampled_from(["a/b.git", "a" * 96 + "/b", "a/" + "b" * 97])
-)
+@given(st.text("aZ0_-.é/", max_size=12) | st.sampled_from(["a/b.git", "a" * 96 + "/b", "a/" + "b" * 97]))
 def test_a_hub_id_is_what_huggingface_hub_takes_for_one(text):
     try:
         validate_repo_id(text)

@@ -176,6 +176,19 @@ def test_a_video_that_cannot_be_used_is_refused_in_one_line(name: str, source: A
     assert "\n" not in str(caught.value)
 
 
+def test_a_video_of_few_bytes_and_huge_frames_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    path = tmp_path / "wall.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=1)
+        stream.width, stream.height, stream.pix_fmt = 7000, 6000, "gray"
+        frame = av.VideoFrame.from_ndarray(np.zeros((6000, 7000), np.uint8), "gray")
+        container.mux([*stream.encode(frame), *stream.encode()])
+    assert path.stat().st_size < 200_000
+    with pytest.raises(InputError, match=r"wall\.mkv has frames of 7000×6000, and 40 megapixels") as caught:
+        load_video(path)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_text_file_is_not_shown_as_a_video_of_text(tmp_path: Path) -> None:
     path = tmp_path / "letter.txt"  # FFmpeg plays files of this name as moving text
     path.write_text("Dear Anna, this is a letter.\n" * 40)

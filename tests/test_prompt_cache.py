@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -91,6 +93,45 @@ def test_a_missing_or_damaged_file_is_told(tmp_path: Path) -> None:
     mx.save_safetensors(str(tmp_path / "other.safetensors"), {"a": mx.ones(3)})
     with pytest.raises(InputError, match="not a prompt cache"):
         load_prompt_cache(tmp_path / "other.safetensors", model)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "metadata"),
+    [
+        ({"a": mx.ones(1)}, {"2.300000000": "x"}),
+        ({"a": mx.ones(1)}, {"0.a": "x", "1.0": "KVCache", "2.0": "", "1.300000000": "KVCache"}),
+        ({"0.300000000": mx.ones(1)}, {"0.a": "x", "1.0": "KVCache", "2.0": ""}),
+        ({"300000000": mx.ones(1)}, {"0.a": "x", "1.0": "KVCache", "2.0": ""}),
+        ({"-300000000": mx.ones(1)}, {"0.a": "x", "1.0": "KVCache", "2.0": ""}),
+        ({"٣٠٠٠٠٠٠٠٠": mx.ones(1)}, {"0.a": "x", "1.0": "KVCache", "2.0": ""}),
+        ({"0" + ".0" * 100_000: mx.ones(1)}, {"0.a": "x", "1.0": "KVCache", "2.0": ""}),
+        ({"0.0": mx.ones(1), "0.1": mx.ones(1), "0.2": mx.array(1)}, {"1.0": "KVCache", "2.0": "", "2.1.0": "0.2"}),
+        ({"0.0": mx.ones(1), "0.1": mx.ones(1)}, {"1.0": "KVCache", "2.0": "", "2.1.0": "0.1", "2.1.1": "scalar"}),
+    ],
+)
+def test_names_of_a_file_build_no_endless_lists(
+    arrays: dict[str, mx.array], metadata: dict[str, str], tmp_path: Path
+) -> None:
+    mx.save_safetensors(str(tmp_path / "cache.safetensors"), arrays, metadata)
+    start = time.perf_counter()
+    with pytest.raises(InputError, match="not a prompt cache of Gemma 4: make it again"):
+        load_prompt_cache(tmp_path / "cache.safetensors", pair("e2b").model)
+    assert time.perf_counter() - start < 2
+
+
+def test_a_cache_that_holds_fewer_tokens_than_it_says_is_refused(tmp_path: Path) -> None:
+    model = pair("e2b").model
+    cache = model.make_cache()
+    model(mx.array([IDS[:20]]), cache=cache)
+    for layer_cache in cache:
+        layer_cache.offset = 10
+    path = tmp_path / "cache.safetensors"
+    save_prompt_cache(path, cache, model)
+    loaded: Any = mx.load(str(path), return_metadata=True)
+    arrays = {name: mx.array(20) if value.ndim == 0 and value == 10 else value for name, value in loaded[0].items()}
+    mx.save_safetensors(str(path), arrays, loaded[1])
+    with pytest.raises(InputError, match="another model"):
+        load_prompt_cache(path, model)
 
 
 def test_an_empty_cache_and_a_folder_that_is_not_there_are_errors(tmp_path: Path) -> None:

@@ -30,10 +30,12 @@ from .model_card import model_card
 from .partial_output import PartialOutput, remove_leftovers
 from .recipes import Recipe, choose_recipe
 from .sources import Source, check_fit, find_sources, parameter_shapes
+from .weight_files import names_in
 from .writing import write_shard
 
 #: Files that go along as they are: tokenizer, template, processor and generation settings, licence.
 _COPIED = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*")
+_MOST_COPIED = 256 << 20  # bytes of one; a tokenizer.json has 32 MB
 _REPLACED = ("config.json", "*.safetensors.index.json", "README.md")
 
 
@@ -158,6 +160,7 @@ def _prepare(name: str, folder: Path, recipe: Recipe, dtype: str) -> _Conversion
     config = read_config(folder)
     raw = read_json_object(folder / "config.json")
     headers = read_headers(folder)
+    _files_to_copy(folder)
     _refuse_quantized(name, config, headers)
     config, sources = find_sources(headers, config)
     check_fit(sources, parameter_shapes(Gemma4(config)), {}, folder)
@@ -206,13 +209,39 @@ def _write(work: _Conversion, output: PartialOutput, on_progress: Callable[[int,
     for shard in open_shards:
         write_shard(output.folder / shard.file, shard, work.sources, DTYPES[plan.dtype], written)
         output.finish(shard.file)
-    for path in sorted(work.folder.iterdir()):
-        if path.is_file() and path.name[0] != "." and _fits(path.name, _COPIED) and not _fits(path.name, _REPLACED):
-            shutil.copyfile(path, output.folder / path.name)
+    for path in _files_to_copy(work.folder):
+        shutil.copyfile(path, output.folder / path.name)
     (output.folder / "README.md").write_text(model_card(work.hub_id, plan), encoding="utf-8")
     (output.folder / "model.safetensors.index.json").write_text(work.index_json(), encoding="utf-8")
     (output.folder / "config.json").write_text(work.config_json(), encoding="utf-8")
     output.publish()
+
+
+def _files_to_copy(folder: Path) -> list[Path]:
+    """The files beside the weights that go along.
+
+    Links count only within the folder, and from a snapshot of the Hub's cache to its blobs. A checkpoint that somebody
+    else made may have a key of ours for its licence, and the output may be uploaded.
+
+    Raises:
+        CheckpointError: one is a link to somewhere else, or far larger than such files are.
+    """
+    place = folder.resolve()
+    allowed = [place]
+    if place.parent.name == "snapshots":
+        allowed.append(place.parents[1] / "blobs")
+    found = []
+    for name in names_in(folder):
+        path = folder / name
+        if name[0] == "." or not _fits(name, _COPIED) or _fits(name, _REPLACED) or not path.is_file():
+            continue
+        real = path.resolve()
+        if real.parent not in allowed:
+            raise CheckpointError(f"{path} is a link to {real}, outside of its folder: put a copy there, or remove it")
+        if real.stat().st_size > _MOST_COPIED:
+            raise CheckpointError(f"{path} is larger than {_MOST_COPIED >> 20} MiB: move it out of the checkpoint")
+        found.append(path)
+    return found
 
 
 def _fits(name: str, patterns: tuple[str, ...]) -> bool:

@@ -2,6 +2,8 @@
 
 Beside the target `out` stands `out.partial/` while work goes on: `model/` grows into the output, and `progress.json`
 records each file that is finished, with size and SHA-256. The end is one rename of `model/` to `out`.
+
+An archive may bring an `out.partial` of its own, with links in it. Nothing is read, written or deleted through one.
 """
 
 from __future__ import annotations
@@ -48,9 +50,10 @@ class PartialOutput:
     def __enter__(self) -> PartialOutput:
         if os.path.lexists(self.target):
             raise CheckpointError(f"{self.target} exists already: remove it, or name another folder")
+        _refuse_links(self._place)
         try:
             self._place.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self._place, os.O_RDONLY)
+            self._lock = os.open(self._place, os.O_RDONLY | os.O_NOFOLLOW)
         except OSError as error:
             raise CheckpointError(f"cannot write {self.target} ({error.strerror}): name another folder") from None
         try:
@@ -81,6 +84,7 @@ class PartialOutput:
 
     def _take_up(self) -> None:
         """Keep what an earlier run finished, if it was on the way to the same output; clear the rest away."""
+        _refuse_links(self._place, self.folder)
         found = sorted(path.name for path in self._place.iterdir())
         if not self._progress.is_file():
             # progress.json is the first thing written and the last removed: without it this folder is somebody else's.
@@ -91,7 +95,7 @@ class PartialOutput:
             if fingerprint == self._fingerprint:
                 self._finished = files
             else:
-                shutil.rmtree(self.folder, ignore_errors=True)
+                shutil.rmtree(self.folder, ignore_errors=True)  # which follows no links
         self._save()
         self.folder.mkdir(exist_ok=True)
         for path in self.folder.iterdir():
@@ -130,6 +134,25 @@ class PartialOutput:
         new.replace(self._progress)
 
 
+def _refuse_links(place: Path, folder: Path | None = None) -> None:
+    """Make sure that `place` and what is in it, and in `folder` in it, are files and folders of their own.
+
+    Raises:
+        CheckpointError: one is a link, or a folder where a file should be.
+    """
+    entries = list(place.iterdir()) if place.is_dir() and not place.is_symlink() else []
+    files = [path for path in entries if path != folder]
+    if folder in entries and folder.is_dir() and not folder.is_symlink():
+        files += folder.iterdir()
+    links = [path for path in (place, *entries, *files) if path.is_symlink()]
+    if folder is not None:
+        links += [path for path in files if not path.is_symlink() and not path.is_file()]
+    if links:
+        raise CheckpointError(
+            f"{place} is in the way and not an interrupted conversion ({links[0]} is a link or a folder): remove it"
+        )
+
+
 def remove_leftovers(target: Path, fingerprint: str) -> bool:
     """Whether `target` is whole and comes from a run of this fingerprint that was stopped right after its last rename.
 
@@ -139,6 +162,7 @@ def remove_leftovers(target: Path, fingerprint: str) -> bool:
     progress = place / "progress.json"
     if not target.is_dir() or (place / "model").exists() or not progress.is_file():
         return False
+    _refuse_links(place)
     if _read_progress(progress)[0] != fingerprint:
         return False
     shutil.rmtree(place)

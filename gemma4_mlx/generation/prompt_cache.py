@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from ..model.cache import FullCache, KVCache, SlidingCache
 from ..model.packed_attention import GROUP_SIZE
 
 _MODEL_KEY = "gemma4_mlx_model"
+_DEEPEST_NAME = 4  # layer, keys or values, which of the packed ones; and one more for others' metadata
 
 
 def save_prompt_cache(path: str | Path, cache: Sequence[KVCache], model: Gemma4) -> None:
@@ -76,19 +77,22 @@ def load_prompt_cache(path: str | Path, model: Gemma4) -> list[KVCache]:
     if not path.is_file():
         raise InputError(f"there is no prompt cache {path}")
     read_header(path)  # tells a file that is truncated, or none at all, in words
-    loaded: Any = mx.load(str(path), format="safetensors", return_metadata=True)
-    arrays, flat = loaded
     try:
+        loaded: Any = mx.load(str(path), format="safetensors", return_metadata=True)
+        arrays, flat = loaded
+        for names in (flat, arrays):
+            _check_names(names)
         described: Any = tree_unflatten(list(flat.items()))
         metadata, classes, scalars = described
         for name, _ in scalars[1:]:
             arrays[name] = arrays[name].item()
         states: Any = tree_unflatten(list(arrays.items()))
         cache = [_from_mlx_lm(kind, state) for kind, state in zip(classes, states, strict=True)]
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+        fits = _fits(cache, model)
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RuntimeError) as error:
         raise InputError(f"{path} is not a prompt cache of Gemma 4: make it again") from error
     made_with = metadata.get(_MODEL_KEY) if isinstance(metadata, dict) else None
-    if made_with not in (None, model_fingerprint(model)) or not _fits(cache, model):
+    if made_with not in (None, model_fingerprint(model)) or not fits:
         raise InputError(f"{path} was made with another model: load that one, or make it again")
     return cache
 
@@ -100,6 +104,35 @@ def model_fingerprint(model: Gemma4) -> str:
     for sample in (decoder.norm.weight, *(layer.layer_scalar for layer in decoder.layers)):
         digest.update(np.array(sample.astype(mx.float32)).tobytes())
     return digest.hexdigest()
+
+
+def _check_names(names: Iterable[str]) -> None:
+    """Make sure that `tree_unflatten` builds no longer lists than there are names, nor deeper ones than a cache has.
+
+    It takes `2.300000000` for an item of a list and makes all the items before.
+
+    Raises:
+        ValueError: it would.
+    """
+    items: dict[str, set[str]] = {}  # by what the name has before it
+    for name in names:
+        parts = name.split(".", maxsplit=_DEEPEST_NAME)
+        if len(parts) > _DEEPEST_NAME:
+            raise ValueError("a name of too many parts")
+        for depth, part in enumerate(parts):
+            items.setdefault(".".join(parts[:depth]), set()).add(part)
+    for found in items.values():
+        # Empty items have no names; mlx-lm's empty metadata are one.
+        if any(_is_integer(part) and not 0 <= int(part) < len(found) + 2 for part in found):
+            raise ValueError("a list with holes")
+
+
+def _is_integer(part: str) -> bool:
+    try:
+        int(part)
+    except ValueError:
+        return False
+    return True
 
 
 def _fits(cache: Sequence[KVCache], model: Gemma4) -> bool:
@@ -115,6 +148,8 @@ def _fits(cache: Sequence[KVCache], model: Gemma4) -> bool:
         columns = text.layer_head_dim(i)
         if isinstance(theirs, FullCache) and theirs.bits is not None:
             columns = columns * theirs.bits // 32  # 32-bit words
+        if any(buffer.ndim != 4 or buffer.shape[2] != theirs.size() for buffer in theirs.buffers):
+            return False
         if theirs.buffers[0].shape[1] != text.layer_kv_heads(i) or theirs.buffers[0].shape[3] != columns:
             return False
     return True

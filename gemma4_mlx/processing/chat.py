@@ -1,11 +1,13 @@
 """A checkpoint's chat template: messages → the text of a prompt, with one placeholder per picture, sound and video.
 
-Templates come from the Hub and are other people's code: they run in Jinja's sandbox and see plain values only.
+Templates come from the Hub and are other people's code: they run in Jinja's sandbox, see plain values only, and have a
+bounded time and memory (`template_limits`).
 """
 
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
@@ -16,10 +18,10 @@ import jinja2
 import jinja2.ext
 import jinja2.nodes
 import jinja2.parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ..errors import CheckpointError, InputError
 from .sources import reason
+from .template_limits import BoundedEnvironment, TooMuchError
 from .tokenizer import read_json
 
 
@@ -27,20 +29,21 @@ class ChatTemplate:
     """A compiled chat template, rendered the way transformers does (block trimming, filters, names it can use).
 
     Raises:
-        CheckpointError: the template is not valid Jinja.
+        CheckpointError: the template is not valid Jinja, or takes too much time or memory to compile.
     """
 
     def __init__(self, source: str) -> None:
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlock, jinja2.ext.loopcontrols]
-        )
-        environment.filters["tojson"] = _to_json
-        environment.globals["raise_exception"] = _raise_exception
-        environment.globals["strftime_now"] = _strftime_now
+        self._environment = BoundedEnvironment([_GenerationBlock, jinja2.ext.loopcontrols])
+        self._environment.set_filters({"tojson": _to_json})
+        self._environment.globals["raise_exception"] = _raise_exception
+        self._environment.globals["strftime_now"] = _strftime_now
+        self._one_at_a_time = threading.Lock()
         try:
-            self._template = environment.from_string(source)
-        except jinja2.TemplateSyntaxError as error:
-            raise CheckpointError(f"the chat template is damaged ({reason(error)}): download it again") from error
+            self._template = self._environment.compiled(source)
+        except TooMuchError as error:
+            raise _too_much(error) from error
+        except (SyntaxError, *_FAILURES) as error:  # also Python's own compiler's, of what is nested too deep
+            raise CheckpointError(f"the chat template is damaged ({_short(error)}): download it again") from error
 
     @classmethod
     def from_folder(cls, folder: Path) -> ChatTemplate | None:
@@ -79,22 +82,28 @@ class ChatTemplate:
 
         Raises:
             InputError: the template refuses these messages, or cannot cope with them.
+            CheckpointError: it takes far more time or memory than any prompt needs.
         """
+        given = dict(
+            **special_tokens,
+            messages=messages,
+            tools=tools,
+            documents=None,
+            add_generation_prompt=add_generation_prompt,
+            enable_thinking=enable_thinking,
+        )
         try:
-            return self._template.render(
-                **special_tokens,
-                messages=messages,
-                tools=tools,
-                documents=None,
-                add_generation_prompt=add_generation_prompt,
-                enable_thinking=enable_thinking,
-            )
+            with self._one_at_a_time:
+                self._environment.begin(len(messages), given)
+                return self._environment.concat(self._template.generate(given))
+        except TooMuchError as error:
+            raise _too_much(error) from error
         except _Refused as error:
-            raise InputError(f"the chat template refuses these messages: {reason(error)}") from error
+            raise InputError(f"the chat template refuses these messages: {_short(error)}") from error
         # Templates fail like any program: a missing key, a None where text was expected, an object without end.
         except _FAILURES as error:
             raise InputError(
-                f"the chat template cannot render these messages ({reason(error)}): check their content"
+                f"the chat template cannot render these messages ({_short(error)}): check their content"
             ) from error
 
     # Published templates differ in what they read, and leave out in silence what they do not. So they are tried, as
@@ -125,6 +134,7 @@ class ChatTemplate:
         return all(word in shown for word in words) and (but_not is None or but_not not in shown)
 
 
+_LONGEST_REASON = 300
 _FAILURES = (
     jinja2.TemplateError,
     TypeError,
@@ -133,7 +143,18 @@ _FAILURES = (
     AttributeError,
     ArithmeticError,
     RecursionError,
+    MemoryError,
 )
+
+
+def _too_much(error: TooMuchError) -> CheckpointError:
+    return CheckpointError(f"the chat template {error}: use one from the model's makers")
+
+
+def _short(error: Exception) -> str:
+    """What went wrong, in a length that fits into a line. A template may say anything, of any length."""
+    said = reason(error)
+    return said if len(said) <= _LONGEST_REASON else f"{said[:_LONGEST_REASON]}…"
 
 
 class _Refused(Exception):  # noqa: N818  what a template says by raise_exception
@@ -155,6 +176,8 @@ def _raise_exception(message: str) -> None:
 
 
 def _strftime_now(form: str) -> str:
+    if len(form) > 100:
+        raise TooMuchError("formats the time too long")
     return datetime.now().strftime(form)
 
 

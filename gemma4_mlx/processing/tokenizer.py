@@ -9,17 +9,15 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..config import Config
 from ..errors import CheckpointError, InputError
 from ..json_files import read_json_object
 from .bpe import BPE
 from .bpe_file import OtherKindError, read_bpe
+from .other_tokenizers import OtherTokenizer
 from .sources import reason
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer as _Library
 
 # How Gemma 4's tokenizer_config.json names the control tokens it ships; used where that file is silent.
 _NAMED_TOKENS = {
@@ -37,6 +35,8 @@ _NAMED_TOKENS = {
 }
 _TURN_TOKENS = ("<|turn>", "<turn|>")
 
+_MOST_BYTES = 128 << 20  # of tokenizer.json; Gemma's has 32 MB
+
 # Unicode noncharacters: no text in any language needs them.
 _LITERAL_START, _LITERAL_END = "\ufdd0", "\ufdd1"
 
@@ -51,7 +51,7 @@ class Tokenizer:
     """
 
     def __init__(
-        self, tokenizer: BPE | _Library, special_tokens: Mapping[str, str], eos_token_ids: Sequence[int]
+        self, tokenizer: BPE | OtherTokenizer, special_tokens: Mapping[str, str], eos_token_ids: Sequence[int]
     ) -> None:
         self._tokenizer = tokenizer
         self.special_tokens = dict(special_tokens)
@@ -70,12 +70,14 @@ class Tokenizer:
         path = folder / "tokenizer.json"
         if not path.is_file():
             raise CheckpointError(f"{path} is missing: download the checkpoint again, with its tokenizer")
+        if path.stat().st_size > _MOST_BYTES:
+            raise CheckpointError(f"{path} is larger than {_MOST_BYTES >> 20} MiB: download it again")
         tokens = _NAMED_TOKENS | _named_tokens(read_json(folder / "tokenizer_config.json"))
-        tokenizer: BPE | _Library
+        tokenizer: BPE | OtherTokenizer
         try:
             tokenizer = read_bpe(path, special=tokens.values())
         except OtherKindError:
-            tokenizer = _read_with_library(path, special=tokens.values())
+            tokenizer = OtherTokenizer(path, special=tokens.values())
         except OSError as error:
             raise CheckpointError(f"{path} cannot be read ({reason(error)})") from error
         if eos_token_id is None:
@@ -120,7 +122,8 @@ class Tokenizer:
         """The text of the tokenizer.json of one that is not of Gemma's kind."""
         if isinstance(self._tokenizer, BPE):
             raise TypeError("it has no library's form: see `bpe`")
-        return self._tokenizer.to_str()
+        text: str = self._tokenizer.to_str()
+        return text
 
     def token_id(self, token: str) -> int | None:
         """The id of one token, None if the vocabulary has none spelled so."""
@@ -187,28 +190,6 @@ class Tokenizer:
                 f"{', '.join(beyond)}: beyond the {config.text.vocab_size} tokens of the model: "
                 "use the tokenizer this model was made with"
             )
-
-
-def _read_with_library(path: Path, special: Iterable[str]) -> _Library:
-    """The tokenizer of a tokenizer.json of any kind; `special` tokens that it knows become control tokens.
-
-    Raises:
-        CheckpointError: it is damaged.
-    """
-    # On first need: Gemma's own files need no library.
-    from tokenizers import AddedToken
-    from tokenizers import Tokenizer as Library
-
-    try:
-        tokenizer = Library.from_file(str(path))
-    except Exception as error:  # the Rust side raises nothing narrower
-        raise CheckpointError(f"{path} is damaged ({reason(error)}): download it again") from error
-    # A checkpoint's file may ask for padding or cutting, which a prompt must never get.
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    known = [token for token in special if tokenizer.token_to_id(token) is not None]
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in known])
-    return tokenizer
 
 
 def read_json(path: Path) -> dict[str, Any]:
