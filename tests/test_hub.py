@@ -317,11 +317,15 @@ def test_what_mlx_lm_and_mlx_vlm_fetched_is_used_without_a_request(patterns, hub
     assert not hub.requests
 
 
-def test_what_another_program_fetched_of_a_newer_commit_is_completed(hub):
+def test_a_part_of_a_newer_commit_takes_no_whole_model_away_and_is_completed_when_asked(hub):
     """mlx-lm, stopped at once: huggingface_hub had moved the branch already."""
-    resolve(REPO)
+    whole = resolve(REPO)
     (hub.repositories[REPO].folder / "model-00002-of-00002.safetensors").write_bytes(b"newer" * 40_000)
     snapshot_download(REPO, allow_patterns=["config.json"])
+    hub.requests.clear()
+    assert resolve(REPO) == whole
+    assert not hub.requests
+    assert (update(REPO) / "model-00002-of-00002.safetensors").read_bytes() == b"newer" * 40_000
     assert (resolve(REPO) / "model-00002-of-00002.safetensors").read_bytes() == b"newer" * 40_000
 
 

@@ -36,6 +36,7 @@ HISTORIES: dict[str, tuple[list[Any], list[Any] | None]] = {
     "content empty": ([{"role": "user", "content": []}, {"role": "assistant", "content": []}, MORE], None),
     "no content": ([USER, {"role": "assistant"}, MORE], [USER, {"role": "assistant", "content": ""}, MORE]),
     "the assistant first": ([ANSWER, USER], None),
+    "the result of a call that was cut away": ([result("12"), ANSWER, USER], [ANSWER, USER]),
     "the assistant first after the system": ([SYSTEM, ANSWER, USER], None),
     "the assistant twice": ([USER, ANSWER, ANSWER, MORE], None),
     "the assistant last": ([USER, ANSWER], None),

@@ -25,7 +25,7 @@ from .session_events import Replay
 from .sessions import Session, SessionStore
 
 # What people type into a prompt when they look for the way out, or for help.
-_MEANT = {"exit": "/quit", "quit": "/quit", "help": "/help", "?": "/help"}
+_MEANT = {"exit": "/quit", "quit": "/quit", "/exit": "/quit", "help": "/help", "?": "/help"}
 _NEAR = 0.7  # of difflib's likeness: two letters changed places, one too many
 
 

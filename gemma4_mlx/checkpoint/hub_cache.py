@@ -92,10 +92,18 @@ def cached_ids() -> list[str]:
 
 
 def find_snapshot(repo_id: str, revision: str | None) -> Snapshot | None:
-    """What is here of a model at a revision (branch, tag or commit; None: the default branch); None: nothing."""
+    """What is here of a model at a revision (branch, tag or commit; None: the default branch); None: nothing.
+
+    A newer version of which only a part has come does not take away the one before: for the default branch that is then
+    the snapshot, the one that came last of those that can be loaded.
+    """
     commit = revision if revision and _COMMIT.fullmatch(revision) else _recorded(repo_id, revision)
     folder = _folder(repo_id) / "snapshots" / (commit or "none")
-    return _snapshot(folder) if folder.is_dir() else None
+    found = _snapshot(folder) if folder.is_dir() else None
+    if revision is None and (found is None or not found.loads):
+        whole = [snapshot for path in _snapshots(repo_id) if (snapshot := _snapshot(path)).loads]
+        return max(whole, key=lambda snapshot: snapshot.folder.stat().st_mtime, default=found)
+    return found
 
 
 def _recorded(repo_id: str, revision: str | None) -> str | None:

@@ -9,6 +9,7 @@ caller's.
 from __future__ import annotations
 
 import json
+import math
 import re
 from bisect import bisect_left
 from dataclasses import dataclass
@@ -90,11 +91,12 @@ def parse_tool_call(written: CallText) -> ToolCall | None:
 
 
 def read_number(digits: str) -> int | float | None:
-    """JSON's number; None for one of more digits than Python reads."""
+    """JSON's number; None for one that Python cannot hold."""
     try:
-        return int(digits) if digits.lstrip("-").isdecimal() else float(digits)
+        number = int(digits) if digits.lstrip("-").isdecimal() else float(digits)
     except ValueError:  # integers of more than 4300 digits
         return None
+    return None if number in (math.inf, -math.inf) else number
 
 
 class _MalformedCallError(Exception):

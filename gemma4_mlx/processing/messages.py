@@ -150,6 +150,8 @@ class _Conversation:
             self._calls.append((answer, [_Call(call["function"]["name"], call.get("id")) for call in calls]))
 
     def _add_result(self, message: Mapping[str, Any], where: str) -> None:
+        if all(earlier["role"] == "system" for earlier in self.messages):
+            return  # a history that was shortened at its beginning: the call is gone, and templates leave this out
         call = self._answered_call(message.get("tool_call_id"), message.get("name"), where)
         response, media = _read_response(message.get("content"), where)
         call.result = _result(call.name, response, media)
