@@ -20,6 +20,7 @@ from .chat.conversation import Conversation
 from .line.attachments import IMAGE_TOKENS, open_attachment
 from .messages import Message
 from .models.model_choice import open_model
+from .terminal import say
 from .tools.tool_rounds import Permission, answer_in_rounds
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def _print_json(answer: Generation) -> None:
         "finish_reason": answer.finish_reason,
         "stats": asdict(answer.stats),
     }
-    sys.stdout.write(json.dumps(fields, ensure_ascii=False) + "\n")
+    say(json.dumps(fields, ensure_ascii=False))
 
 
 def _schema_text(schema: Path) -> str:

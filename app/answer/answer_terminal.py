@@ -6,10 +6,11 @@ Of a paragraph, each row does. Only what is being written is drawn again and aga
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TextIO
 
-from ..terminal import printable
+from ..printable import Gate, printable
+from ..tools.shown_call import call_rows
 from .live_tail import LiveTail
 from .markdown_blocks import Block, MarkdownBlocks
 from .markdown_lines import Line, Painter
@@ -33,6 +34,7 @@ class TerminalAnswer:
         self._painter = Painter(stream)
         self._tail = LiveTail(stream, clock)
         self._blocks = MarkdownBlocks()
+        self._answer_gate, self._thought_gate = Gate(), Gate()
         self._thought = ""  # the last line of it
         self._thinking_since: float | None = None
         self._finished: list[Block] = []  # and not on the screen yet, when Ctrl-C comes between
@@ -45,7 +47,7 @@ class TerminalAnswer:
 
     def answer(self, text: str) -> None:
         self._end_thought()
-        self._finished += self._blocks.feed(printable(text))
+        self._finished += self._blocks.feed(self._answer_gate.let_through(text))
         self._draw()
 
     def thought(self, text: str) -> None:
@@ -54,12 +56,13 @@ class TerminalAnswer:
         if not self._show_thoughts:
             self._draw()
             return
-        *lines, self._thought = (self._thought + printable(text)).split("\n")
+        *lines, self._thought = (self._thought + self._thought_gate.let_through(text)).split("\n")
         self._put([line for text in lines for line in self._text(text) or [Line("", 0)]])
 
-    def tool_call(self, call: str) -> None:
+    def tool_call(self, name: str, arguments: Mapping[str, object]) -> None:
         self.finish()
-        lines = self._text(printable(f"→ {call}"), _CALL)
+        rows, _ = call_rows(name, arguments, *self._tail.size)
+        lines = [line for row in rows for line in self._text(row, _CALL)]
         self._put([Line("", 0), *lines] if self._above else lines)
 
     def tool_result(self, name: str, result: str) -> None:
@@ -73,7 +76,7 @@ class TerminalAnswer:
     def finish(self) -> None:
         """Put everything that was held back on the screen for good."""
         self._end_thought()
-        self._finished += self._blocks.finish()
+        self._finished += self._blocks.feed(self._answer_gate.finish()) + self._blocks.finish()
         self._put([])
 
     def _end_thought(self) -> None:

@@ -9,6 +9,8 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TextIO
 
+from ..terminal import draw, terminal_size
+
 if TYPE_CHECKING:
     from .markdown_lines import Line
 
@@ -38,7 +40,7 @@ class LiveTail:
     @property
     def size(self) -> os.terminal_size:
         """Columns and rows of the terminal, now."""
-        return os.get_terminal_size(self._stream.fileno())
+        return terminal_size(self._stream)
 
     def replace(self, above: Sequence[Line], live: Sequence[Line]) -> None:
         """Put lines above the live ones for good, and draw other live ones: none while the terminal is being resized.
@@ -50,9 +52,12 @@ class LiveTail:
         if size != self._size:
             self._size, self._sure_at = size, now + _UNSURE_SECONDS
         kept = live[-max(1, (size.lines - 1) // 3) :] if now >= self._sure_at else []
-        output = self._erased() + "".join(f"{line.coded}\n" for line in above) + "".join(map(_drawn, kept))
-        self._stream.write(output)
-        self._stream.flush()
+        output = (
+            self._erased()
+            + "".join(f"{line.coded}\n" for line in above)
+            + "".join(_drawn(line, size.columns) for line in kept)
+        )
+        draw(self._stream, output)
         self._drawn = [min(line.cells, size.columns) for line in kept]
 
     def _erased(self) -> str:
@@ -63,7 +68,8 @@ class LiveTail:
         return _CLEAR_LINE + _UP_AND_CLEAR * rows
 
 
-def _drawn(line: Line) -> str:
+def _drawn(line: Line, columns: int) -> str:
     # Wrapped where its width is beyond doubt: it may be shown after a resize that is not known here yet, and would then
     # be counted as wrapped.
-    return f"{line.coded}\n" if line.coded.isascii() else f"{_WRAP_OFF}{line.coded}\n{_WRAP_ON}"
+    is_certain = line.coded.isascii() and line.cells <= columns
+    return f"{line.coded}\n" if is_certain else f"{_WRAP_OFF}{line.coded}\n{_WRAP_ON}"

@@ -13,6 +13,7 @@ from typing import ClassVar, TextIO
 
 from markdown_it.token import Token
 from rich import box
+from rich.cells import cell_len, chop_cells
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.markdown import (
     CodeBlock,
@@ -36,6 +37,8 @@ from .markdown_blocks import Block, parser
 
 _CONTEXT = 100
 """Lines of code before a line that decide its colours."""
+_MOST_GROWING_ROWS = 100
+"""Rows of a line of code that is being written, of which a third of a terminal's height is drawn."""
 _GROWING_ROWS = 2
 """Rows at the end of a paragraph that its next word may change, or show to be no paragraph."""
 
@@ -135,7 +138,7 @@ class Painter:
             standing: text at its beginning to leave out. What is not as it was when it was settled is painted again.
         """
         if block.kind == "code":
-            return self._code_lines(block, finished=True)
+            return self._code_lines(block)
         paragraph, others = _first_paragraph(block)
         rows = self._rows(self._unbroken(paragraph), columns, standing)
         return self._under([line for line, _ in rows], others, columns)
@@ -143,7 +146,7 @@ class Painter:
     def beginning(self, block: Block, columns: int, standing: str = "") -> Beginning:
         """The lines of a block that is still being written, but for the text of it that stands above already."""
         if block.kind == "code":
-            return Beginning([], "", self._code_lines(block, finished=False))
+            return Beginning([], "", self._growing_code(block, columns))
         # Marks at the end may be more of them soon, and whether they open or close shows in what is behind them.
         paragraph, others = _first_paragraph(replace(block, source=block.source.rstrip("*_~`")))
         if not paragraph:
@@ -175,14 +178,28 @@ class Painter:
         shown = self._rows(Text.assemble((text[: rows * (columns + 1)], style)), columns)[:rows]
         return [line for line, _ in shown], len(text) - shown[-1][1] if shown else 0
 
-    def _code_lines(self, block: Block, finished: bool) -> list[Line]:
-        # Tabs are kept, so that a Makefile is copied as it is; but what is drawn again must be measured.
-        source = block.source if finished else block.source.expandtabs(8)
-        code = [*(self._code if block.joined else []), source]
-        if finished:
-            self._code = code[-_CONTEXT:]
+    def _code_lines(self, block: Block) -> list[Line]:
+        # Tabs are kept, so that a Makefile is copied as it is. Not wrapped: the terminal does that, and takes it back
+        # when the line is copied.
+        code = self._coloured(block, block.source)
+        self._code = [*self._code_before(block), block.source][-_CONTEXT:]
+        return code
+
+    def _growing_code(self, block: Block, columns: int) -> list[Line]:
+        """A line of code that is drawn again with every piece: broken, for its rows must be known to be erased."""
+        source = block.source.expandtabs(8)
+        if cell_len(source) <= columns:
+            return self._coloured(block, source)
+        # No more of it than can be seen.
+        start = max(0, len(source) // columns - _MOST_GROWING_ROWS) * columns
+        return [Line(row, cell_len(row)) for row in chop_cells(source[start:], max(columns, 2))]
+
+    def _code_before(self, block: Block) -> list[str]:
+        return self._code if block.joined else []
+
+    def _coloured(self, block: Block, source: str) -> list[Line]:
+        code = [*self._code_before(block), source]
         coloured = _highlighted("\n".join(code), block.language).split("\n", allow_blank=True)[len(code) - 1]
-        # Not wrapped: the terminal does that, and takes it back when the line is copied.
         return self._coded([list(coloured.render(self._console))])
 
     def _unbroken(self, tokens: list[Token]) -> Text:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from gemma4_mlx.checkpoint.builtin import DEMO
 from gemma4_mlx.errors import Gemma4Error
 
 from ..settings import config_file
-from ..terminal import note
+from ..terminal import note, say
 from ..typed_ahead import asked, can_be_asked
 from .fetching import fetch
 from .model_choice import ModelChoice, choose_model
@@ -79,9 +78,10 @@ def list_models(as_json: bool) -> None:
     """
     models = look_around()
     if as_json:
-        sys.stdout.write(json.dumps(as_fields(models), ensure_ascii=False) + "\n")
+        say(json.dumps(as_fields(models), ensure_ascii=False))
     else:
-        sys.stdout.write("".join(f"{line}\n" for line in as_lines(models)))
+        for line in as_lines(models):
+            say(line)
 
 
 def as_lines(models: Models) -> list[str]:
@@ -173,7 +173,7 @@ def pull(name: str) -> None:
     """
     folder = fetch(name)
     note(f"{name} is here; try it: gemma4-mlx chat --model {name}")
-    typer.echo(str(folder))
+    say(str(folder))
 
 
 def remove(name: str, confirmed: bool) -> None:

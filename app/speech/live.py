@@ -15,13 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-import typer
-
 from gemma4_mlx.errors import InputError
 
 from ..endings import FAILED, one_line
 from ..models.model_choice import choose, open_chosen
-from ..terminal import note, shows_lines
+from ..terminal import note, say, shows_lines
 from .live_sound import SAMPLE_RATE, FloatArray, LiveSound, PlayedSound
 from .transcripts import Format, TranscriptWriter
 
@@ -274,7 +272,7 @@ class Interrupts:
             raise KeyboardInterrupt
         if not self.shown:
             # Not through `sys.stderr`: the signal may have come in the middle of a write to it.
-            os.write(2, b"finishing (Ctrl-C again leaves at once)\n")
+            os.write(sys.stderr.fileno(), b"finishing (Ctrl-C again leaves at once)\n")
 
 
 @contextmanager
@@ -311,4 +309,4 @@ def list_devices() -> None:
     for device in found:
         marked = "  (default)" if device.is_default else ""
         rate = f"{device.rate / 1000:g} kHz"
-        typer.echo(f"{device.number:>3}  {device.name}  {device.channels} in, {rate}{marked}")
+        say(f"{device.number:>3}  {device.name}  {device.channels} in, {rate}{marked}")

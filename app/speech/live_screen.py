@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ..terminal import printable
+from ..printable import printable
 from .transcripts import clock
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from gemma4_mlx.errors import Gemma4Error, InputError
 
 from ..endings import FAILED, one_line
 from ..models.model_choice import VARIABLE, open_model
-from ..terminal import note
+from ..terminal import note, write
 from ..whole_file import write_whole
 from .file_progress import FileProgress
 from .transcripts import SUFFIXES, Format, clock, json_line, recording_line, segment_fields
@@ -186,13 +186,12 @@ def _keep(file: str, format: Format, target: Path | None, result: Transcription)
     """
     rendered = render(file, result, format)
     if target is None:
-        sys.stdout.write(rendered)
-        sys.stdout.flush()
+        write(sys.stdout, rendered)
         return
     try:
         write_whole(target, rendered)
     except OSError as error:
-        sys.stdout.write(rendered)
+        write(sys.stdout, rendered)
         raise InputError(
             f"{target}: {error.strerror}; its text went to stdout instead: make room, or name another folder"
         ) from error
