@@ -108,6 +108,7 @@ class TerminalAnswer:
         painted += lines
         above = above or bool(lines)
         live: list[Line] = []
+        going_on: str | None = None
         if self._thinking_since is not None:
             seconds = self._clock() - self._thinking_since
             live = self._text(self._thought if self._show_thoughts else f"thinking… {seconds:.0f} s")
@@ -115,12 +116,16 @@ class TerminalAnswer:
             gap = _gap(tail, above, standing)
             beginning = self._painter.beginning(tail, columns, standing)
             standing = beginning.standing
-            if beginning.settled:
+            going_on = beginning.going_on
+            if beginning.settled or going_on is not None:
                 painted += gap + beginning.settled
                 above, live = True, beginning.growing
             else:
                 live = gap + beginning.growing
-        self._tail.replace(painted, live)
+        if going_on is None:
+            self._tail.replace(painted, live)
+        else:
+            self._tail.go_on(painted, going_on)
         self._finished, self._above, self._standing, self._drawn_at = [], above, standing, self._clock()
 
     def _text(self, text: str, style: str = _DIM) -> list[Line]:

@@ -45,20 +45,26 @@ class LiveTail:
     def replace(self, above: Sequence[Line], live: Sequence[Line]) -> None:
         """Put lines above the live ones for good, and draw other live ones: none while the terminal is being resized.
 
-        So few of them, the last, that they can still be reached when the terminal is made half as low or a third as
-        wide. One row is left for the cursor, where the terminal may echo a key such as ^C.
+        So few of them, the last, that they can still be reached when the terminal is made half as low and half as wide.
+        One row is left for the cursor, where the terminal may echo a key such as ^C.
         """
-        size, now = self.size, self._clock()
-        if size != self._size:
-            self._size, self._sure_at = size, now + _UNSURE_SECONDS
-        kept = live[-max(1, (size.lines - 1) // 3) :] if now >= self._sure_at else []
-        output = (
-            self._erased()
-            + "".join(f"{line.coded}\n" for line in above)
-            + "".join(_drawn(line, size.columns) for line in kept)
-        )
-        draw(self._stream, output)
+        self._look_at_size()
+        size = self._size
+        kept = live[-_most_live(size) :] if size.lines > 1 and self._clock() >= self._sure_at else []
+        standing = "".join(f"{line.coded}\n" for line in above)
+        draw(self._stream, self._erased() + standing + "".join(_drawn(line, size.columns) for line in kept))
         self._drawn = [min(line.cells, size.columns) for line in kept]
+
+    def go_on(self, above: Sequence[Line], text: str) -> None:
+        """Put lines above for good, and then the beginning of a line that the next ones go on with; nothing is live."""
+        self._look_at_size()
+        standing = "".join(f"{line.coded}\n" for line in above)
+        draw(self._stream, self._erased() + standing + text)
+        self._drawn = []
+
+    def _look_at_size(self) -> None:
+        if (size := self.size) != self._size:
+            self._size, self._sure_at = size, self._clock() + _UNSURE_SECONDS
 
     def _erased(self) -> str:
         if not self._drawn:
@@ -66,6 +72,11 @@ class LiveTail:
         # A terminal that was made narrower has wrapped the lines it had.
         rows = sum(max(1, -(-cells // self._size.columns)) for cells in self._drawn)
         return _CLEAR_LINE + _UP_AND_CLEAR * rows
+
+
+def _most_live(size: os.terminal_size) -> int:
+    """How many lines are live; three, if there is room: so many may change at the end of a paragraph."""
+    return max(1, min(3, (size.lines - 1) // 3), (size.lines - 1) // 5)
 
 
 def _drawn(line: Line, columns: int) -> str:

@@ -13,7 +13,7 @@ from typing import ClassVar, TextIO
 
 from markdown_it.token import Token
 from rich import box
-from rich.cells import cell_len, chop_cells
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.markdown import (
     CodeBlock,
@@ -33,26 +33,26 @@ from rich.table import Table
 from rich.text import Text
 from rich.theme import Theme
 
-from .markdown_blocks import Block, parser
+from .markdown_blocks import Block
+from .markdown_parser import GROWING, MATH, MATH_BLOCK, parser
 
 _CONTEXT = 100
 """Lines of code before a line that decide its colours."""
-_MOST_GROWING_ROWS = 100
-"""Rows of a line of code that is being written, of which a third of a terminal's height is drawn."""
 _GROWING_ROWS = 2
 """Rows at the end of a paragraph that its next word may change, or show to be no paragraph."""
 
 # What is still text and may become markup by what follows, if it opens any: emphasis not before a space and _ not
-# within a word, code, a struck-out passage, a link (but no brackets that are closed, with no address behind them), an
-# entity or address without its end, the row of a table.
+# within a word, code, a struck-out passage, a formula, a link (but no brackets that are closed, with no address behind
+# them), the row of a table.
 _MAY_OPEN = re.compile(
     r"""
     \*+ (?! [\s*] )
     | (?<! \w ) _+ (?! [\s_] )
     | `
     | ~~
+    | \\[(\[]
+    | \$ (?! \s)
     | !?\[ (?! [^][`<]* \] [^(:] )
-    | [<&] [^\s<>&]* \Z
     | \A \|
     """,
     re.VERBOSE,
@@ -113,11 +113,13 @@ class Beginning:
         settled: lines at its beginning that nothing which follows can change.
         standing: the text of these and of the lines of it that were settled before.
         growing: the lines after them.
+        going_on: the end of a line that is not drawn again: what is to be written behind what stands of it.
     """
 
     settled: list[Line]
     standing: str
     growing: list[Line]
+    going_on: str | None = None
 
 
 class Painter:
@@ -138,17 +140,17 @@ class Painter:
             standing: text at its beginning to leave out. What is not as it was when it was settled is painted again.
         """
         if block.kind == "code":
-            return self._code_lines(block)
-        paragraph, others = _first_paragraph(block)
+            return self._code_lines(block, standing)
+        paragraph, others = _first_paragraph(block, {})
         rows = self._rows(self._unbroken(paragraph), columns, standing)
         return self._under([line for line, _ in rows], others, columns)
 
     def beginning(self, block: Block, columns: int, standing: str = "") -> Beginning:
         """The lines of a block that is still being written, but for the text of it that stands above already."""
         if block.kind == "code":
-            return Beginning([], "", self._growing_code(block, columns))
+            return self._beginning_of_code(block, columns, standing)
         # Marks at the end may be more of them soon, and whether they open or close shows in what is behind them.
-        paragraph, others = _first_paragraph(replace(block, source=block.source.rstrip("*_~`")))
+        paragraph, others = _first_paragraph(replace(block, source=block.source.rstrip("*_~`")), GROWING)
         if not paragraph:
             return Beginning([], "", self._under([], others, columns))
         _mark_what_may_open(paragraph)
@@ -178,21 +180,21 @@ class Painter:
         shown = self._rows(Text.assemble((text[: rows * (columns + 1)], style)), columns)[:rows]
         return [line for line, _ in shown], len(text) - shown[-1][1] if shown else 0
 
-    def _code_lines(self, block: Block) -> list[Line]:
+    def _code_lines(self, block: Block, standing: str) -> list[Line]:
         # Tabs are kept, so that a Makefile is copied as it is. Not wrapped: the terminal does that, and takes it back
         # when the line is copied.
-        code = self._coloured(block, block.source)
+        rest = block.source[len(standing) :]
+        code = [Line(rest, cell_len(rest))] if standing else self._coloured(block, block.source)
         self._code = [*self._code_before(block), block.source][-_CONTEXT:]
         return code
 
-    def _growing_code(self, block: Block, columns: int) -> list[Line]:
-        """A line of code that is drawn again with every piece: broken, for its rows must be known to be erased."""
+    def _beginning_of_code(self, block: Block, columns: int, standing: str) -> Beginning:
+        # A line that is wider than the terminal is not drawn again but gone on with, without colours, which the rest of
+        # it might change: so it stands there once, whatever size the terminal takes.
         source = block.source.expandtabs(8)
-        if cell_len(source) <= columns:
-            return self._coloured(block, source)
-        # No more of it than can be seen.
-        start = max(0, len(source) // columns - _MOST_GROWING_ROWS) * columns
-        return [Line(row, cell_len(row)) for row in chop_cells(source[start:], max(columns, 2))]
+        if not standing and cell_len(source) <= columns:
+            return Beginning([], "", self._coloured(block, source))
+        return Beginning([], block.source, [], going_on=block.source[len(standing) :])
 
     def _code_before(self, block: Block) -> list[str]:
         return self._code if block.joined else []
@@ -259,9 +261,9 @@ def _without_trailing_spaces(line: list[Segment]) -> list[Segment]:
     return segments
 
 
-def _first_paragraph(block: Block) -> tuple[list[Token], list[Token]]:
+def _first_paragraph(block: Block, environment: dict[str, bool]) -> tuple[list[Token], list[Token]]:
     """A block's tokens: those of the paragraph, or heading, that it begins with, if it does; and the others."""
-    tokens = parser().parse(block.source)
+    tokens = parser().parse(block.source, environment)
     if block.number is not None and tokens:
         tokens[0].attrs["start"] = block.number
     length = 3 if tokens and tokens[0].type in ("paragraph_open", "heading_open") else 0
@@ -318,6 +320,13 @@ class _BareCode(CodeBlock):
         yield _highlighted(str(self.text).rstrip().expandtabs(4), self.lexer_name)
 
 
+class _Formula(TextElement):
+    """A formula on lines of its own."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield self.text
+
+
 class _WholeTable(TableElement):
     """A table that breaks words that are too long for their column, instead of leaving them out."""
 
@@ -342,6 +351,7 @@ class _Markdown(Markdown):
         "fence": _BareCode,
         "code_block": _BareCode,
         "table_open": _WholeTable,
+        MATH_BLOCK: _Formula,
     }
 
     def __init__(self, tokens: list) -> None:
@@ -351,4 +361,6 @@ class _Markdown(Markdown):
         for inline in (child for token in tokens for child in token.children or []):
             if inline.type == "softbreak":
                 inline.type = "hardbreak"
+            elif inline.type == MATH:
+                inline.type = "text"
         self.parsed = tokens

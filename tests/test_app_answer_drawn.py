@@ -1,0 +1,125 @@
+"""An answer drawn in a terminal in memory: every line once, whatever its kind, its pieces and the terminal's sizes."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from gemma4_mlx.app.answer.answer_terminal import TerminalAnswer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reflowing_terminal import ReflowingTerminal
+
+WIDTHS = [(40, 10), (80, 24), (200, 60)]
+
+
+class Clock:
+    """Every look at it is a second later: all that may be drawn is."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 1.0
+        return self.now
+
+
+def drawn(answer: str, pieces: list[int], sizes: list[tuple[int, int]]) -> tuple[list[str], int]:
+    """The lines of a terminal that takes these sizes in turn while an answer comes in pieces; and its rows at last."""
+    terminal = ReflowingTerminal(*sizes[0])
+    try:
+        shown = TerminalAnswer(terminal, show_thoughts=False, clock=Clock())
+        shown.start()
+        start = number = 0
+        while start < len(answer):
+            size = pieces[number % len(pieces)]
+            terminal.resize(*sizes[number % len(sizes)])
+            shown.answer(answer[start : start + size])
+            start, number = start + size, number + 1
+        shown.finish()
+        return terminal.lines, terminal.height
+    finally:
+        terminal.close()
+
+
+def letters(lines: list[str]) -> str:
+    return re.sub(r"[\s▌•─]", "", "".join(lines))
+
+
+MINIFIED = json.dumps({f"key{number}": [number, {"text": "x" * (number % 17)}] for number in range(120)})
+
+
+@pytest.mark.parametrize(("columns", "rows"), [*WIDTHS, (7, 3)])
+@pytest.mark.parametrize("step", [1, 7, 60])
+def test_a_line_of_code_wider_than_the_terminal_stands_there_once_and_unbroken(columns, rows, step):
+    lines, height = drawn(f"Here:\n```json\n{MINIFIED}\n```\n", [step], [(columns, rows)])
+    assert lines == ["Here:", "", MINIFIED, ""] if columns > 5 else MINIFIED in lines
+    assert height <= len(MINIFIED) // columns + 12
+
+
+@pytest.mark.parametrize("code", [MINIFIED, "写真" * 200, "\tx = '" + "é" * 300 + "'", "a\tb" * 100])
+def test_it_does_after_resizing_as_well(code):
+    lines, _ = drawn(f"```\n{code}\n{code}\nend", [5], [(80, 24), (80, 24), (40, 10), (40, 10), (200, 60)])
+    assert [line.replace("\t", "").replace(" ", "") for line in lines if line] == [
+        *[code.replace("\t", "").replace(" ", "")] * 2,
+        "end",
+    ]
+
+
+WORDS = st.lists(
+    st.sampled_from(
+        [
+            "word",
+            "**bold**",
+            "`code_x`",
+            "snake_case",
+            "2*3*4",
+            "写真の中",
+            "🙂👨‍👩‍👧",
+            "x" * 95,
+            "\\(a_1*b_2\\)",
+            "हिन्दी",
+            "<b>",
+            "a|b",
+        ]
+    ),
+    min_size=1,
+    max_size=15,
+).map(" ".join)
+BLOCKS = st.one_of(
+    WORDS,
+    st.lists(WORDS, min_size=1, max_size=4).map(lambda items: "\n".join(f"- {item}" for item in items)),
+    st.lists(WORDS, min_size=1, max_size=4).map(lambda items: "\n".join(f"1. {item}\n   - b" for item in items)),
+    WORDS.map(lambda words: f"## {words}"),
+    WORDS.map(lambda words: f"> {words}\n> {words[::-1][:20].replace('`', '')}"),
+    st.lists(WORDS, min_size=1, max_size=4).map(lambda lines: "```python\n" + "\n".join(lines) + "\n```"),
+    st.lists(WORDS, min_size=1, max_size=3).map(
+        lambda cells: "| a | b |\n|---|---|\n" + "\n".join(f"| {cell.replace('|', '/')} | x |" for cell in cells)
+    ),
+    WORDS.map(lambda words: f"$$\n{words}\n- {words}\n$$"),
+)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.lists(BLOCKS, min_size=1, max_size=5).map("\n\n".join),
+    st.lists(st.integers(5, 60), min_size=1, max_size=4),
+    st.sampled_from([*WIDTHS, (20, 8)]),
+)
+def test_in_whatever_pieces_it_comes_the_screen_is_that_of_the_whole_answer(answer, pieces, size):
+    assert drawn(answer, pieces, [size])[0] == drawn(answer, [len(answer)], [size])[0]
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.lists(BLOCKS, min_size=1, max_size=4).map("\n\n".join),
+    st.lists(st.integers(5, 60), min_size=1, max_size=4),
+    st.lists(st.sampled_from([(80, 24), (40, 12), (60, 15)]), min_size=2, max_size=3),
+)
+def test_nothing_is_lost_or_doubled_in_a_terminal_that_is_made_half_as_large_and_twice(answer, pieces, sizes):
+    once = letters(drawn(answer, [len(answer)], [(200, 60)])[0])
+    # A table is broken within its cells: there the order of letters is another.
+    there = letters(drawn(answer, pieces, sizes)[0])
+    assert sorted(there) == sorted(once)
