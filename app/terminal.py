@@ -47,7 +47,7 @@ def note(*lines: str) -> None:
         sys.stdout.flush()
     lines = tuple(map(on_one_line, lines))
     if sys.stderr.isatty():
-        lines = tuple(_between_words(line, terminal_size(sys.stderr).columns) for line in lines)
+        lines = tuple(between_words(line, terminal_size(sys.stderr).columns) for line in lines)
     sys.stderr.write("".join(f"{line}\n" for line in lines))
     sys.stderr.flush()
 
@@ -92,7 +92,7 @@ def interrupts_wait() -> Iterator[None]:
             before(signal.SIGINT, None)
 
 
-def _between_words(line: str, columns: int) -> str:
+def between_words(line: str, columns: int) -> str:
     """A line broken where a terminal would break it in the middle of a word; the second column of two stays one.
 
     A very long word, such as a path, is for the terminal to break: it takes that back when it is copied.

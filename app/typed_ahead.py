@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from .printable import on_one_line
-from .terminal import draw, somebody_types, terminal_stream
+from .terminal import between_words, draw, somebody_types, terminal_size, terminal_stream
 
 # Fields of what tcgetattr gives.
 _INPUT, _LOCAL = 0, 3
@@ -87,8 +87,9 @@ def asked(question: str) -> str:
     What waits is thrown away: it cannot have been meant for a question that was not there yet.
     """
     with lines_are_typed():
-        draw(sys.stderr, on_one_line(question))
         termios.tcflush(sys.stdin, termios.TCIFLUSH)
+        columns = terminal_size(sys.stderr).columns
+        draw(sys.stderr, between_words(on_one_line(question).rstrip(), columns - 1) + " ")
         try:
             return sys.stdin.readline()
         except KeyboardInterrupt:

@@ -123,3 +123,75 @@ def test_nothing_is_lost_or_doubled_in_a_terminal_that_is_made_half_as_large_and
     # A table is broken within its cells: there the order of letters is another.
     there = letters(drawn(answer, pieces, sizes)[0])
     assert sorted(there) == sorted(once)
+
+
+FORMULAS = [
+    r"\(a_1 * b_{2} * c\)",
+    r"\[x\,y \\ z \{a\} _{n} \]",
+    "$x_1*y_2*z$",
+    r"$$\sum_{i=1}^{n} a_i*b_i*c_i \quad \text{if } \alpha_1 < \beta_2$$",
+    r"\(\{x \mid x > 0\}\)",
+]
+KEPT = [
+    *("2*3*4 = 24", "a_b_c", "x < y > z", "<b>bold</b>", "vector<std::string>", "<!-- no -->", "&lt;&amp;", "a*b*c"),
+    *("f(x)*g(x)*(h)*2", "2**3**4", r"C:\\Users\\new", r"\{x\} \, \\ \(", "α*β*γ", "x_{1}+y_{2}", "[1]: http://x.y/z"),
+    *("<https://a.b/c>", "5*5!", "**kwargs and *args", "$5 and $10", "array[i]*array[j]*2"),
+]
+
+
+def unbroken(lines: list[str]) -> str:
+    return re.sub(r"\s+", "", "".join(line.lstrip(" ▌•") for line in lines))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.sampled_from([*FORMULAS, *KEPT, "word", "and so on"]), min_size=1, max_size=6),
+    st.sampled_from(["{}", "- {}", "> {}", "1. {}", "## {}", "**{}**", "text {} text"]),
+    st.integers(1, 30),
+    st.sampled_from(WIDTHS),
+)
+def test_what_is_copied_has_every_character_of_formulas_and_of_what_is_no_markup(pieces, frame, step, size):
+    if frame == "**{}**":
+        pieces = [piece for piece in pieces if "*" not in piece or piece in FORMULAS] or ["word"]
+    lines, _ = drawn(frame.format("; ".join(pieces)), [step], [size])
+    shown, place = unbroken(lines), 0
+    for piece in pieces:
+        wanted = re.sub(r"\s+", "", piece)
+        assert wanted in shown[place:], (piece, lines)
+        place = shown.index(wanted, place) + len(wanted)
+
+
+@pytest.mark.parametrize(("columns", "rows"), WIDTHS)
+@pytest.mark.parametrize("step", [1, 9, 1_000])
+def test_a_formula_on_lines_of_its_own_is_no_markdown(columns, rows, step):
+    formula = [
+        "\\[",
+        "\\begin{aligned}",
+        "a &= b_1 \\\\",
+        "- c*d*e",
+        "# f",
+        "= g",
+        "+ h",
+        "1. i",
+        "\\end{aligned}",
+        "\\]",
+    ]
+    answer = "\n".join(["Thus:", *formula, "and *so* on.", "", "$$", "x_1*y*z", "$$"])
+    lines, _ = drawn(answer, [step], [(columns, rows)])
+    start = lines.index("\\[")
+    assert lines[start : start + len(formula)] == formula
+    assert [line for line in lines if line][-4:] == ["and so on.", "$$", "x_1*y*z", "$$"]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("**H**yper**T**ext *x* (*y*) _z_", "HyperText x (y) z"),
+        ("这是*强调*文字", "这是强调文字"),
+        (r"\*no\* snake\_case", "*no* snake_case"),
+        ("\\[never *closed*\n\nafter", "\\[never closed\n\nafter"),
+        ("$5 is *cheap* and $10 is not", "$5 is cheap and $10 is not"),
+    ],
+)
+def test_markdown_is_still_markdown(text, shown):
+    assert "\n".join(drawn(text, [3], [(80, 24)])[0]).strip() == shown

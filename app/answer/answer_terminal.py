@@ -11,9 +11,10 @@ from typing import TextIO
 
 from ..printable import Gate, printable
 from ..tools.shown_call import call_rows
+from .lines import Line
 from .live_tail import LiveTail
 from .markdown_blocks import Block, MarkdownBlocks
-from .markdown_lines import Line, Painter
+from .markdown_lines import Painter
 
 _DRAW_SECONDS = 0.05
 _RESULT_ROWS = 8

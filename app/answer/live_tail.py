@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 from ..terminal import draw, terminal_size
 
 if TYPE_CHECKING:
-    from .markdown_lines import Line
+    from .lines import Line
 
 # Line by line: tmux keeps a screen that is cleared from its first row on in its scrollback.
 _CLEAR_LINE, _UP_AND_CLEAR = "\r\x1b[2K", "\x1b[1A\x1b[2K"

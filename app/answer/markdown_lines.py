@@ -6,7 +6,6 @@ Code is left alone: no border, no indentation, no line broken, so that what is c
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import ClassVar, TextIO
@@ -26,13 +25,14 @@ from rich.markdown import (
     TableElement,
     TextElement,
 )
-from rich.segment import Segment, Segments
 from rich.style import Style
 from rich.syntax import ANSISyntaxTheme, Syntax
 from rich.table import Table
 from rich.text import Text
 from rich.theme import Theme
 
+from ..terminal import console
+from .lines import Line, coded, rendered
 from .markdown_blocks import Block
 from .markdown_parser import GROWING, MATH, MATH_BLOCK, parser
 
@@ -98,14 +98,6 @@ _CODE_THEME = ANSISyntaxTheme(
 
 
 @dataclass(frozen=True)
-class Line:
-    """One line for the screen: with its colour codes, and how many cells of the screen it takes."""
-
-    coded: str
-    cells: int
-
-
-@dataclass(frozen=True)
 class Beginning:
     """A block that is still being written.
 
@@ -130,7 +122,7 @@ class Painter:
     """
 
     def __init__(self, stream: TextIO) -> None:
-        self._console = Console(file=stream, theme=_THEME, highlight=False, markup=False, emoji=False)
+        self._console = console(stream, theme=_THEME, markup=False, emoji=False)
         self._code: list[str] = []
 
     def block(self, block: Block, columns: int, standing: str = "") -> list[Line]:
@@ -202,7 +194,7 @@ class Painter:
     def _coloured(self, block: Block, source: str) -> list[Line]:
         code = [*self._code_before(block), source]
         coloured = _highlighted("\n".join(code), block.language).split("\n", allow_blank=True)[len(code) - 1]
-        return self._coded([list(coloured.render(self._console))])
+        return coded(self._console, [list(coloured.render(self._console))])
 
     def _unbroken(self, tokens: list[Token]) -> Text:
         """The text of a paragraph, with new lines only where the paragraph has them."""
@@ -224,7 +216,7 @@ class Painter:
         for row in broken:
             starts.append(max(start, text.plain.find(row.plain, start)))  # behind the spaces it was broken at
             start = starts[-1] + len(row)
-        lines = self._coded(list(row.render(self._console)) for row in broken)
+        lines = coded(self._console, (list(row.render(self._console)) for row in broken))
         return list(zip(lines, [*starts[1:], len(text)], strict=True))
 
     def _under(self, lines: list[Line], tokens: list[Token], columns: int) -> list[Line]:
@@ -233,32 +225,12 @@ class Painter:
         return [*lines, Line("", 0), *others] if lines and others else lines + others
 
     def _lines(self, content: RenderableType, columns: int) -> list[Line]:
-        options = self._console.options.update(width=columns, height=None)
-        lines = self._coded(self._console.render_lines(content, options, pad=False))
+        lines = rendered(self._console, content, columns)
         while lines and not lines[0].cells:
             lines.pop(0)
         while lines and not lines[-1].cells:
             lines.pop()
         return lines
-
-    def _coded(self, lines: Iterable[list[Segment]]) -> list[Line]:
-        coded = []
-        for line in lines:
-            segments = _without_trailing_spaces(line)
-            with self._console.capture() as capture:
-                self._console.print(Segments(segments), end="", soft_wrap=True)
-            coded.append(Line(capture.get(), Segment.get_line_length(segments)))
-        return coded
-
-
-def _without_trailing_spaces(line: list[Segment]) -> list[Segment]:
-    """Padding would be copied too, and would make the line wrap when the terminal becomes narrower."""
-    segments = [segment for segment in line if not segment.control]
-    while segments:
-        text, style, _ = segments.pop()
-        if text := text.rstrip():
-            return [*segments, Segment(text, style)]
-    return segments
 
 
 def _first_paragraph(block: Block, environment: dict[str, bool]) -> tuple[list[Token], list[Token]]:

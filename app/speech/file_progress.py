@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from ..printable import printable
+from ..printable import on_one_line
 from ..terminal import console, shows_lines
 from .transcripts import clock
 
@@ -29,7 +29,7 @@ class FileProgress:
     """
 
     def __init__(self, title: str, begun_at: float, now: Callable[[], float] = time.monotonic) -> None:
-        self._title = printable(title)
+        self._title = on_one_line(title)
         self._begun_at = begun_at
         self._now = now
         self._bar: Progress | None = None

@@ -274,6 +274,7 @@ class _Region:
             output=create_output(always_prefer_tty=True),
         )
         application.ttimeoutlen = _ESCAPE_SECONDS
+        application.renderer.cpr_not_supported_callback = None
         return application
 
     def _keys(self) -> KeyBindings:

@@ -19,7 +19,7 @@ from gemma4_mlx.errors import InputError
 
 from ..endings import FAILED, one_line
 from ..models.model_choice import choose, open_chosen
-from ..terminal import note, say, shows_lines
+from ..terminal import console, note, say, shows_lines
 from .live_sound import SAMPLE_RATE, FloatArray, LiveSound, PlayedSound
 from .transcripts import Format, TranscriptWriter
 
@@ -288,11 +288,9 @@ def _interrupts() -> Iterator[Interrupts]:
 
 @contextmanager
 def _screen(title: str) -> Iterator[LiveScreen]:
-    from rich.console import Console
-
     from .live_screen import LiveScreen
 
-    with LiveScreen(Console(file=sys.stdout, highlight=False), title) as screen:
+    with LiveScreen(console(sys.stdout), title) as screen:
         yield screen
 
 

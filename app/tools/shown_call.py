@@ -15,6 +15,7 @@ from ..printable import on_one_line, spelled
 
 _BAR = "│ "
 _FEWEST_CHARACTERS = 20  # of a row
+_MOST_ROWS = 12  # in a terminal of any height
 _ROWS_OF_THE_QUESTION = 4  # of a terminal: the question itself, broken in a narrow one, and what is typed
 # The ends of lines within a text, which a person who looks at all of it wants to see as such.
 _NEW_LINE = re.compile(r"(?<!\\)((?:\\\\)*\\n)")
@@ -32,7 +33,7 @@ def call_rows(
     if _cells(short) <= columns:
         return [short], True
     width = max(columns - len(_BAR), _FEWEST_CHARACTERS)
-    room = max(1, rows - _ROWS_OF_THE_QUESTION - 1)
+    room = max(1, min(_MOST_ROWS, rows - _ROWS_OF_THE_QUESTION) - 1)
     texts = [f"{_name(key)} = {spelled(value)}" for key, value in arguments.items()]
     left_out = len(texts) - room + 1 if len(texts) > room else 0
     texts = texts[: len(texts) - left_out]
