@@ -195,3 +195,24 @@ def test_a_formula_on_lines_of_its_own_is_no_markdown(columns, rows, step):
 )
 def test_markdown_is_still_markdown(text, shown):
     assert "\n".join(drawn(text, [3], [(80, 24)])[0]).strip() == shown
+
+
+WIDE = "| " + " | ".join(f"head{number}" for number in range(20)) + " |\n|" + "---|" * 20 + "\n"
+DEEP = "".join(f"{'  ' * depth}- level{depth} words\n" for depth in range(16))
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (WIDE + WIDE.partition("\n")[0].replace("head", "cell"), [f"cell{number}" for number in range(20)]),
+        ("| a | b |\n|---|---|\n| one | two | three | four |\n", ["one", "two", "three", "four"]),
+        (DEEP, [f"level{depth} words" for depth in range(16)]),
+        ("> " * 14 + "quoted words", ["quoted words"]),
+        ("> " * 40 + "quoted words", ["quoted words"]),
+    ],
+    ids=["wide table", "cells beyond the columns", "deep list", "deep quotation", "deeper quotation"],
+)
+@pytest.mark.parametrize("size", [*WIDTHS, (12, 8)])
+def test_what_has_no_room_is_not_left_out(answer, words, size):
+    shown = unbroken(drawn(answer, [50], [size])[0])
+    assert [word for word in words if re.sub(r"\s", "", word) not in shown] == []

@@ -6,6 +6,7 @@ Code is left alone: no border, no indentation, no line broken, so that what is c
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import ClassVar, TextIO
@@ -38,6 +39,13 @@ from .markdown_parser import GROWING, MATH, MATH_BLOCK, parser
 
 _CONTEXT = 100
 """Lines of code before a line that decide its colours."""
+_COLUMN = 6
+"""Cells of the screen that a column of a table needs."""
+_LEAST_ROOM = 12
+"""Cells of the screen for what is within lists and quotations."""
+_DEEPEST = 18
+"""Of tokens within each other; CommonMark's preset of markdown-it ends at 20. What is deeper is shown as it is."""
+_INDENTS = {"list_item_open": 4, "blockquote_open": 4}
 _GROWING_ROWS = 2
 """Rows at the end of a paragraph that its next word may change, or show to be no paragraph."""
 
@@ -221,7 +229,8 @@ class Painter:
 
     def _under(self, lines: list[Line], tokens: list[Token], columns: int) -> list[Line]:
         """Lines, and other blocks beneath them."""
-        others = self._lines(_Markdown(tokens), columns)
+        # Deep within lists there may be no room left: such lines are wider than the terminal, which breaks them.
+        others = self._lines(_Markdown(tokens), max(columns, _deepest(tokens) + _LEAST_ROOM))
         return [*lines, Line("", 0), *others] if lines and others else lines + others
 
     def _lines(self, content: RenderableType, columns: int) -> list[Line]:
@@ -236,10 +245,23 @@ class Painter:
 def _first_paragraph(block: Block, environment: dict[str, bool]) -> tuple[list[Token], list[Token]]:
     """A block's tokens: those of the paragraph, or heading, that it begins with, if it does; and the others."""
     tokens = parser().parse(block.source, environment)
+    if any(token.level >= _DEEPEST for token in tokens):  # the parser leaves out what is deeper
+        return [], [Token(MATH_BLOCK, "", 0, content=block.source.rstrip())]
     if block.number is not None and tokens:
         tokens[0].attrs["start"] = block.number
     length = 3 if tokens and tokens[0].type in ("paragraph_open", "heading_open") else 0
     return tokens[:length], tokens[length:]
+
+
+def _deepest(tokens: list[Token]) -> int:
+    """Cells that the innermost of nested lists and quotations are indented by."""
+    indent = deepest = 0
+    for token in tokens:
+        indent += _INDENTS.get(token.type, 0) - _INDENTS.get(token.type.replace("_close", "_open"), 0) * (
+            token.nesting < 0
+        )
+        deepest = max(deepest, indent)
+    return deepest
 
 
 def _mark_what_may_open(paragraph: list[Token]) -> None:
@@ -303,14 +325,30 @@ class _WholeTable(TableElement):
     """A table that breaks words that are too long for their column, instead of leaving them out."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        headings = [cell.content for cell in self.header.row.cells] if self.header and self.header.row else []
+        rows = [[cell.content for cell in row.cells] for row in self.body.rows] if self.body else []
+        if options.max_width < _COLUMN * len(headings):
+            yield from _as_lines(headings, rows)
+            return
         table = Table(box=box.SIMPLE, pad_edge=False, style="markdown.table.border", collapse_padding=True)
-        for cell in self.header.row.cells if self.header and self.header.row else []:
-            heading = cell.content.copy()
+        for cell in headings:
+            heading = cell.copy()
             heading.stylize("markdown.table.header")
             table.add_column(heading, overflow="fold")
-        for row in self.body.rows if self.body else []:
-            table.add_row(*(cell.content for cell in row.cells))
+        for row in rows:
+            table.add_row(*row)
         yield table
+
+
+def _as_lines(headings: list[Text], rows: list[list[Text]]) -> Iterator[Text]:
+    """A table that is too wide for the terminal, cell by cell."""
+    if not rows:
+        yield from headings
+    for number, row in enumerate(rows):
+        if number:
+            yield Text()
+        for heading, cell in zip(headings, row, strict=False):
+            yield Text.assemble((f"{heading.plain}: ", "markdown.table.header"), cell)
 
 
 class _Markdown(Markdown):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
     from markdown_it.rules_block import StateBlock
+    from markdown_it.rules_core import StateCore
     from markdown_it.rules_inline import StateInline
 
 MATH, MATH_BLOCK = "math", "math_block"
@@ -29,6 +30,7 @@ _ESCAPES = frozenset("*_#`~|<>.-+&$")
 _OPERANDS = ((0x30, 0x52F), (0x1D00, 0x1FFF), (0x2070, 0x218F), (0x2200, 0x22FF), (0x1D400, 0x1D7FF))
 """Of Latin, Greek and Cyrillic letters and of numbers: scripts that have spaces between words, and formulas."""
 _WORD = 2  # letters
+_ROW_LEVEL = 2  # of a row's token, in a table that is in nothing else
 
 
 @cache
@@ -37,12 +39,31 @@ def parser() -> MarkdownIt:
     from markdown_it import MarkdownIt
 
     markdown = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"])
+    markdown.core.ruler.after("block", "cells", _keep_cells)
     markdown.disable(["autolink", "entity", "reference"])
     markdown.inline.ruler.before("escape", MATH, _math)
     markdown.inline.ruler.at("escape", _escape)
     markdown.inline.ruler.at("emphasis", _emphasis)
     markdown.block.ruler.before("fence", MATH_BLOCK, _math_block, {"alt": ["paragraph", "blockquote", "list"]})
     return markdown
+
+
+def _keep_cells(state: StateCore) -> None:
+    """Cells of a table's row that are more than its columns go into the last one: the table rule leaves them out."""
+    from markdown_it.rules_block.table import escapedSplit
+
+    lines = state.src.split("\n")
+    for number, token in enumerate(state.tokens):
+        if token.type != "tr_open" or token.level != _ROW_LEVEL or token.map is None:
+            continue
+        last = number
+        count = 0
+        while state.tokens[last].type != "tr_close":
+            count += state.tokens[last].type == "inline"
+            last += 1
+        cells = escapedSplit(lines[token.map[0]].strip().removeprefix("|").removesuffix("|"))
+        if len(cells) > count > 0:
+            state.tokens[last - 2].content = " | ".join(cell.strip() for cell in cells[count - 1 :])
 
 
 def _math(state: StateInline, silent: bool) -> bool:
