@@ -65,7 +65,7 @@ _MAY_OPEN = re.compile(
     """,
     re.VERBOSE,
 )
-_MARK = "\0"  # no character of an answer: CommonMark has none of it
+_MARK = "\U0010ffff"  # no character at all; the gate lets it pass
 
 # No black, no white, no yellow: each is invisible on some background.
 _THEME = Theme(
@@ -244,7 +244,7 @@ class Painter:
 
 def _first_paragraph(block: Block, environment: dict[str, bool]) -> tuple[list[Token], list[Token]]:
     """A block's tokens: those of the paragraph, or heading, that it begins with, if it does; and the others."""
-    tokens = parser().parse(block.source, environment)
+    tokens = parser().parse(block.source.replace(_MARK, ""), environment)
     if any(token.level >= _DEEPEST for token in tokens):  # the parser leaves out what is deeper
         return [], [Token(MATH_BLOCK, "", 0, content=block.source.rstrip())]
     if block.number is not None and tokens:

@@ -68,7 +68,7 @@ class Answer:
     @property
     def line(self) -> str:
         """The text on one line, without what could move a terminal's cursor."""
-        return " ".join(printable(self.text).split()) or "(nothing)"
+        return "".join(c for c in " ".join(printable(self.text).split()) if c.isprintable()) or "(nothing)"
 
     @property
     def verdict(self) -> str:
