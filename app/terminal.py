@@ -147,17 +147,19 @@ def shortened(text: str, most: int) -> str:
     return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _ESCAPE_SEQUENCE = re.compile(r"\x1b\[[0-9;:?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
 
 
 def pasted(text: str) -> str | None:
     """Text from a clipboard or the keyboard as it can stand in a line; None when it is not text at all.
 
-    Colours of a copied terminal's output go, as do control characters; what is not UTF-8 arrives as surrogates.
+    Colours of a copied terminal's output go, as do control characters; what is not UTF-8 arrives as surrogates. The rest
+    stays, for it goes to the model; how it is shown is for the line to decide.
     """
     if "\0" in text or any("\ud800" <= c <= "\udfff" for c in text):
         return None
-    return printable(_ESCAPE_SEQUENCE.sub("", text.replace("\r\n", "\n").replace("\r", "\n")))
+    return _CONTROL.sub("", _ESCAPE_SEQUENCE.sub("", text.replace("\r\n", "\n").replace("\r", "\n")))
 
 
 def write(stream: TextIO, text: str, dim: bool = False, gate: Gate | None = None) -> None:
