@@ -154,8 +154,8 @@ _ESCAPE_SEQUENCE = re.compile(r"\x1b\[[0-9;:?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:
 def pasted(text: str) -> str | None:
     """Text from a clipboard or the keyboard as it can stand in a line; None when it is not text at all.
 
-    Colours of a copied terminal's output go, as do control characters; what is not UTF-8 arrives as surrogates. The rest
-    stays, for it goes to the model; how it is shown is for the line to decide.
+    Colours of a copied terminal's output go, as do control characters; what is not UTF-8 arrives as surrogates.
+    The rest stays, for it goes to the model; how it is shown is for the line to decide.
     """
     if "\0" in text or any("\ud800" <= c <= "\udfff" for c in text):
         return None

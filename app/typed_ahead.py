@@ -87,7 +87,8 @@ def asked(question: str) -> str:
     What waits is thrown away: it cannot have been meant for a question that was not there yet.
     """
     with lines_are_typed():
-        termios.tcflush(sys.stdin, termios.TCIFLUSH)
+        if somebody_types():
+            termios.tcflush(sys.stdin, termios.TCIFLUSH)
         columns = terminal_size(sys.stderr).columns
         draw(sys.stderr, between_words(on_one_line(question).rstrip(), columns - 1) + " ")
         try:
