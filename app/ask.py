@@ -22,7 +22,7 @@ from .chat.conversation import Conversation
 from .line.attachments import IMAGE_TOKENS, LARGEST, open_attachment
 from .messages import Message
 from .models.model_choice import open_model
-from .terminal import note
+from .terminal import note, say
 from .tools.tool_rounds import Permission, answer_in_rounds
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _print_json(answer: Generation) -> None:
         "finish_reason": answer.finish_reason,
         "stats": asdict(answer.stats),
     }
-    sys.stdout.write(json.dumps(fields, ensure_ascii=False) + "\n")
+    say(json.dumps(fields, ensure_ascii=False))
 
 
 def _schema_text(schema: Path) -> str:

@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from .endings import exit_codes
+from .c_output import separate_stderr
+from .endings import FAILED, exit_codes
 from .models.models_commands import models
 from .options import (
     BenchFormat,
@@ -33,13 +38,42 @@ from .options import (
     TranscriptFormat,
     Yes,
 )
-from .terminal import media_warnings_are_notes
+from .printable import on_one_line
+from .terminal import media_warnings_are_notes, note, say
 
 if TYPE_CHECKING:
     from .answer.answering import Sampling
     from .settings import Settings
 
+
+_USAGE_ERROR: Any = typer.BadParameter.__base__
+"""Of whichever click this typer brings."""
+
+
+class _Commands(TyperGroup):
+    """The commands; what is wrong with how one is called is said in a line, in which names of files may be."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        with _printable_errors():
+            return super().make_context(*arguments, **options)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _printable_errors():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _printable_errors() -> Iterator[None]:
+    try:
+        yield
+    except _USAGE_ERROR as error:
+        message = on_one_line(error.format_message())
+        error.format_message = lambda: message
+        raise
+
+
 cli = typer.Typer(
+    cls=_Commands,
     name="gemma4-mlx",
     help="Google's Gemma 4 on Apple silicon: ask about text, pictures and sound, chat, transcribe.",
     no_args_is_help=True,
@@ -56,7 +90,7 @@ def _print_version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        typer.echo(f"gemma4-mlx {version('gemma4-mlx')}")
+        say(f"gemma4-mlx {version('gemma4-mlx')}")
         raise typer.Exit
 
 
@@ -509,5 +543,10 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         # A file name or a word that the terminal's encoding cannot show must not end the program.
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    separate_stderr()
     media_warnings_are_notes()
-    cli()
+    try:
+        cli()
+    except Exception:  # with --debug
+        note(*traceback.format_exc().rstrip().split("\n"))
+        sys.exit(FAILED)

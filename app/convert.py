@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 
 from .models.sizes import byte_size
-from .terminal import Progress, note
+from .terminal import Progress, note, say
 
 _BAR = 24
 
@@ -46,7 +46,7 @@ def convert_checkpoint(
     if upload:
         note(f"uploaded to {upload}")
     note(f"try it: gemma4-mlx chat --model {target}")
-    typer.echo(str(target))
+    say(str(target))
 
 
 def print_plan(source: str, *, recipe: str, dtype: str, revision: str | None) -> None:
@@ -59,20 +59,20 @@ def print_plan(source: str, *, recipe: str, dtype: str, revision: str | None) ->
 
     planned = plan(source, recipe=recipe, dtype=dtype, revision=revision)
     parts = planned.part_bytes
-    typer.echo(f"{source}, {recipe}: {byte_size(planned.nbytes)} on disk")
+    say(f"{source}, {recipe}: {byte_size(planned.nbytes)} on disk")
     for part, nbytes in parts.items():
-        typer.echo(f"  {part:<24}{byte_size(nbytes):>10}")
+        say(f"  {part:<24}{byte_size(nbytes):>10}")
     for module in planned.indivisible:
-        typer.echo(f"  {module} is not quantized: its columns do not divide into groups")
-    typer.echo("memory for the weights")
+        say(f"  {module} is not quantized: its columns do not divide into groups")
+    say("memory for the weights")
     senses = [sense for part, sense in (("vision tower", "pictures"), ("audio tower", "sound")) if part in parts]
     for used, towers in [("text", False)] + [(", ".join(["text", *senses]), True)] * bool(senses):
         if "per-layer table" in parts:
             for where, on_disk in (("on disk", True), ("in memory", False)):
                 size = byte_size(planned.memory_bytes(on_disk, towers))
-                typer.echo(f"  {used:<24}{size:>10} with the per-layer table {where}")
+                say(f"  {used:<24}{size:>10} with the per-layer table {where}")
         else:
-            typer.echo(f"  {used:<24}{byte_size(planned.memory_bytes(False, towers)):>10}")
+            say(f"  {used:<24}{byte_size(planned.memory_bytes(False, towers)):>10}")
 
 
 def _default_folder(source: str, recipe: str) -> Path:

@@ -22,6 +22,8 @@ import numpy.typing as npt
 
 from gemma4_mlx.errors import InputError
 
+from .c_output import c_libraries_silent, end_silence, silence
+
 FloatArray = npt.NDArray[np.float32]
 
 SAMPLE_RATE = 16_000
@@ -69,10 +71,12 @@ def devices() -> list[Device]:
         MicrophoneError: PortAudio is not installed.
     """
     sounddevice = _sounddevice()
-    default, _ = sounddevice.default.device
+    with c_libraries_silent():
+        default, _ = sounddevice.default.device
+        found = list(enumerate(sounddevice.query_devices()))
     return [
         Device(i, info["name"], info["max_input_channels"], info["default_samplerate"], i == default)
-        for i, info in enumerate(sounddevice.query_devices())
+        for i, info in found
         if info["max_input_channels"] > 0
     ]
 
@@ -187,7 +191,12 @@ class Microphone:
     def __init__(self, device: Device) -> None:
         self.device = device
         self._channels = min(device.channels, _MOST_CHANNELS)
-        self._stream, self.capture = self._open(_sounddevice())
+        silence()  # until it is closed: PortAudio's own threads print as well
+        try:
+            self._stream, self.capture = self._open(_sounddevice())
+        except BaseException:
+            end_silence()
+            raise
 
     def __enter__(self) -> Microphone:
         return self
@@ -251,8 +260,10 @@ class Microphone:
         closing = Thread(target=_close, args=(self._stream,), daemon=True)
         closing.start()
         closing.join(_END_SECONDS)
-        if closing.is_alive():
+        if closing.is_alive():  # and may print to the end
             atexit.unregister(_sounddevice()._exit_handler)  # it would close the stream once more
+        else:
+            end_silence()
 
     def _open(self, sounddevice: Any) -> tuple[Any, Capture]:
         refusal: Exception | None = None
@@ -290,12 +301,16 @@ def _close(stream: Any) -> None:
 
 
 def _sounddevice() -> Any:
+    is_new = "sounddevice" not in sys.modules
     try:
-        import sounddevice
+        with c_libraries_silent():
+            import sounddevice
     except OSError as error:  # the package is there, the library it calls is not
         raise MicrophoneError(
             f"{error}: install it (Debian: apt install libportaudio2; macOS: pip install --force-reinstall sounddevice)"
         ) from error
+    if is_new:
+        atexit.register(silence)  # called before sounddevice's own handler, which ends PortAudio
     return sounddevice
 
 

@@ -1,43 +1,54 @@
 """The two streams: results go to stdout, and everything else (notes, thoughts, progress) comes through here to stderr.
 
-Colour and cursor codes only where a terminal shows them, and never with NO_COLOR.
+Colour and cursor codes only where a terminal shows them, and never with NO_COLOR. Nobody else in the app writes to
+them: what comes from outside goes through the gate here (`printable`), and only `draw` writes codes of our own.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import sys
 import textwrap
-import unicodedata
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from gemma4_mlx.errors import MediaWarning
+
+from .printable import Gate, on_one_line, printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 DIM = "\x1b[2m"
 PLAIN = "\x1b[0m"
 CLEAR_TO_END = "\x1b[K"
 
 
+_DEFAULT_SIZE = os.terminal_size((80, 24))
+"""Of a terminal that does not know its own: one behind a serial line, or in a pty nobody gave a size, is 0 × 0."""
+
 _held: list[str] | None = None
 
 
-def note(message: str) -> None:
-    """Lines on stderr, after whatever stdout still holds, so that a terminal shows them in order."""
+def note(*lines: str) -> None:
+    """Lines on stderr, after whatever stdout still holds, so that a terminal shows them in order.
+
+    What is from outside in a line begins no other, and is printable in a file as well: somebody will read it.
+    """
     if _held is not None:
-        _held.append(message)
+        _held.extend(lines)
         return
     with suppress(OSError):  # a full disk or a closed pipe: reported by whoever wrote there
         sys.stdout.flush()
+    lines = tuple(map(on_one_line, lines))
     if sys.stderr.isatty():
-        message = "\n".join(_between_words(line, _columns()) for line in message.split("\n"))
-    sys.stderr.write(message + "\n")
+        lines = tuple(between_words(line, terminal_size(sys.stderr).columns) for line in lines)
+    sys.stderr.write("".join(f"{line}\n" for line in lines))
     sys.stderr.flush()
 
 
@@ -63,9 +74,9 @@ def notes_held() -> Iterator[None]:
     try:
         yield
     finally:
-        messages, _held = _held, None
-        for message in messages:
-            note(message)
+        lines, _held = _held, None
+        if lines:
+            note(*lines)
 
 
 @contextmanager
@@ -81,7 +92,7 @@ def interrupts_wait() -> Iterator[None]:
             before(signal.SIGINT, None)
 
 
-def _between_words(line: str, columns: int) -> str:
+def between_words(line: str, columns: int) -> str:
     """A line broken where a terminal would break it in the middle of a word; the second column of two stays one.
 
     A very long word, such as a path, is for the terminal to break: it takes that back when it is copied.
@@ -130,17 +141,13 @@ def shows_lines(stream: TextIO) -> bool:
     return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
-def printable(text: str) -> str:
-    """`text` without control characters: a model's words, or a file's name, must not move the cursor."""
-    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) != "Cc")
-
-
 def shortened(text: str, most: int) -> str:
     """`text` on one line of at most so many characters."""
-    line = " ".join(text.split())
+    line = " ".join(printable(text).split())
     return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _ESCAPE_SEQUENCE = re.compile(r"\x1b\[[0-9;:?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
 
 
@@ -148,20 +155,57 @@ def pasted(text: str) -> str | None:
     """Text from a clipboard or the keyboard as it can stand in a line; None when it is not text at all.
 
     Colours of a copied terminal's output go, as do control characters; what is not UTF-8 arrives as surrogates.
+    The rest stays, for it goes to the model; how it is shown is for the line to decide.
     """
     if "\0" in text or any("\ud800" <= c <= "\udfff" for c in text):
         return None
-    return printable(_ESCAPE_SEQUENCE.sub("", text.replace("\r\n", "\n").replace("\r", "\n")))
+    return _CONTROL.sub("", _ESCAPE_SEQUENCE.sub("", text.replace("\r\n", "\n").replace("\r", "\n")))
 
 
-def write(stream: TextIO, text: str, dim: bool = False) -> None:
-    """Write `text` at once; to a terminal without control characters."""
+def write(stream: TextIO, text: str, dim: bool = False, gate: Gate | None = None) -> None:
+    """Write `text` at once: to a terminal as it may be shown, to a file or a pipe as it is.
+
+    Args:
+        gate: of all the pieces of a text that comes in pieces.
+    """
     if stream.isatty():
-        text = printable(text)
+        text = printable(text) if gate is None else gate.let_through(text)
     if dim and text and shows_colour(stream):
         text = f"{DIM}{text}{PLAIN}"
+    draw(stream, text)
+
+
+def say(line: str) -> None:
+    """A line of a result on stdout; in a terminal, what is from outside in it begins no other."""
+    draw(sys.stdout, f"{on_one_line(line) if sys.stdout.isatty() else line}\n")
+
+
+def draw(stream: TextIO, text: str) -> None:
+    """Write codes of our own, and text that is through the gate, at once."""
     stream.write(text)
     stream.flush()
+
+
+def console(stream: TextIO, **options: Any) -> Console:
+    """Rich's console on `stream`; nothing that is printed on it gets past the gate."""
+    from rich.console import Console
+    from rich.segment import Segment
+
+    class Gated(Console):
+        def render(self, *of: Any, **how: Any) -> Iterator[Segment]:
+            for text, style, control in super().render(*of, **how):
+                yield Segment(text if control else printable(text), style, control)
+
+    return Gated(file=stream, **{"highlight": False, **options})
+
+
+def terminal_size(stream: TextIO) -> os.terminal_size:
+    """Columns and rows of the terminal `stream` is, now; of none, or one that does not know them, the usual ones."""
+    try:
+        size = os.get_terminal_size(stream.fileno())
+    except (OSError, ValueError):  # no terminal; closed
+        return _DEFAULT_SIZE
+    return os.terminal_size((size.columns or _DEFAULT_SIZE.columns, size.lines or _DEFAULT_SIZE.lines))
 
 
 class Progress:
@@ -176,19 +220,13 @@ class Progress:
 
     def show(self, state: str) -> None:
         """Put `state` behind the title."""
-        line = f"{self.title}: {state}"
+        line = on_one_line(f"{self.title}: {state}")
         if sys.stderr.isatty() and line != self.shown:
-            sys.stderr.write(f"\r{line[: _columns() - 1]}{CLEAR_TO_END}")
-            sys.stderr.flush()
+            draw(sys.stderr, f"\r{line[: terminal_size(sys.stderr).columns - 1]}{CLEAR_TO_END}")
         self.shown = line
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.shown and sys.stderr.isatty():
-            sys.stderr.write(f"\r{CLEAR_TO_END}")
-            sys.stderr.flush()
-
-
-def _columns() -> int:
-    return shutil.get_terminal_size().columns
+            draw(sys.stderr, f"\r{CLEAR_TO_END}")

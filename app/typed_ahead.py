@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .terminal import somebody_types, terminal_stream
+from .printable import on_one_line
+from .terminal import between_words, draw, somebody_types, terminal_size, terminal_stream
 
 # Fields of what tcgetattr gives.
 _INPUT, _LOCAL = 0, 3
@@ -47,9 +48,7 @@ def pastes_wait() -> None:
 
 
 def _tell_terminal(code: str) -> None:
-    stream = terminal_stream()
-    stream.write(code)
-    stream.flush()
+    draw(terminal_stream(), code)
 
 
 def leave_terminal_as_it_was() -> None:
@@ -87,13 +86,13 @@ def asked(question: str) -> str:
 
     What waits is thrown away: it cannot have been meant for a question that was not there yet.
     """
-    if _as_it_was is not None:
-        termios.tcflush(sys.stdin, termios.TCIFLUSH)
     with lines_are_typed():
-        sys.stderr.write(question)
-        sys.stderr.flush()
+        if somebody_types():
+            termios.tcflush(sys.stdin, termios.TCIFLUSH)
+        columns = terminal_size(sys.stderr).columns
+        draw(sys.stderr, between_words(on_one_line(question).rstrip(), columns - 1) + " ")
         try:
             return sys.stdin.readline()
         except KeyboardInterrupt:
-            sys.stderr.write("\n")
+            draw(sys.stderr, "\n")
             raise

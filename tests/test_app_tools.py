@@ -231,6 +231,7 @@ def generation(written: str) -> Generation:
     return Generation(text, thought, calls, [], "tool_call" if calls else "stop", None, parser.unread_calls)
 
 
+HALF = ToolCall("half", {"number": 8})
 CALL = "<|tool_call>call:half{number:8}<tool_call|>"
 
 
@@ -249,7 +250,7 @@ def test_calls_are_run_and_their_results_read_until_the_model_answers(tools, cap
     def keep(replies):
         exchange.replies = replies
 
-    answer = answer_in_rounds(generate, tools, lambda name: True, keep)
+    answer = answer_in_rounds(generate, tools, lambda call: True, keep)
     assert answer.text == "It is 2."
     assert [message["role"] for message in exchange.replies] == [
         "assistant",
@@ -274,13 +275,13 @@ def test_calls_are_run_and_their_results_read_until_the_model_answers(tools, cap
 def test_a_call_that_is_not_allowed_is_told_to_the_model_and_not_run(tools):
     kept = []
     written = iter([CALL, "then not"])
-    answer_in_rounds(lambda replies: generation(next(written)), tools, lambda name: False, kept.append)
+    answer_in_rounds(lambda replies: generation(next(written)), tools, lambda call: False, kept.append)
     assert kept[-1][1]["content"] == {"error": "the user did not allow this call"}
 
 
 def test_rounds_without_end_are_stopped(tools, capsys):
     kept = []
-    answer_in_rounds(lambda replies: generation(CALL), tools, lambda name: True, kept.append)
+    answer_in_rounds(lambda replies: generation(CALL), tools, lambda call: True, kept.append)
     assert sum(message["role"] == "tool" for message in kept[-1]) == MOST_ROUNDS
     assert kept[-1][-1]["role"] == "assistant"
     assert "tool_calls" not in kept[-1][-1]
@@ -289,14 +290,14 @@ def test_rounds_without_end_are_stopped(tools, capsys):
 
 def test_calls_of_a_model_that_has_no_tools_are_ignored():
     kept = []
-    answer_in_rounds(lambda replies: generation(f"hm {CALL}"), None, lambda name: True, kept.append)
+    answer_in_rounds(lambda replies: generation(f"hm {CALL}"), None, lambda call: True, kept.append)
     assert kept == [[{"role": "assistant", "content": "hm "}]]
 
 
 def test_without_anybody_to_ask_nothing_is_run(capsys):
-    assert not Permission(granted=False)("half")
+    assert not Permission(granted=False)(HALF)
     assert "--yes" in capsys.readouterr().err
-    assert Permission(granted=True)("half")
+    assert Permission(granted=True)(HALF)
 
 
 def test_a_call_that_cannot_be_read_is_not_run_and_said(tools, capsys):

@@ -6,14 +6,15 @@ the answer to stdout, everything else to stderr.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from ..terminal import interrupts_wait, note, notes_held, shows_colour, shows_lines, write
+from ..printable import Gate
+from ..terminal import draw, interrupts_wait, note, notes_held, shows_colour, shows_lines, terminal_size, write
+from .shown_call import call_rows, one_row
 
 if TYPE_CHECKING:
     from .answer_terminal import TerminalAnswer
@@ -76,11 +77,8 @@ class AnswerScreen:
 
     def tool_call(self, name: str, arguments: Mapping[str, object]) -> None:
         """Show that the model calls a function."""
-        given = ", ".join(
-            f"{key}={json.dumps(value, ensure_ascii=False, default=str)}" for key, value in arguments.items()
-        )
         with self._undivided():
-            self._shown.tool_call(f"{name}({given})")
+            self._shown.tool_call(name, arguments)
 
     def tool_result(self, name: str, result: str) -> None:
         """Show what a function gave back."""
@@ -95,12 +93,14 @@ class _PlainAnswer:
         self._show_thoughts = show_thoughts
         self._thinking_aloud = False
         self._ended = True  # the last line on stdout
+        self._answer_gate, self._thought_gate = Gate(), Gate()
 
     def start(self) -> None:
         pass
 
     def finish(self) -> None:
         self._end_thought()
+        draw(sys.stdout, self._answer_gate.finish())
         if not self._ended:
             write(sys.stdout, "\n")
         self._ended = True
@@ -109,16 +109,19 @@ class _PlainAnswer:
         self._end_thought()
         if text:
             self._ended = text.endswith("\n")  # before it is written: Ctrl-C may come while it is
-        write(sys.stdout, text)
+        write(sys.stdout, text, gate=self._answer_gate)
 
     def thought(self, text: str) -> None:
         if self._show_thoughts:
             self._thinking_aloud = True
-            write(sys.stderr, text, dim=True)
+            write(sys.stderr, text, dim=True, gate=self._thought_gate)
 
-    def tool_call(self, call: str) -> None:
+    def tool_call(self, name: str, arguments: Mapping[str, object]) -> None:
         self.finish()
-        note(f"calls {call}")
+        if sys.stderr.isatty():
+            note(*call_rows(name, arguments, *terminal_size(sys.stderr), mark="calls ")[0])
+        else:
+            note(f"calls {one_row(name, arguments)}")
 
     def tool_result(self, name: str, result: str) -> None:
         note(f"{name}: {result}")

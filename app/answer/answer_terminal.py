@@ -6,13 +6,15 @@ Of a paragraph, each row does. Only what is being written is drawn again and aga
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TextIO
 
-from ..terminal import printable
+from ..printable import Gate, printable
+from .lines import Line
 from .live_tail import LiveTail
 from .markdown_blocks import Block, MarkdownBlocks
-from .markdown_lines import Line, Painter
+from .markdown_lines import Painter
+from .shown_call import call_rows
 
 _DRAW_SECONDS = 0.05
 _RESULT_ROWS = 8
@@ -33,6 +35,7 @@ class TerminalAnswer:
         self._painter = Painter(stream)
         self._tail = LiveTail(stream, clock)
         self._blocks = MarkdownBlocks()
+        self._answer_gate, self._thought_gate = Gate(), Gate()
         self._thought = ""  # the last line of it
         self._thinking_since: float | None = None
         self._finished: list[Block] = []  # and not on the screen yet, when Ctrl-C comes between
@@ -45,7 +48,7 @@ class TerminalAnswer:
 
     def answer(self, text: str) -> None:
         self._end_thought()
-        self._finished += self._blocks.feed(printable(text))
+        self._finished += self._blocks.feed(self._answer_gate.let_through(text))
         self._draw()
 
     def thought(self, text: str) -> None:
@@ -54,12 +57,13 @@ class TerminalAnswer:
         if not self._show_thoughts:
             self._draw()
             return
-        *lines, self._thought = (self._thought + printable(text)).split("\n")
+        *lines, self._thought = (self._thought + self._thought_gate.let_through(text)).split("\n")
         self._put([line for text in lines for line in self._text(text) or [Line("", 0)]])
 
-    def tool_call(self, call: str) -> None:
+    def tool_call(self, name: str, arguments: Mapping[str, object]) -> None:
         self.finish()
-        lines = self._text(printable(f"→ {call}"), _CALL)
+        rows, _ = call_rows(name, arguments, *self._tail.size)
+        lines = [line for row in rows for line in self._text(row, _CALL)]
         self._put([Line("", 0), *lines] if self._above else lines)
 
     def tool_result(self, name: str, result: str) -> None:
@@ -73,7 +77,7 @@ class TerminalAnswer:
     def finish(self) -> None:
         """Put everything that was held back on the screen for good."""
         self._end_thought()
-        self._finished += self._blocks.finish()
+        self._finished += self._blocks.feed(self._answer_gate.finish()) + self._blocks.finish()
         self._put([])
 
     def _end_thought(self) -> None:
@@ -105,6 +109,7 @@ class TerminalAnswer:
         painted += lines
         above = above or bool(lines)
         live: list[Line] = []
+        going_on: str | None = None
         if self._thinking_since is not None:
             seconds = self._clock() - self._thinking_since
             live = self._text(self._thought if self._show_thoughts else f"thinking… {seconds:.0f} s")
@@ -112,12 +117,16 @@ class TerminalAnswer:
             gap = _gap(tail, above, standing)
             beginning = self._painter.beginning(tail, columns, standing)
             standing = beginning.standing
-            if beginning.settled:
+            going_on = beginning.going_on
+            if beginning.settled or going_on is not None:
                 painted += gap + beginning.settled
                 above, live = True, beginning.growing
             else:
                 live = gap + beginning.growing
-        self._tail.replace(painted, live)
+        if going_on is None:
+            self._tail.replace(painted, live)
+        else:
+            self._tail.go_on(painted, going_on)
         self._finished, self._above, self._standing, self._drawn_at = [], above, standing, self._clock()
 
     def _text(self, text: str, style: str = _DIM) -> list[Line]:

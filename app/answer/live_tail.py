@@ -9,8 +9,10 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TextIO
 
+from ..terminal import draw, terminal_size
+
 if TYPE_CHECKING:
-    from .markdown_lines import Line
+    from .lines import Line
 
 # Line by line: tmux keeps a screen that is cleared from its first row on in its scrollback.
 _CLEAR_LINE, _UP_AND_CLEAR = "\r\x1b[2K", "\x1b[1A\x1b[2K"
@@ -38,22 +40,31 @@ class LiveTail:
     @property
     def size(self) -> os.terminal_size:
         """Columns and rows of the terminal, now."""
-        return os.get_terminal_size(self._stream.fileno())
+        return terminal_size(self._stream)
 
     def replace(self, above: Sequence[Line], live: Sequence[Line]) -> None:
         """Put lines above the live ones for good, and draw other live ones: none while the terminal is being resized.
 
-        So few of them, the last, that they can still be reached when the terminal is made half as low or a third as
-        wide. One row is left for the cursor, where the terminal may echo a key such as ^C.
+        So few of them, the last, that they can still be reached when the terminal is made half as low and half as wide.
+        One row is left for the cursor, where the terminal may echo a key such as ^C.
         """
-        size, now = self.size, self._clock()
-        if size != self._size:
-            self._size, self._sure_at = size, now + _UNSURE_SECONDS
-        kept = live[-max(1, (size.lines - 1) // 3) :] if now >= self._sure_at else []
-        output = self._erased() + "".join(f"{line.coded}\n" for line in above) + "".join(map(_drawn, kept))
-        self._stream.write(output)
-        self._stream.flush()
+        self._look_at_size()
+        size = self._size
+        kept = live[-_most_live(size) :] if size.lines > 1 and self._clock() >= self._sure_at else []
+        standing = "".join(f"{line.coded}\n" for line in above)
+        draw(self._stream, self._erased() + standing + "".join(_drawn(line, size.columns) for line in kept))
         self._drawn = [min(line.cells, size.columns) for line in kept]
+
+    def go_on(self, above: Sequence[Line], text: str) -> None:
+        """Put lines above for good, and then the beginning of a line that the next ones go on with; nothing is live."""
+        self._look_at_size()
+        standing = "".join(f"{line.coded}\n" for line in above)
+        draw(self._stream, self._erased() + standing + text)
+        self._drawn = []
+
+    def _look_at_size(self) -> None:
+        if (size := self.size) != self._size:
+            self._size, self._sure_at = size, self._clock() + _UNSURE_SECONDS
 
     def _erased(self) -> str:
         if not self._drawn:
@@ -63,7 +74,13 @@ class LiveTail:
         return _CLEAR_LINE + _UP_AND_CLEAR * rows
 
 
-def _drawn(line: Line) -> str:
+def _most_live(size: os.terminal_size) -> int:
+    """How many lines are live; three, if there is room: so many may change at the end of a paragraph."""
+    return max(1, min(3, (size.lines - 1) // 3), (size.lines - 1) // 5)
+
+
+def _drawn(line: Line, columns: int) -> str:
     # Wrapped where its width is beyond doubt: it may be shown after a resize that is not known here yet, and would then
     # be counted as wrapped.
-    return f"{line.coded}\n" if line.coded.isascii() else f"{_WRAP_OFF}{line.coded}\n{_WRAP_ON}"
+    is_certain = line.coded.isascii() and line.cells <= columns
+    return f"{line.coded}\n" if is_certain else f"{_WRAP_OFF}{line.coded}\n{_WRAP_ON}"

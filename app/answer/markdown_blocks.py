@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Literal
 
+from .markdown_parser import GROWING, MATH_BLOCK, parser
+
 if TYPE_CHECKING:
-    from markdown_it import MarkdownIt
     from markdown_it.token import Token
 
 _LISTS = ("bullet_list_open", "ordered_list_open")
@@ -123,7 +123,7 @@ class MarkdownBlocks:
         """Take finished blocks out of the rest, up to the beginning of a code fence."""
         whole = len(self._rest) if ended else self._rest.rfind("\n") + 1
         lines = _lines(self._rest[:whole])
-        tokens = parser().parse("".join(lines))
+        tokens = parser().parse("".join(lines), {} if ended else GROWING)
         tops = [token for token in tokens if token.level == 0 and token.nesting >= 0 and token.map]
         taken = 0
         for token in tops:
@@ -157,14 +157,6 @@ class MarkdownBlocks:
         self._rest = "".join(lines[taken:]) + self._rest[whole:]
 
 
-@cache
-def parser() -> MarkdownIt:
-    """CommonMark with tables and struck-out text; HTML is text, because an answer about it must show it."""
-    from markdown_it import MarkdownIt
-
-    return MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"])
-
-
 def _lines(text: str) -> list[str]:
     """Lines with their ends, as Markdown counts them."""
     return re.findall(r"[^\n]*\n|[^\n]+", text)
@@ -177,5 +169,7 @@ def _first_number(token: Token) -> int | None:
 def _is_over(token: Token, lines: list[str]) -> bool:
     """Whether the last block cannot grow any more."""
     assert token.map is not None
+    if token.type == MATH_BLOCK:
+        return not token.meta["open"]
     after = lines[token.map[1] :]
     return token.type in _ONE_LINE or (token.type in _ENDED_BY_EMPTY_LINE and any(not line.strip() for line in after))

@@ -6,13 +6,14 @@ Code is left alone: no border, no indentation, no line broken, so that what is c
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import ClassVar, TextIO
 
 from markdown_it.token import Token
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.markdown import (
     CodeBlock,
@@ -25,36 +26,46 @@ from rich.markdown import (
     TableElement,
     TextElement,
 )
-from rich.segment import Segment, Segments
 from rich.style import Style
 from rich.syntax import ANSISyntaxTheme, Syntax
 from rich.table import Table
 from rich.text import Text
 from rich.theme import Theme
 
-from .markdown_blocks import Block, parser
+from ..terminal import console
+from .lines import Line, coded, rendered
+from .markdown_blocks import Block
+from .markdown_parser import GROWING, MATH, MATH_BLOCK, parser
 
 _CONTEXT = 100
 """Lines of code before a line that decide its colours."""
+_COLUMN = 6
+"""Cells of the screen that a column of a table needs."""
+_LEAST_ROOM = 12
+"""Cells of the screen for what is within lists and quotations."""
+_DEEPEST = 18
+"""Of tokens within each other; CommonMark's preset of markdown-it ends at 20. What is deeper is shown as it is."""
+_INDENTS = {"list_item_open": 4, "blockquote_open": 4}
 _GROWING_ROWS = 2
 """Rows at the end of a paragraph that its next word may change, or show to be no paragraph."""
 
 # What is still text and may become markup by what follows, if it opens any: emphasis not before a space and _ not
-# within a word, code, a struck-out passage, a link (but no brackets that are closed, with no address behind them), an
-# entity or address without its end, the row of a table.
+# within a word, code, a struck-out passage, a formula, a link (but no brackets that are closed, with no address behind
+# them), the row of a table.
 _MAY_OPEN = re.compile(
     r"""
     \*+ (?! [\s*] )
     | (?<! \w ) _+ (?! [\s_] )
     | `
     | ~~
+    | \\[(\[]
+    | \$ (?! \s)
     | !?\[ (?! [^][`<]* \] [^(:] )
-    | [<&] [^\s<>&]* \Z
     | \A \|
     """,
     re.VERBOSE,
 )
-_MARK = "\0"  # no character of an answer: CommonMark has none of it
+_MARK = "\U0010ffff"  # no character at all; the gate lets it pass
 
 # No black, no white, no yellow: each is invisible on some background.
 _THEME = Theme(
@@ -95,14 +106,6 @@ _CODE_THEME = ANSISyntaxTheme(
 
 
 @dataclass(frozen=True)
-class Line:
-    """One line for the screen: with its colour codes, and how many cells of the screen it takes."""
-
-    coded: str
-    cells: int
-
-
-@dataclass(frozen=True)
 class Beginning:
     """A block that is still being written.
 
@@ -110,11 +113,13 @@ class Beginning:
         settled: lines at its beginning that nothing which follows can change.
         standing: the text of these and of the lines of it that were settled before.
         growing: the lines after them.
+        going_on: the end of a line that is not drawn again: what is to be written behind what stands of it.
     """
 
     settled: list[Line]
     standing: str
     growing: list[Line]
+    going_on: str | None = None
 
 
 class Painter:
@@ -125,7 +130,7 @@ class Painter:
     """
 
     def __init__(self, stream: TextIO) -> None:
-        self._console = Console(file=stream, theme=_THEME, highlight=False, markup=False, emoji=False)
+        self._console = console(stream, theme=_THEME, markup=False, emoji=False)
         self._code: list[str] = []
 
     def block(self, block: Block, columns: int, standing: str = "") -> list[Line]:
@@ -135,17 +140,17 @@ class Painter:
             standing: text at its beginning to leave out. What is not as it was when it was settled is painted again.
         """
         if block.kind == "code":
-            return self._code_lines(block, finished=True)
-        paragraph, others = _first_paragraph(block)
+            return self._code_lines(block, standing)
+        paragraph, others = _first_paragraph(block, {})
         rows = self._rows(self._unbroken(paragraph), columns, standing)
         return self._under([line for line, _ in rows], others, columns)
 
     def beginning(self, block: Block, columns: int, standing: str = "") -> Beginning:
         """The lines of a block that is still being written, but for the text of it that stands above already."""
         if block.kind == "code":
-            return Beginning([], "", self._code_lines(block, finished=False))
+            return self._beginning_of_code(block, columns, standing)
         # Marks at the end may be more of them soon, and whether they open or close shows in what is behind them.
-        paragraph, others = _first_paragraph(replace(block, source=block.source.rstrip("*_~`")))
+        paragraph, others = _first_paragraph(replace(block, source=block.source.rstrip("*_~`")), GROWING)
         if not paragraph:
             return Beginning([], "", self._under([], others, columns))
         _mark_what_may_open(paragraph)
@@ -175,15 +180,29 @@ class Painter:
         shown = self._rows(Text.assemble((text[: rows * (columns + 1)], style)), columns)[:rows]
         return [line for line, _ in shown], len(text) - shown[-1][1] if shown else 0
 
-    def _code_lines(self, block: Block, finished: bool) -> list[Line]:
-        # Tabs are kept, so that a Makefile is copied as it is; but what is drawn again must be measured.
-        source = block.source if finished else block.source.expandtabs(8)
-        code = [*(self._code if block.joined else []), source]
-        if finished:
-            self._code = code[-_CONTEXT:]
+    def _code_lines(self, block: Block, standing: str) -> list[Line]:
+        # Tabs are kept, so that a Makefile is copied as it is. Not wrapped: the terminal does that, and takes it back
+        # when the line is copied.
+        rest = block.source[len(standing) :]
+        code = [Line(rest, cell_len(rest))] if standing else self._coloured(block, block.source)
+        self._code = [*self._code_before(block), block.source][-_CONTEXT:]
+        return code
+
+    def _beginning_of_code(self, block: Block, columns: int, standing: str) -> Beginning:
+        # A line that is wider than the terminal is not drawn again but gone on with, without colours, which the rest of
+        # it might change: so it stands there once, whatever size the terminal takes.
+        source = block.source.expandtabs(8)
+        if not standing and cell_len(source) <= columns:
+            return Beginning([], "", self._coloured(block, source))
+        return Beginning([], block.source, [], going_on=block.source[len(standing) :])
+
+    def _code_before(self, block: Block) -> list[str]:
+        return self._code if block.joined else []
+
+    def _coloured(self, block: Block, source: str) -> list[Line]:
+        code = [*self._code_before(block), source]
         coloured = _highlighted("\n".join(code), block.language).split("\n", allow_blank=True)[len(code) - 1]
-        # Not wrapped: the terminal does that, and takes it back when the line is copied.
-        return self._coded([list(coloured.render(self._console))])
+        return coded(self._console, [list(coloured.render(self._console))])
 
     def _unbroken(self, tokens: list[Token]) -> Text:
         """The text of a paragraph, with new lines only where the paragraph has them."""
@@ -205,50 +224,44 @@ class Painter:
         for row in broken:
             starts.append(max(start, text.plain.find(row.plain, start)))  # behind the spaces it was broken at
             start = starts[-1] + len(row)
-        lines = self._coded(list(row.render(self._console)) for row in broken)
+        lines = coded(self._console, (list(row.render(self._console)) for row in broken))
         return list(zip(lines, [*starts[1:], len(text)], strict=True))
 
     def _under(self, lines: list[Line], tokens: list[Token], columns: int) -> list[Line]:
         """Lines, and other blocks beneath them."""
-        others = self._lines(_Markdown(tokens), columns)
+        # Deep within lists there may be no room left: such lines are wider than the terminal, which breaks them.
+        others = self._lines(_Markdown(tokens), max(columns, _deepest(tokens) + _LEAST_ROOM))
         return [*lines, Line("", 0), *others] if lines and others else lines + others
 
     def _lines(self, content: RenderableType, columns: int) -> list[Line]:
-        options = self._console.options.update(width=columns, height=None)
-        lines = self._coded(self._console.render_lines(content, options, pad=False))
+        lines = rendered(self._console, content, columns)
         while lines and not lines[0].cells:
             lines.pop(0)
         while lines and not lines[-1].cells:
             lines.pop()
         return lines
 
-    def _coded(self, lines: Iterable[list[Segment]]) -> list[Line]:
-        coded = []
-        for line in lines:
-            segments = _without_trailing_spaces(line)
-            with self._console.capture() as capture:
-                self._console.print(Segments(segments), end="", soft_wrap=True)
-            coded.append(Line(capture.get(), Segment.get_line_length(segments)))
-        return coded
 
-
-def _without_trailing_spaces(line: list[Segment]) -> list[Segment]:
-    """Padding would be copied too, and would make the line wrap when the terminal becomes narrower."""
-    segments = [segment for segment in line if not segment.control]
-    while segments:
-        text, style, _ = segments.pop()
-        if text := text.rstrip():
-            return [*segments, Segment(text, style)]
-    return segments
-
-
-def _first_paragraph(block: Block) -> tuple[list[Token], list[Token]]:
+def _first_paragraph(block: Block, environment: dict[str, bool]) -> tuple[list[Token], list[Token]]:
     """A block's tokens: those of the paragraph, or heading, that it begins with, if it does; and the others."""
-    tokens = parser().parse(block.source)
+    tokens = parser().parse(block.source.replace(_MARK, ""), environment)
+    if any(token.level >= _DEEPEST for token in tokens):  # the parser leaves out what is deeper
+        return [], [Token(MATH_BLOCK, "", 0, content=block.source.rstrip())]
     if block.number is not None and tokens:
         tokens[0].attrs["start"] = block.number
     length = 3 if tokens and tokens[0].type in ("paragraph_open", "heading_open") else 0
     return tokens[:length], tokens[length:]
+
+
+def _deepest(tokens: list[Token]) -> int:
+    """Cells that the innermost of nested lists and quotations are indented by."""
+    indent = deepest = 0
+    for token in tokens:
+        indent += _INDENTS.get(token.type, 0) - _INDENTS.get(token.type.replace("_close", "_open"), 0) * (
+            token.nesting < 0
+        )
+        deepest = max(deepest, indent)
+    return deepest
 
 
 def _mark_what_may_open(paragraph: list[Token]) -> None:
@@ -301,18 +314,41 @@ class _BareCode(CodeBlock):
         yield _highlighted(str(self.text).rstrip().expandtabs(4), self.lexer_name)
 
 
+class _Formula(TextElement):
+    """A formula on lines of its own."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield self.text
+
+
 class _WholeTable(TableElement):
     """A table that breaks words that are too long for their column, instead of leaving them out."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        headings = [cell.content for cell in self.header.row.cells] if self.header and self.header.row else []
+        rows = [[cell.content for cell in row.cells] for row in self.body.rows] if self.body else []
+        if options.max_width < _COLUMN * len(headings):
+            yield from _as_lines(headings, rows)
+            return
         table = Table(box=box.SIMPLE, pad_edge=False, style="markdown.table.border", collapse_padding=True)
-        for cell in self.header.row.cells if self.header and self.header.row else []:
-            heading = cell.content.copy()
+        for cell in headings:
+            heading = cell.copy()
             heading.stylize("markdown.table.header")
             table.add_column(heading, overflow="fold")
-        for row in self.body.rows if self.body else []:
-            table.add_row(*(cell.content for cell in row.cells))
+        for row in rows:
+            table.add_row(*row)
         yield table
+
+
+def _as_lines(headings: list[Text], rows: list[list[Text]]) -> Iterator[Text]:
+    """A table that is too wide for the terminal, cell by cell."""
+    if not rows:
+        yield from headings
+    for number, row in enumerate(rows):
+        if number:
+            yield Text()
+        for heading, cell in zip(headings, row, strict=False):
+            yield Text.assemble((f"{heading.plain}: ", "markdown.table.header"), cell)
 
 
 class _Markdown(Markdown):
@@ -325,6 +361,7 @@ class _Markdown(Markdown):
         "fence": _BareCode,
         "code_block": _BareCode,
         "table_open": _WholeTable,
+        MATH_BLOCK: _Formula,
     }
 
     def __init__(self, tokens: list) -> None:
@@ -334,4 +371,6 @@ class _Markdown(Markdown):
         for inline in (child for token in tokens for child in token.children or []):
             if inline.type == "softbreak":
                 inline.type = "hardbreak"
+            elif inline.type == MATH:
+                inline.type = "text"
         self.parsed = tokens

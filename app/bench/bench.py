@@ -13,7 +13,7 @@ from gemma4_mlx.errors import Gemma4Error
 
 from ..endings import FAILED, one_line
 from ..models.model_choice import fetch_model
-from ..terminal import Progress, note
+from ..terminal import Progress, draw, note, write
 from . import bench_plot, bench_tables
 
 if TYPE_CHECKING:
@@ -71,8 +71,11 @@ def bench(options: BenchOptions, model_name: str | None) -> None:
             engine_version(options.against)
         measured, failed = _measured(options, plan, model_name)
         results = [*measured, *results]
-    sys.stdout.write(bench_tables.render(results, options.format))
-    sys.stdout.flush()
+    rendered = bench_tables.render(results, options.format)
+    if options.format == "text":  # in colour, and through the gate already
+        draw(sys.stdout, rendered)
+    else:
+        write(sys.stdout, rendered)
     if options.plot:
         bench_plot.draw(results, options.plot)
         note(f"drawn: {options.plot}")

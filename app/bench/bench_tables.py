@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from gemma4_mlx.measuring import Measurement, Result, compare, report_dict
 
-from ..terminal import printable, shows_colour
+from ..printable import printable
+from ..terminal import console, shows_colour
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -90,27 +91,24 @@ def titles(results: Sequence[Result]) -> list[str]:
 
 
 def _text(results: Sequence[Result]) -> str:
-    from rich.console import Console
-
     colour = shows_colour(sys.stdout)
-    console = Console(
-        file=io.StringIO(),
+    screen = io.StringIO()
+    page = console(
+        screen,
         force_terminal=colour,
         color_system="standard" if colour else None,
         width=None if sys.stdout.isatty() else _WIDTH,
-        highlight=False,
         markup=False,
         emoji=False,
     )
     for line in _all_facts(results):
-        console.print(line, style="dim" if colour else None, soft_wrap=True)
-    console.print()
-    console.print(_table(results))
-    console.print()
+        page.print(line, style="dim" if colour else None, soft_wrap=True)
+    page.print()
+    page.print(_table(results))
+    page.print()
     for line in _remarks(results):
-        console.print(line, soft_wrap=True)
-    assert isinstance(console.file, io.StringIO)
-    return "".join(f"{line.rstrip()}\n" for line in console.file.getvalue().rstrip().splitlines())
+        page.print(line, soft_wrap=True)
+    return "".join(f"{line.rstrip()}\n" for line in screen.getvalue().rstrip().splitlines())
 
 
 def _table(results: Sequence[Result]) -> Table:

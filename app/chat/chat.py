@@ -17,7 +17,7 @@ from ..line.attachments import IMAGE_TOKENS, Attachment
 from ..messages import Message
 from ..models.model_choice import fetch_model
 from ..models.sizes import byte_size
-from ..terminal import Progress, edits_lines, note, shortened, write
+from ..terminal import Progress, draw, edits_lines, note, shortened
 from ..tools.tool_rounds import Permission, answer_in_rounds
 from ..typed_ahead import asked, leave_terminal_as_it_was
 from .context import oldest_to_drop
@@ -196,7 +196,7 @@ class Chat:
             )
         except KeyboardInterrupt:
             if not self.edits_lines and sys.stderr.isatty() and (not answer.text or answer.text.endswith("\n")):
-                write(sys.stderr, "\n")  # the terminal has put ^C on this line
+                draw(sys.stderr, "\n")  # the terminal has put ^C on this line
             if answer.keep_what_there_is():
                 note("stopped; what was written stays in the conversation")
             else:
@@ -292,6 +292,7 @@ class Chat:
         model = ThreadedModel(self.model.thread, name, folder)
         model.wait()
         self.model = model
+        self._may_run.forget()
         self.answers = []
         self._figures = None
         self._drop_what_it_cannot_take()
@@ -310,6 +311,7 @@ class Chat:
         self.store.put_away(self.session, self.conversation)
         self.session, self.conversation = session, conversation
         self._figures = None
+        self._may_run.forget()
 
     def _drop_what_it_cannot_take(self) -> None:
         self.model.wait()

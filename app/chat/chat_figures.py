@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _SHOWN = 50
 
 
-def context_used(chat: Chat) -> str:
+def context_used(chat: Chat) -> list[str]:
     """Tokens of each message with its answer, and of all."""
     if not chat.conversation.exchanges:
         raise InputError("nothing has been said yet")
@@ -32,10 +32,10 @@ def context_used(chat: Chat) -> str:
         for count, exchange in zip(own, chat.conversation.exchanges, strict=True)
     ]
     share = totals[-1] / chat.model.context
-    return "\n".join([*lines, f"{totals[-1]:>9,}  of {chat.model.context:,} tokens ({share:.0%})"])
+    return [*lines, f"{totals[-1]:>9,}  of {chat.model.context:,} tokens ({share:.0%})"]
 
 
-def speed_and_memory(chat: Chat) -> str:
+def speed_and_memory(chat: Chat) -> list[str]:
     """Of the last answer, and of all answers of this run."""
     if not chat.answers:
         raise InputError("there is no whole answer yet")
@@ -47,13 +47,11 @@ def speed_and_memory(chat: Chat) -> str:
     seconds = sum((stats.generation_tokens - 1) / stats.generation_tps for stats in timed)
     speed = sum(stats.generation_tokens - 1 for stats in timed) / seconds if seconds else 0.0
     read = sum(stats.prompt_tokens - stats.cached_tokens for stats in everything)
-    return "\n".join(
-        [
-            f"last answer   {last.generation_tokens:,} tokens at {last.generation_tps:.1f} a second, "
-            f"the first after {last.ttft_s:.2f} s",
-            f"its prompt    {last.prompt_tokens:,} tokens, {last.cached_tokens:,} of them read before, "
-            f"the others at {last.prompt_tps:.0f} a second",
-            f"all answers   {len(everything)}: {written:,} tokens at {speed:.1f} a second, {read:,} tokens read",
-            f"peak memory   {byte_size(last.peak_memory_bytes)}",
-        ]
-    )
+    return [
+        f"last answer   {last.generation_tokens:,} tokens at {last.generation_tps:.1f} a second, "
+        f"the first after {last.ttft_s:.2f} s",
+        f"its prompt    {last.prompt_tokens:,} tokens, {last.cached_tokens:,} of them read before, "
+        f"the others at {last.prompt_tps:.0f} a second",
+        f"all answers   {len(everything)}: {written:,} tokens at {speed:.1f} a second, {read:,} tokens read",
+        f"peak memory   {byte_size(last.peak_memory_bytes)}",
+    ]

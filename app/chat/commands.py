@@ -65,7 +65,7 @@ def _help(chat: Chat, argument: str) -> None:
     usages = [f"{command.name} {command.argument}".rstrip() for command in COMMANDS]
     width = max(map(len, usages))
     lines = [f"{usage:<{width}}  {command.help}" for usage, command in zip(usages, COMMANDS, strict=True)]
-    note("\n".join([*lines, KEYS]))
+    note(*lines, *KEYS.split("\n"))
 
 
 def _image(chat: Chat, argument: str) -> None:
@@ -181,13 +181,13 @@ def _detail(chat: Chat, argument: str) -> None:
 def _context(chat: Chat, argument: str) -> None:
     from .chat_figures import context_used
 
-    note(context_used(chat))
+    note(*context_used(chat))
 
 
 def _stats(chat: Chat, argument: str) -> None:
     from .chat_figures import speed_and_memory
 
-    note(speed_and_memory(chat))
+    note(*speed_and_memory(chat))
 
 
 def _copy(chat: Chat, argument: str) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-import shutil
+import sys
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from ..answer.answer_screen import AnswerScreen
-from ..terminal import note, printable, shortened
+from ..printable import printable
+from ..terminal import note, shortened, terminal_size
 from ..typed_ahead import asked
 
 if TYPE_CHECKING:
@@ -27,11 +28,11 @@ def choose_chat(store: SessionStore) -> str | None:
         EOFError: the terminal was closed instead.
         KeyboardInterrupt: Ctrl-C.
     """
-    size = shutil.get_terminal_size()
+    size = terminal_size(sys.stderr)
     chats = store.latest(max(2, min(_MOST, size.lines - _OTHER_ROWS)))
     if len(chats) < 2:
         return None
-    note("\n".join(_line(number, chat, size.columns) for number, chat in enumerate(chats, 1)))
+    note(*(_line(number, chat, size.columns) for number, chat in enumerate(chats, 1)))
     while True:
         answer = asked(f"which chat? 1-{len(chats)} or a name, Enter for 1: ")
         if not answer:
@@ -60,7 +61,7 @@ def _when(moment: datetime) -> str:
 
 def show_again(exchange: Exchange) -> None:
     """One exchange, whole, as it looked when it was held."""
-    note("\n".join(f"{'>' if not at else ' '} {line}" for at, line in enumerate(printable(exchange.title).split("\n"))))
+    note(*(f"{'>' if not at else ' '} {line}" for at, line in enumerate(exchange.title.split("\n"))))
     if exchange.answer:
         with AnswerScreen(show_thoughts=False) as screen:
             screen.answer(exchange.answer)

@@ -101,9 +101,8 @@ def _listen_to_you(screen: DemoScreen, model: Gemma4, processor: Processor) -> N
     blocks = []
     try:
         with Microphone(find_device(None, devices())) as microphone:
-            note(
-                f"\n{microphone.device.name} listens for {_SECONDS_FOR_YOU} s: say some digits, such as three seven one"
-            )
+            name = microphone.device.name
+            note("", f"{name} listens for {_SECONDS_FOR_YOU} s: say some digits, such as three seven one")
             end = time.monotonic() + _SECONDS_FOR_YOU
             while (left := end - time.monotonic()) > 0:
                 blocks.append(microphone.read(left))

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from ..models.model_choice import ModelChoice
-from ..terminal import shows_colour
+from ..printable import printable
+from ..terminal import console, say, shows_colour
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,7 +68,7 @@ class Answer:
     @property
     def line(self) -> str:
         """The text on one line, without what could move a terminal's cursor."""
-        return "".join(c for c in " ".join(self.text.split()) if c.isprintable()) or "(nothing)"
+        return "".join(c for c in " ".join(printable(self.text).split()) if c.isprintable()) or "(nothing)"
 
     @property
     def verdict(self) -> str:
@@ -97,9 +98,7 @@ def screen_for_stdout() -> DemoScreen:
     """A terminal gets colours, pictures and movement; a file, a pipe and NO_COLOR get lines."""
     if not shows_colour(sys.stdout):
         return PlainScreen()
-    from rich.console import Console
-
-    return TerminalScreen(Console(file=sys.stdout, highlight=False))
+    return TerminalScreen(console(sys.stdout))
 
 
 class PlainScreen:
@@ -109,20 +108,22 @@ class PlainScreen:
         return nullcontext()
 
     def opening(self, weight_bytes: int, seconds: float) -> None:
-        _write(f"gemma4-mlx demo: {_introduction(weight_bytes)}, loaded in {seconds:.2f} s")
+        say(f"gemma4-mlx demo: {_introduction(weight_bytes)}, loaded in {seconds:.2f} s")
 
     def show(self, part: Part, work: Callable[[], list[Answer]]) -> None:
-        _write(f"\n{part.title}")
+        say("")
+        say(part.title)
         if part.asked:
-            _write(f"  {part.asked}")
+            say(f"  {part.asked}")
         answers, seconds = _timed(work)
         for answer in answers:
             label = f"{answer.label}: " if answer.label else ""
-            _write(f"  {label}{answer.line}{answer.verdict}")
-        _write(f"  ({seconds:.2f} s)")
+            say(f"  {label}{answer.line}{answer.verdict}")
+        say(f"  ({seconds:.2f} s)")
 
     def ending(self, choice: ModelChoice) -> None:
-        _write(f"\n{_SMALL}\n  {_command(choice)}\n  ({choice.reason})")
+        for line in ("", _SMALL, f"  {_command(choice)}", f"  ({choice.reason})"):
+            say(line)
 
 
 class TerminalScreen:
@@ -251,8 +252,3 @@ def _command(choice: ModelChoice) -> str:
 def _timed(work: Callable[[], list[Answer]]) -> tuple[list[Answer], float]:
     started = time.perf_counter()
     return work(), time.perf_counter() - started
-
-
-def _write(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()

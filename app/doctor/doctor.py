@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import textwrap
 import threading
@@ -13,7 +12,8 @@ from dataclasses import asdict
 from typing import TextIO
 
 from ..endings import FAILED, one_line
-from ..terminal import Progress, printable, shows_colour, shows_lines
+from ..printable import printable
+from ..terminal import Progress, draw, say, shows_colour, shows_lines, terminal_size
 from .findings import Check, Finding, Status
 
 _MARKS: dict[Status, tuple[str, str]] = {"ok": ("✓", "32"), "warning": ("⚠", "33"), "failed": ("✗", "31")}
@@ -35,7 +35,7 @@ def doctor(as_json: bool) -> None:
     failures = sum(finding.status == "failed" for finding in found)
     if as_json:
         fields = {"ok": not failures, "checks": [asdict(finding) for finding in found]}
-        sys.stdout.write(json.dumps(fields, ensure_ascii=False) + "\n")
+        say(json.dumps(fields, ensure_ascii=False))
     else:
         for finding in found:
             show(finding, sys.stdout)
@@ -89,10 +89,9 @@ def show(finding: Finding, stream: TextIO) -> None:
     mark, colour = _MARKS[finding.status]
     text = printable(finding.text)
     if shows_lines(stream):
-        width = max(shutil.get_terminal_size().columns - 1, _INDENT + 20)
+        width = max(terminal_size(stream).columns - 1, _INDENT + 20)
         lines = textwrap.wrap(text, width - _INDENT)
         text = f"\n{' ' * _INDENT}".join(lines)
     if shows_colour(stream):
         mark = f"\x1b[{colour}m{mark}\x1b[0m"
-    stream.write(f"{mark} {finding.name:<{_INDENT - 3}} {text}\n")
-    stream.flush()
+    draw(stream, f"{mark} {finding.name:<{_INDENT - 3}} {text}\n")

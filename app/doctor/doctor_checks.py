@@ -25,7 +25,7 @@ from ..endings import one_line
 from ..microphone import Microphone, MicrophoneError, devices, find_device
 from ..models.sizes import SIZES, Size, physical_memory
 from ..settings import Settings, config_file, read_settings
-from ..terminal import somebody_types
+from ..terminal import console, somebody_types
 from .findings import Check, Finding, Status
 
 _OLDEST_MACOS = 14
@@ -191,8 +191,6 @@ def _settings() -> Settings:
 
 
 def look_at_terminal() -> list[Finding]:
-    from rich.console import Console
-
     from ..line.preview import picture_protocol
     from .terminal_answers import brackets_pastes
 
@@ -200,7 +198,7 @@ def look_at_terminal() -> list[Finding]:
         return [Finding("terminal", "ok", "none here: plain text is written")]
     if os.environ.get("TERM", "dumb") == "dumb":
         return [Finding("terminal", "warning", "TERM is dumb: no colours, no pictures, no editing of what you type")]
-    system = Console(file=sys.stdout).color_system
+    system = console(sys.stdout).color_system
     colours = {"truecolor": "16 million colours", "256": "256 colours", None: "no colours"}.get(system, "16 colours")
     protocol = picture_protocol()
     pictures = f"shows pictures ({protocol})" if protocol else "shows no pictures"

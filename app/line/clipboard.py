@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from gemma4_mlx.errors import InputError
 
-from ..terminal import terminal_stream
+from ..printable import printable
+from ..terminal import draw, terminal_stream
 from .attachments import IMAGE_TOKENS, Attachment, open_attachment
 
 if TYPE_CHECKING:
@@ -58,9 +59,12 @@ def attachments(image_tokens: int = IMAGE_TOKENS) -> list[Attachment]:
 def copy(text: str) -> None:
     """Put text into the clipboard: with the system's own command, else through the terminal.
 
+    What no screen shows is left out: pasted into a shell, an ESC [201~ would end the paste and begin a command.
+
     Raises:
         InputError: neither is there, or the text is too long for the terminal.
     """
+    text = printable(text)
     for command in _COPY:
         if shutil.which(command[0]):
             try:
@@ -72,8 +76,7 @@ def copy(text: str) -> None:
     encoded = base64.b64encode(text.encode()).decode()
     if not stream.isatty() or len(encoded) > _LONGEST_ESCAPE:
         raise InputError("there is no clipboard here (pbcopy, wl-copy or xclip): select the text instead")
-    stream.write(f"\x1b]52;c;{encoded}\x07")
-    stream.flush()
+    draw(stream, f"\x1b]52;c;{encoded}\x07")
 
 
 def _picture_or_file() -> Image | Path | None:

@@ -25,6 +25,7 @@ from prompt_toolkit.utils import get_cwidth
 from gemma4_mlx.errors import Gemma4Error
 
 from ..endings import one_line
+from ..printable import on_one_line
 from ..terminal import note, pasted
 from ..typed_ahead import pastes_wait
 from .interruptible import ctrl_c_interrupts
@@ -89,6 +90,8 @@ class LineEditor:
             enable_suspend=True,
             output=steady_output(),
         )
+        # What prompt_toolkit says of a terminal that does not tell where its cursor is helps nobody: it draws anyway.
+        self._session.app.renderer.cpr_not_supported_callback = None
 
     def read(self, attachments: str, prefilled: str) -> Checked:
         """One line, with tokens.
@@ -108,6 +111,8 @@ class LineEditor:
             prefilled = " " + prefilled
         self._prefilled = prefilled
         self._checked = None
+        if is_long(prefilled):  # folded, so that what was said of it stays in sight
+            prefilled = self._tokens.add_pasted(prefilled)
         try:
             self._session.app.erase_when_done = False
             line = self._session.prompt(default=draft + attachments + between + prefilled)
@@ -333,7 +338,7 @@ def _say(message: str) -> None:
 
 def fitted(footer: str, columns: int) -> str:
     """As many parts of a footer, from its first, as have room."""
-    parts = footer.split(" · ")
+    parts = on_one_line(footer).split(" · ")
     while len(parts) > 1 and get_cwidth(" · ".join(parts)) >= columns:
         parts.pop()
     return " · ".join(parts)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from gemma4_mlx.errors import InputError
 
-from ..terminal import edits_lines, note
+from ..terminal import draw, edits_lines, note
 from .attachments import IMAGE_TOKENS, Attachment
 from .line_blocks import is_open, unblocked
 from .line_tokens import TOKEN, Tokens, Typed
@@ -167,8 +167,7 @@ def _plain_line() -> str:
     if sys.stdin is None:  # closed by whoever started this
         raise EOFError
     if sys.stdin.isatty():
-        sys.stderr.write("> ")
-        sys.stderr.flush()
+        draw(sys.stderr, "> ")
     line = sys.stdin.buffer.readline()
     if not line:
         raise EOFError

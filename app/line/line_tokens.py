@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..terminal import printable
+from ..printable import printable
 from .attachments import Attachment
 
 _FIRST = 0x108000

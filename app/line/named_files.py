@@ -13,7 +13,8 @@ from pathlib import Path
 from gemma4_mlx.errors import Gemma4Error
 
 from ..endings import one_line
-from ..terminal import printable, shortened
+from ..printable import printable
+from ..terminal import shortened
 from .attachments import IMAGE_TOKENS, SUFFIXES, Attachment, open_attachment, suffix_kind
 from .dropped import dropped_files, files_within, read_drop
 

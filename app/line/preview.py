@@ -12,7 +12,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, TextIO
 
-from ..terminal import shows_colour, terminal_stream
+from .. import terminal
+from ..terminal import console, shows_colour, terminal_size, terminal_stream
 from .attachments import Attachment
 
 if TYPE_CHECKING:
@@ -58,23 +59,21 @@ def show_pictures(attachments: Sequence[Attachment]) -> None:
 
 def draw(picture: Image, protocol: Protocol, stream: TextIO) -> None:
     """Draw a picture a few rows high; the cursor is at the beginning of the line below it afterwards."""
-    columns = min(os.get_terminal_size(stream.fileno()).columns - 1 if stream.isatty() else 79, 40)
+    columns = min(terminal_size(stream).columns - 1, 40)
     width, height = _cells(picture, columns)
     small = picture.resize((max(1, width * _CELL[0]), max(1, height * _CELL[1])))
     if protocol == "half-blocks":
-        from rich.console import Console
-
         from ..demo.demo_screen import half_blocks
 
-        console = Console(file=stream, color_system="truecolor", force_terminal=True, width=columns + 1)
-        console.print(half_blocks(small, width, height), end="")
-    elif protocol == "kitty":
-        stream.write(_kitty(_png(small), height))
+        screen = console(stream, color_system="truecolor", force_terminal=True, width=columns + 1)
+        screen.print(half_blocks(small, width, height))
+        return
+    if protocol == "kitty":
+        output = _kitty(_png(small), height)
     else:
         data = base64.b64encode(_png(small)).decode()
-        stream.write(f"\x1b]1337;File=inline=1;height={height};preserveAspectRatio=1:{data}\x07")
-    stream.write("\n")
-    stream.flush()
+        output = f"\x1b]1337;File=inline=1;height={height};preserveAspectRatio=1:{data}\x07"
+    terminal.draw(stream, f"{output}\n")
 
 
 def _cells(picture: Image, columns: int) -> tuple[int, int]:

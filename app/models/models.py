@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from gemma4_mlx.errors import Gemma4Error, HubError
 
 from ..endings import one_line
 from ..settings import config_file
-from ..terminal import note
+from ..terminal import note, say
 from ..typed_ahead import asked, can_be_asked
 from .fetching import fetch
 from .model_choice import ModelChoice, choose_model
@@ -84,9 +83,10 @@ def list_models(as_json: bool, check: bool) -> None:
     models = look_around()
     newer = newer_on_hub(models) if check else None
     if as_json:
-        sys.stdout.write(json.dumps(as_fields(models, newer), ensure_ascii=False) + "\n")
+        say(json.dumps(as_fields(models, newer), ensure_ascii=False))
     else:
-        sys.stdout.write("".join(f"{line}\n" for line in as_lines(models, newer)))
+        for line in as_lines(models, newer):
+            say(line)
 
 
 def as_lines(models: Models, newer: set[str] | None = None) -> list[str]:
@@ -204,7 +204,7 @@ def pull(name: str) -> None:
         note(f"note: the version that is here stays: {one_line(error)}")
         folder = fetch(name)
     note(f"{name} is here; try it: gemma4-mlx chat --model {name}")
-    typer.echo(str(folder))
+    say(str(folder))
 
 
 def newer_on_hub(models: Models) -> set[str]:

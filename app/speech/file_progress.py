@@ -8,7 +8,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from ..terminal import printable, shows_lines
+from ..printable import on_one_line
+from ..terminal import console, shows_lines
 from .transcripts import clock
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class FileProgress:
     """
 
     def __init__(self, title: str, begun_at: float, now: Callable[[], float] = time.monotonic) -> None:
-        self._title = printable(title)
+        self._title = on_one_line(title)
         self._begun_at = begun_at
         self._now = now
         self._bar: Progress | None = None
@@ -36,14 +37,13 @@ class FileProgress:
     def __enter__(self) -> FileProgress:
         self._began = self._drawn = self._now()
         if shows_lines(sys.stderr):
-            from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn
             from rich.table import Column
 
             title = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, max_width=24))
             state = TextColumn("{task.fields[state]}", table_column=Column(no_wrap=True))
             self._bar = Progress(
-                title, BarColumn(None), state, console=Console(stderr=True), transient=True, auto_refresh=False
+                title, BarColumn(None), state, console=console(sys.stderr), transient=True, auto_refresh=False
             )
             self._bar.expand = True
             self._task = self._bar.add_task(self._title, total=None, state="")

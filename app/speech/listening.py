@@ -21,7 +21,8 @@ import numpy.typing as npt
 from gemma4_mlx.errors import Gemma4Error, InputError
 
 from ..endings import one_line
-from ..terminal import edits_lines, printable
+from ..printable import printable
+from ..terminal import edits_lines
 from .live import hear
 from .live_screen import METER_CELLS, Meter
 from .live_sound import SAMPLE_RATE, LiveSound
@@ -273,6 +274,7 @@ class _Region:
             output=create_output(always_prefer_tty=True),
         )
         application.ttimeoutlen = _ESCAPE_SECONDS
+        application.renderer.cpr_not_supported_callback = None
         return application
 
     def _keys(self) -> KeyBindings:

@@ -16,13 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TextIO, cast
 
-import typer
-
 from gemma4_mlx.errors import InputError
 
 from ..endings import FAILED, one_line
 from ..models.model_choice import choose, fetch_chosen
-from ..terminal import note, shows_lines
+from ..terminal import console, note, say, shows_lines
 from ..whole_file import check_free
 from .live_sound import SAMPLE_RATE, FloatArray, LiveSound, OpenPipe, PlayedSound
 from .transcripts import Format, TranscriptWriter
@@ -292,7 +290,7 @@ class Interrupts:
             raise KeyboardInterrupt
         if not self.shown:
             # Not through `sys.stderr`: the signal may have come in the middle of a write to it.
-            os.write(2, b"finishing (Ctrl-C again leaves at once)\n")
+            os.write(sys.stderr.fileno(), b"finishing (Ctrl-C again leaves at once)\n")
 
 
 @contextmanager
@@ -308,11 +306,9 @@ def _interrupts() -> Iterator[Interrupts]:
 
 @contextmanager
 def _screen(title: str) -> Iterator[LiveScreen]:
-    from rich.console import Console
-
     from .live_screen import LiveScreen
 
-    with LiveScreen(Console(file=sys.stdout, highlight=False), title) as screen:
+    with LiveScreen(console(sys.stdout), title) as screen:
         yield screen
 
 
@@ -329,4 +325,4 @@ def list_devices() -> None:
     for device in found:
         marked = "  (default)" if device.is_default else ""
         rate = f"{device.rate / 1000:g} kHz"
-        typer.echo(f"{device.number:>3}  {device.name}  {device.channels} in, {rate}{marked}")
+        say(f"{device.number:>3}  {device.name}  {device.channels} in, {rate}{marked}")

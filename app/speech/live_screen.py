@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console, Group
-from rich.live import Live
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..terminal import printable
+from ..answer.lines import rendered
+from ..answer.live_tail import LiveTail
+from ..printable import on_one_line, printable
 from .transcripts import clock
 
 if TYPE_CHECKING:
@@ -72,19 +73,17 @@ class LiveScreen:
         self._warning = ""
         self._finishing = False
         self._drawn_at = -1.0
-        self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._tail = LiveTail(console.file, clock)  # type: ignore[arg-type]
         self._title = title
 
     def __enter__(self) -> LiveScreen:
-        self._console.print(Text(f"{printable(self._title)} · Ctrl-C to finish", style="dim"))
-        self._live.start()
-        self._draw()
+        self._draw(Text(f"{on_one_line(self._title)} · Ctrl-C to finish", style="dim"))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._live.stop()
+        self._tail.replace([], [])
 
     def event(self, event: Event) -> None:
         """Show what has been heard."""
@@ -93,7 +92,8 @@ class LiveScreen:
         else:
             self._partial = None
             if event.text or event.translation:
-                self._live.console.print(_final(event))
+                self._draw(_final(event))
+                return
         self._draw()
 
     def sound(self, samples: npt.NDArray[np.float32], seconds: float, speaking: bool, warnings: list[str]) -> None:
@@ -110,9 +110,12 @@ class LiveScreen:
         self._finishing = True
         self._draw()
 
-    def _draw(self) -> None:
+    def _draw(self, above: RenderableType | None = None) -> None:
+        """Draw what changes; above it, for good, what is finished."""
         self._drawn_at = self._clock()
-        self._live.update(self.render(), refresh=True)
+        columns = self._console.width
+        finished = [] if above is None else rendered(self._console, above, columns)
+        self._tail.replace(finished, rendered(self._console, self.render(), columns))
 
     def render(self) -> Group:
         """The part that is drawn again and again; never higher than the terminal."""

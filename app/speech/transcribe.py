@@ -18,7 +18,8 @@ from gemma4_mlx.errors import Gemma4Error, InputError
 
 from ..endings import FAILED, one_line
 from ..models.model_choice import VARIABLE, open_model
-from ..terminal import note, printable
+from ..printable import printable
+from ..terminal import note, write
 from ..whole_file import check_free, write_whole
 from .file_progress import FileProgress
 from .transcripts import SUFFIXES, Format, clock, json_line, recording_line, segment_fields
@@ -243,14 +244,13 @@ def _keep(
     if target is None:
         if named:
             rendered = _with_name(file, rendered, format)
-        sys.stdout.write(rendered)
-        sys.stdout.flush()
+        write(sys.stdout, rendered)
         return
     try:
         check(target)
         write_whole(target, rendered)
     except (InputError, OSError) as error:
-        sys.stdout.write(rendered)
+        write(sys.stdout, rendered)
         if isinstance(error, InputError):
             raise InputError(f"{one_line(error)}; its text went to stdout instead") from error
         raise InputError(

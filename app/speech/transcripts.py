@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Literal, TextIO
 
 from gemma4_mlx.speech.subtitles import VTT_HEADER, Spoken, captions, srt_cue, vtt_cue
 
+from ..terminal import write
+
 if TYPE_CHECKING:
     from gemma4_mlx.speech import Event
 
@@ -96,8 +98,7 @@ class TranscriptWriter:
         self._put(line)
 
     def _put(self, text: str) -> None:
-        self._stream.write(text)
-        self._stream.flush()
+        write(self._stream, text)
 
 
 def json_line(fields: Mapping[str, object]) -> str:

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..answer.answer_screen import AnswerScreen
+from ..answer.shown_call import all_rows, call_rows
 from ..messages import Message, assistant_message
-from ..terminal import note
+from ..terminal import note, terminal_size
 from ..typed_ahead import asked, can_be_asked, lines_are_typed
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ _REFUSED = {"error": "the user did not allow this call"}
 class Permission:
     """Whether a function may be run: asked of the person each time, until they say always.
 
+    Always is for the function of that name in the file that was read when this program began, whatever becomes of the
+    file, and until `forget`.
+
     Args:
         granted: never ask.
     """
@@ -32,15 +36,22 @@ class Permission:
         self._granted = granted
         self._always: set[str] = set()
 
-    def __call__(self, name: str) -> bool:
-        """Ask for one call. Raises KeyboardInterrupt."""
+    def forget(self) -> None:
+        """Another conversation or model: whoever said always meant calls of the one before."""
+        self._always.clear()
+
+    def __call__(self, call: ToolCall) -> bool:
+        """Ask for one call, which stands on the screen already. Raises KeyboardInterrupt."""
+        name = call.name
         if self._granted or name in self._always:
             return True
         if not can_be_asked():
             note(f"note: {name} was not run, because there is nobody to ask; --yes runs every call")
             return False
+        rows, is_all = call_rows(name, call.arguments, *terminal_size(sys.stderr))
+        choices = "y(es), n(o), a(lways)" if is_all else "y(es), n(o), a(lways), s(how all)"
         while True:
-            answer = asked(f"run {name}? y(es), n(o), a(lways): ")
+            answer = asked(f"run {name}? {choices}: ")
             match answer.strip().lower():
                 case "y" | "yes":
                     return True
@@ -49,15 +60,18 @@ class Permission:
                     return True
                 case "n" | "no":
                     return False
+                case "s" | "show" | "show all":
+                    note(*all_rows(name, call.arguments, terminal_size(sys.stderr).columns))
             if not answer:  # Ctrl-D
-                sys.stderr.write("\n")
+                note("")
                 return False
+            note(*rows)
 
 
 def answer_in_rounds(
     generate: Callable[[list[Message]], Generation],
     tools: Tools | None,
-    may_run: Callable[[str], bool],
+    may_run: Callable[[ToolCall], bool],
     keep: Callable[[list[Message]], None],
 ) -> Generation:
     """Let the model answer, running the functions it calls on the way.
@@ -96,11 +110,11 @@ def answer_in_rounds(
         keep([*replies])
 
 
-def _run(call: ToolCall, tools: Tools, may_run: Callable[[str], bool]) -> Mapping[str, Any]:
+def _run(call: ToolCall, tools: Tools, may_run: Callable[[ToolCall], bool]) -> Mapping[str, Any]:
     with AnswerScreen(show_thoughts=False) as screen:
         screen.tool_call(call.name, call.arguments)
     # What is no function of ours is not worth a question: the model is told.
-    allowed = call.name not in tools.names or may_run(call.name)
+    allowed = call.name not in tools.names or may_run(call)
     with lines_are_typed():  # a function may ask the person something
         result = tools.call(call.name, call.arguments) if allowed else _REFUSED
     with AnswerScreen(show_thoughts=False) as screen:
