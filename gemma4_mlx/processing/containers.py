@@ -137,22 +137,27 @@ def decoded(
     """
     import av
 
+    unopened: dict[int, Exception] = {}  # decoders that cannot be opened: PyAV 19 crashes when they are asked again
     for packet in packets(container, streams, damage):
-        if on_beginning is not None and _begins_a_file(packet):
-            on_beginning()
+        index = packet.stream.index
         try:
+            if index in unopened:
+                raise unopened[index]
+            if on_beginning is not None and _begins_a_file(packet):
+                on_beginning()
             frames = packet.decode()
         except av.error.EOFError:  # flushed once more, after the demuxer had stopped
             continue
-        # ValueError: PyAV 19, of a decoder that could not be opened for the packet before.
         except (av.FFmpegError, ValueError) as error:
+            if index in unopened or not packet.stream.codec_context.is_open:
+                unopened[index] = error
             base = float(packet.time_base or 0)
             stamp = packet.pts if packet.pts is not None else packet.dts
             damage.lost((packet.duration or 0) * base, None if stamp is None else stamp * base - origin, error)
             continue
         for frame in frames:
             damage.decoded()
-            yield packet.stream.index, frame
+            yield index, frame
 
 
 def _begins_a_file(packet: Any) -> bool:
