@@ -12,7 +12,8 @@ from gemma4_mlx.errors import InputError
 
 from ..line.attachments import Kind, open_attachment
 from ..line.named_files import unquoted
-from ..terminal import note, printable, shortened
+from ..printable import printable
+from ..terminal import note, shortened
 
 if TYPE_CHECKING:
     from .chat import Chat
