@@ -6,12 +6,14 @@ from pathlib import Path
 
 import typer
 
+from .awake import kept_awake
 from .models.sizes import byte_size
 from .terminal import Progress, note, say
 
 _BAR = 24
 
 
+@kept_awake()
 def convert_checkpoint(
     source: str, folder: Path | None, *, recipe: str, dtype: str, revision: str | None, upload: str | None
 ) -> None:

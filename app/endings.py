@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import typer
 
-from gemma4_mlx.errors import Gemma4Error
+from gemma4_mlx.errors import Gemma4Error, reason
 
 from .terminal import note
 
@@ -23,7 +23,7 @@ INTERRUPTED = 130
 def one_line(error: BaseException) -> str:
     """What a person should read of an error: its message on one line, with the file when the system refused one."""
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        return f"{error.filename}: {reason(error)}" if error.filename else reason(error)
     return " ".join(str(error).split()) or type(error).__name__
 
 

@@ -39,6 +39,8 @@ _RATE_TOLERANCE = 0.05
 _RATE_SECONDS = 5.0
 # What a device is asked for when it refuses its own stated rate.
 _OTHER_RATES = (48_000, 44_100, 16_000)
+# Streams that PortAudio holds; one that it cannot close, because its server died, stays here.
+_unclosed: set[Any] = set()
 
 
 class MicrophoneError(InputError):
@@ -65,13 +67,20 @@ class Device:
 
 
 def devices() -> list[Device]:
-    """All input devices.
+    """All input devices, those connected since the last call too, unless a microphone is open.
+
+    PortAudio lists what is there once, when it starts (PortAudio issue 447, sounddevice issue 125), and ends every open
+    stream with itself: so it is started anew only when there is none.
 
     Raises:
         MicrophoneError: PortAudio is not installed.
     """
+    may_be_old = "sounddevice" in sys.modules
     sounddevice = _sounddevice()
     with c_libraries_silent():
+        if may_be_old and not _unclosed:
+            sounddevice._terminate()
+            sounddevice._initialize()
         default, _ = sounddevice.default.device
         found = list(enumerate(sounddevice.query_devices()))
     return [
@@ -276,6 +285,7 @@ class Microphone:
                 if into.closed:
                     raise sounddevice.CallbackAbort
 
+            stream = None
             try:
                 stream = sounddevice.InputStream(
                     samplerate=rate,
@@ -284,9 +294,12 @@ class Microphone:
                     dtype="float32",
                     callback=callback,
                 )
+                _unclosed.add(stream)
                 stream.start()
             except sounddevice.PortAudioError as error:
                 refusal = refusal or error
+                if stream is not None:
+                    _close(stream)
                 continue
             return stream, capture
         raise MicrophoneError(
@@ -298,6 +311,7 @@ class Microphone:
 def _close(stream: Any) -> None:
     stream.abort(ignore_errors=True)
     stream.close(ignore_errors=True)
+    _unclosed.discard(stream)
 
 
 def _sounddevice() -> Any:
@@ -325,7 +339,7 @@ def _resampler(rate: float) -> Any:
 def _zeros_hint(platform: str) -> str:
     if platform == "darwin":
         return (
-            "the microphone delivers nothing but zeros: allow this terminal to use it in "
-            "System Settings › Privacy & Security › Microphone, then start it again"
+            "the microphone delivers nothing but zeros: allow this terminal app (in tmux, screen or ssh: the one they "
+            "were started in) to use it in System Settings › Privacy & Security › Microphone, then start it again"
         )
     return "the microphone delivers nothing but zeros: is it muted?"

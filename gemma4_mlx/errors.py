@@ -3,6 +3,9 @@
 A wrong argument (a negative length, an unknown option) is a plain `ValueError`.
 """
 
+import errno
+import sys
+
 
 class Gemma4Error(Exception):
     """Base of every error this package raises on purpose."""
@@ -28,9 +31,21 @@ class ContextLengthError(InputError):
     """A prompt is longer than the model's context."""
 
 
-def reason(error: Exception) -> str:
-    """What a library said went wrong, on one line."""
-    return " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split())
+def reason(error: BaseException) -> str:
+    """What a library or the system said went wrong, on one line; with what to do where only the system's owner can."""
+    said = " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split())
+    return said + permission_hint(error, sys.platform)
+
+
+def permission_hint(error: BaseException, platform: str) -> str:
+    """Where a Mac is told that a program may read a folder; empty for every other error.
+
+    macOS keeps programs out of Desktop, Documents, Downloads and removable disks until they are allowed to read them,
+    and refuses with EPERM. What a file's own permissions forbid is EACCES.
+    """
+    if platform == "darwin" and isinstance(error, OSError) and error.errno == errno.EPERM:
+        return "; allow your terminal app in System Settings › Privacy & Security › Files and Folders"
+    return ""
 
 
 class MediaWarning(UserWarning):

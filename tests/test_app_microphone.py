@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from types import SimpleNamespace
 from typing import ClassVar
@@ -12,6 +15,7 @@ from gemma4_mlx.app import microphone
 from gemma4_mlx.app.microphone import Capture, Device, Microphone, MicrophoneError, find_device
 
 from command_line import only_line, start
+from virtual_microphone import IS_INSTALLED, prepare, virtual_microphone
 
 BUILT_IN = Device(0, "MacBook Pro Microphone", 1, 48_000.0, True)
 HEADSET = Device(3, "AirPods Pro", 1, 24_000.0, False)
@@ -207,3 +211,34 @@ def test_a_device_s_nonsense_does_not_reach_the_model():
     capture = Capture(16_000)
     capture.put(np.array([[np.nan], [np.inf], [0.5]], np.float32), False)
     assert np.isfinite(capture.take(0)).all()
+
+
+LATE = """
+from gemma4_mlx.app.microphone import Microphone, devices, find_device
+print(len(devices()), flush=True)
+input()
+with Microphone(find_device(None, devices())) as microphone:
+    heard = any(len(microphone.read(1.0)) for _ in range(10))
+    print(len(devices()), heard, flush=True)
+"""
+
+
+@pytest.mark.skipif(not IS_INSTALLED, reason="pulseaudio is not installed")
+def test_a_microphone_that_is_connected_later_is_found_and_an_open_one_is_left_alone(tmp_path):
+    environment = {**os.environ, **prepare(tmp_path)}
+    child = subprocess.Popen(
+        [sys.executable, "-c", LATE],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment,
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    with child:
+        assert child.stdout.readline() == "0\n"
+        with virtual_microphone(tmp_path):
+            child.stdin.write("\n")
+            child.stdin.flush()
+            assert child.stdout.readline() == "2 True\n"

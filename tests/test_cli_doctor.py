@@ -166,12 +166,40 @@ def test_what_never_ends_is_given_up_and_what_breaks_has_failed():
         (mac("VirtualApple @ 2.50GHz"), "x86_64", "chip", "built for x86_64"),
         (mac(system="macOS 13.6.7"), "arm64", "system", "needs macOS 14"),
         (mac(system="macOS 26.1"), "arm64", None, "macOS 26.1"),
+        (mac("Apple M5", system="macOS 26.1"), "arm64", None, "needs macOS 26.2 on an M5"),
     ],
 )
 def test_a_mac_that_cannot_run_mlx_is_told_why(machine, architecture, failed, said):
     found = machine_findings(machine, architecture)
     assert [finding.name for finding in found if finding.status == "failed"] == [failed] * bool(failed)
     assert any(said in finding.text for finding in found)
+
+
+@pytest.mark.parametrize(
+    ("chip", "system", "status"),
+    [
+        ("Apple M5", "macOS 26.0", "warning"),
+        ("Apple M5 Max", "macOS 26.1.1", "warning"),
+        ("Apple M5 Pro", "macOS 26.2", "ok"),
+        ("Apple M5", "macOS 27.0", "ok"),
+        ("Apple M4", "macOS 26.1", "ok"),
+        ("Apple M50", "macOS 26.1", "ok"),
+        (None, "macOS", "ok"),
+    ],
+)
+def test_an_m5_on_a_macos_whose_matrix_units_mlx_cannot_use_is_told(chip, system, status):
+    machine = Machine(chip, None, None, None, 36 * GB, system, None, None)
+    assert by_name(machine_findings(machine, "arm64"))["system"].status == status
+
+
+@pytest.mark.parametrize(
+    ("chip", "built_for", "status"),
+    [("Apple M5", 15, "warning"), ("Apple M5", 26, "ok"), ("Apple M3", 14, "ok"), ("Apple M5", None, "ok")],
+)
+def test_an_m5_with_the_kernels_of_an_older_macos_is_told(chip, built_for, status):
+    found = by_name(gpu_findings(Gpu("0.32.4", "metal", 24 * GB, built_for), 0, 36 * GB, chip))
+    assert found["MLX"].status == status
+    assert ("--force-reinstall" in found["MLX"].text) == (status == "warning")
 
 
 def test_the_memory_says_which_sizes_it_is_enough_for():

@@ -40,19 +40,24 @@ class VirtualMicrophone:
         self._server.wait()
 
 
-@contextmanager
-def virtual_microphone(folder: Path) -> Iterator[VirtualMicrophone]:
-    """Start one, its files in `folder`."""
+def prepare(folder: Path) -> dict[str, str]:
+    """Write what leads a program to the server whose files are in `folder`; the environment that says so."""
     devices = folder / "asoundrc"
     devices.write_text("pcm.!default { type pulse }\nctl.!default { type pulse }\npcm.pulse { type pulse }\n")
     alsa = folder / "alsa.conf"
     alsa.write_text(f"</usr/share/alsa/alsa.conf>\n<{devices}>\n")
-    socket = folder / "native"
-    environment = {
+    return {
         "XDG_RUNTIME_DIR": str(folder),
         "ALSA_CONFIG_PATH": str(alsa),
-        "PULSE_SERVER": f"unix:{socket}",
+        "PULSE_SERVER": f"unix:{folder / 'native'}",
     }
+
+
+@contextmanager
+def virtual_microphone(folder: Path) -> Iterator[VirtualMicrophone]:
+    """Start one, its files in `folder`."""
+    environment = prepare(folder)
+    socket = folder / "native"
     server = subprocess.Popen(
         [
             *("pulseaudio", "-n", "--daemonize=no", "--exit-idle-time=-1"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import sys
 import time
 
@@ -30,6 +31,9 @@ from .findings import Check, Finding, Status
 
 _OLDEST_MACOS = 14
 """Before it there is no MLX to install."""
+# The wheel for macOS 26 is built for 26.2 and uses the M5's matrix units from 26.0 on, where they are not right yet
+# (MLX issue 4525); the wheels for older systems do not have them at all.
+_OLDEST_FOR_M5 = (26, 2)
 _LISTENING = 2.2  # seconds at most; some take one to begin, and another of zeros says that sound is withheld
 _HUB_SECONDS = 2.5
 _QUESTION = "Does my data leave this Mac?"
@@ -64,13 +68,25 @@ def _chip(machine: Machine, architecture: str) -> Finding:
 def _system(machine: Machine) -> Finding:
     if not machine.system.startswith("macOS"):
         return Finding("system", "warning", f"{machine.system}: this program is made for macOS")
-    number = machine.system.removeprefix("macOS").strip().partition(".")[0]
-    if number.isdecimal() and int(number) < _OLDEST_MACOS:
+    version = _version(machine.system)
+    if version and version[0] < _OLDEST_MACOS:
         text = f"{machine.system}: MLX needs macOS {_OLDEST_MACOS} or newer; update in System Settings"
         return Finding("system", "failed", text)
+    if _is_m5(machine.chip) and (26,) <= version < _OLDEST_FOR_M5:
+        text = f"{machine.system}: MLX needs macOS 26.2 on an M5; update in System Settings"
+        return Finding("system", "warning", text)
     if machine.low_power_mode:
         return Finding("system", "warning", f"{machine.system}, in low power mode: everything is slower")
     return Finding("system", "ok", machine.system)
+
+
+def _is_m5(chip: str | None) -> bool:
+    return chip is not None and re.match(r"Apple M5\b", chip) is not None
+
+
+def _version(system: str) -> tuple[int, ...]:
+    """The numbers of "macOS 26.1"; empty where there are none."""
+    return tuple(int(number) for number in re.findall(r"\d+", system)[:2])
 
 
 def _memory(memory: int) -> Finding:
@@ -88,20 +104,21 @@ def look_at_gpu() -> list[Finding]:
         gpu = this_gpu()
     except (ImportError, OSError) as error:
         return [Finding("MLX", "failed", f"cannot be loaded ({one_line(error)}): pip install --force-reinstall mlx")]
-    return gpu_findings(gpu, wired_limit(), physical_memory())
+    return gpu_findings(gpu, wired_limit(), physical_memory(), this_machine().chip)
 
 
-def gpu_findings(gpu: Gpu, wired_limit: int | None, memory: int) -> list[Finding]:
+def gpu_findings(gpu: Gpu, wired_limit: int | None, memory: int, chip: str | None = None) -> list[Finding]:
     """What MLX computes on, and whether the GPU may use as much memory as the sizes for this machine need.
 
     Args:
+        chip: of this machine.
         wired_limit: `iogpu.wired_limit_mb` in bytes; 0: the system's own choice; None: there is none.
         memory: of this machine, in bytes.
     """
     if gpu.backend != "metal":
         where = "the CPU" if gpu.backend == "cpu" else "CUDA"
         return [Finding("MLX", "warning", f"{gpu.mlx} computes on {where}: Metal is only there on a Mac")]
-    findings = [Finding("MLX", "ok", f"{gpu.mlx} computes on the GPU (Metal)")]
+    findings = [_metal(gpu, chip)]
     limit = wired_limit or gpu.limit_bytes
     if limit is None:
         return findings
@@ -115,6 +132,17 @@ def gpu_findings(gpu: Gpu, wired_limit: int | None, memory: int) -> list[Finding
         )
         return [*findings, Finding("GPU memory", "warning", text)]
     return [*findings, Finding("GPU memory", "ok", have)]
+
+
+def _metal(gpu: Gpu, chip: str | None) -> Finding:
+    text = f"{gpu.mlx} computes on the GPU (Metal)"
+    if _is_m5(chip) and gpu.built_for and gpu.built_for < 26:
+        text += (
+            f", with kernels made for macOS {gpu.built_for}, which read prompts several times slower on an M5: "
+            "update to macOS 26.2, then pip install --force-reinstall mlx mlx-metal"
+        )
+        return Finding("MLX", "warning", text)
+    return Finding("MLX", "ok", text)
 
 
 def _wired_megabytes(size: Size) -> int:

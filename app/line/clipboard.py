@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import shutil
 import subprocess
-import sys
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from gemma4_mlx.errors import InputError
 
@@ -16,12 +16,21 @@ from ..printable import printable
 from ..terminal import draw, terminal_stream
 from .attachments import IMAGE_TOKENS, Attachment, open_attachment
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
 _SECONDS = 5.0
 _PASTE = (["pbpaste"], ["wl-paste", "--no-newline"], ["xclip", "-selection", "clipboard", "-out"])
 _COPY = (["pbcopy"], ["wl-copy"], ["xclip", "-selection", "clipboard", "-in"])
+_FILE, _PICTURE = b"file ", "«data PNGf".encode()
+# One question for all: each costs a start of `osascript`. Beside a file that was copied in the Finder the clipboard
+# holds the file's icon and its bare name, neither of which is meant: so the file is asked for first.
+_WHAT_IS_HELD = """\
+try
+    return "file " & POSIX path of (the clipboard as «class furl»)
+end try
+try
+    return the clipboard as «class PNGf»
+end try
+return ""
+"""
 _LONGEST_ESCAPE = 100_000
 """Base64 characters that terminals take in one escape sequence."""
 
@@ -36,9 +45,7 @@ def read(image_tokens: int = IMAGE_TOKENS) -> str | list[Attachment]:
     if isinstance(held, Path):
         return [open_attachment(held, image_tokens=image_tokens)]
     if held is not None:
-        stream = io.BytesIO()
-        held.save(stream, "PNG")
-        return [open_attachment(stream.getvalue(), "image", "clipboard.png", image_tokens)]
+        return [open_attachment(held, "image", "clipboard.png", image_tokens)]
     if text := _text():
         return text
     raise InputError("the clipboard is empty: copy a picture, a file or text first")
@@ -68,7 +75,7 @@ def copy(text: str) -> None:
     for command in _COPY:
         if shutil.which(command[0]):
             try:
-                subprocess.run(command, input=text.encode(), check=True, timeout=_SECONDS, stderr=subprocess.DEVNULL)
+                _run(command, text.encode())
                 return
             except (OSError, subprocess.SubprocessError):  # no display to reach: the next way
                 continue
@@ -79,11 +86,11 @@ def copy(text: str) -> None:
     draw(stream, f"\x1b]52;c;{encoded}\x07")
 
 
-def _picture_or_file() -> Image | Path | None:
+def _picture_or_file() -> bytes | Path | None:
+    if shutil.which("osascript"):
+        return _held_by_a_mac()
     from PIL import ImageGrab
 
-    if sys.platform == "darwin" and (path := _file_copied_in_finder()):
-        return path
     try:
         held = ImageGrab.grabclipboard()
     except NotImplementedError:
@@ -91,27 +98,54 @@ def _picture_or_file() -> Image | Path | None:
     # Pillow runs a helper and opens what it gives: no display, nothing in it, something that is no picture.
     except (OSError, subprocess.SubprocessError, ValueError):
         return None
-    return None if isinstance(held, list) else held
+    if held is None or isinstance(held, list):
+        return None
+    stream = io.BytesIO()
+    held.save(stream, "PNG")
+    return stream.getvalue()
 
 
-def _file_copied_in_finder() -> Path | None:
-    """Beside such a file the clipboard holds its icon and its bare name, neither of which is meant."""
-    script = "POSIX path of (the clipboard as «class furl»)"
+def _held_by_a_mac() -> bytes | Path | None:
+    """AppleScript writes a file's path as text, and data as `«data PNGf89504E47…»`."""
     try:
-        finished = subprocess.run(["osascript", "-e", script], capture_output=True, text=True, timeout=_SECONDS)
+        answer = _run(["osascript", "-e", _WHAT_IS_HELD]).rstrip(b"\n")
     except (OSError, subprocess.SubprocessError):
         return None
-    path = Path(finished.stdout.rstrip("\n"))
-    # Plain text in the clipboard may pass for the path of something that is not there.
-    return path if finished.returncode == 0 and path.is_file() else None
+    if answer.startswith(_FILE):
+        # Plain text in the clipboard may pass for the path of something that is not there.
+        path = Path(os.fsdecode(answer.removeprefix(_FILE)))
+        return path if path.is_file() else None
+    if answer.startswith(_PICTURE):
+        with suppress(ValueError):  # cut off
+            return bytes.fromhex(answer.removeprefix(_PICTURE).removesuffix("»".encode()).decode())
+    return None
 
 
 def _text() -> str:
     for command in _PASTE:
         if shutil.which(command[0]):
             try:
-                finished = subprocess.run(command, capture_output=True, check=True, timeout=_SECONDS)
-                return finished.stdout.decode("utf-8", "replace")
+                return _run(command).decode("utf-8", "replace")
             except (OSError, subprocess.SubprocessError):  # no display to reach, or nothing in it
                 continue
     return ""
+
+
+def _run(command: list[str], given: bytes | None = None) -> bytes:
+    """What a command of the system answers.
+
+    Without a UTF-8 locale (over ssh, in an editor's task) macOS' commands would speak MacRoman.
+    """
+    return (
+        subprocess.run(
+            command,
+            input=given,
+            # What takes something stays behind to offer it, and keeps its output open.
+            stdout=subprocess.PIPE if given is None else subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=True,
+            timeout=_SECONDS,
+            env={**os.environ, "LC_ALL": "en_US.UTF-8"},
+        ).stdout
+        or b""
+    )

@@ -9,11 +9,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 from gemma4_mlx.errors import Gemma4Error
 
+from ..awake import kept_awake
 from ..endings import one_line
 from ..terminal import Progress, note
 
@@ -37,12 +39,13 @@ def fetch(name: str, on_progress: Callable[[str], None] | None = None, newest: b
     bring = update if newest else resolve
     if on_progress is not None:
         return bring(name, on_progress=lambda done, total: on_progress(far(done, total)))
-    with Progress(f"fetching {name}") as progress:
+    with ExitStack() as awake, Progress(f"fetching {name}") as progress:
         started = time.monotonic()
 
         def show(done: int, total: int) -> None:
             if not progress.shown:
                 note(f"fetching {name}: {total / 1e9:.1f} GB, this once")
+                awake.enter_context(kept_awake())
             progress.show(far(done, total) + left(done, total, time.monotonic() - started))
 
         return bring(name, on_progress=show)

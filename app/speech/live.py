@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO, TextIO, cast
 
 from gemma4_mlx.errors import InputError
 
+from ..awake import kept_awake
 from ..endings import FAILED, one_line
 from ..models.model_choice import choose, fetch_chosen
 from ..terminal import console, note, say, shows_lines
@@ -64,6 +65,7 @@ class LiveOptions:
     duration: float | None
 
 
+@kept_awake()
 def transcribe_microphone(device: str | None, options: LiveOptions, model_name: str | None) -> None:
     """Write down what is said into a microphone, until Ctrl-C, `options.duration`, or the microphone is gone.
 

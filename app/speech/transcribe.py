@@ -16,6 +16,7 @@ import typer
 
 from gemma4_mlx.errors import Gemma4Error, InputError
 
+from ..awake import kept_awake
 from ..endings import FAILED, one_line
 from ..models.model_choice import VARIABLE, open_model
 from ..printable import printable
@@ -46,6 +47,7 @@ class FileOptions:
     max_utterance: float
 
 
+@kept_awake()
 def transcribe_files(
     files: list[str],
     options: FileOptions,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, distribution, version
 from typing import Literal
 
 from .machine import Ask, ask_command, keys_and_values
@@ -19,11 +20,13 @@ class Gpu:
         mlx: its version.
         backend: what it computes on unless told otherwise.
         limit_bytes: what macOS recommends the GPU to use at most; beyond that it swaps or fails. None: no Metal.
+        built_for: the macOS whose kernels were installed, such as 26; None: no Metal, or it is not known.
     """
 
     mlx: str
     backend: Backend
     limit_bytes: int | None
+    built_for: int | None = None
 
 
 def this_gpu() -> Gpu:
@@ -35,7 +38,17 @@ def this_gpu() -> Gpu:
     import mlx.core as mx
 
     limit = mx.device_info().get("max_recommended_working_set_size") if backend() == "metal" else None
-    return Gpu(version("mlx"), backend(), limit if isinstance(limit, int) else None)
+    return Gpu(version("mlx"), backend(), limit if isinstance(limit, int) else None, _wheels_macos())
+
+
+def _wheels_macos() -> int | None:
+    """From the tag of the wheel with the kernels: "py3-none-macosx_26_0_arm64"."""
+    try:
+        wheel = distribution("mlx-metal").read_text("WHEEL") or ""
+    except PackageNotFoundError:
+        return None
+    tag = re.search(r"^Tag: .*-macosx_(\d+)_", wheel, re.MULTILINE)
+    return int(tag[1]) if tag else None
 
 
 def backend() -> Backend:
