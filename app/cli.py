@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 
 from .c_output import separate_stderr
 from .endings import FAILED, exit_codes
+from .models.completion import complete_chat
 from .models.models_commands import models
 from .options import (
     BenchFormat,
@@ -194,9 +195,23 @@ def ask(
 def chat(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", show_default=False, help="With --resume: which chat. Default: the last one."),
+        typer.Argument(
+            metavar="[NAME]",
+            show_default=False,
+            autocompletion=complete_chat,
+            help="With --resume and --delete: which chat. Default of --resume: the last one.",
+        ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", "-r", help="Go on with an earlier chat.")] = False,
+    private: Annotated[
+        bool,
+        typer.Option("--private", help="Write nothing of the chat to disk; with --resume: read, and stay as it is."),
+    ] = False,
+    list_chats: Annotated[bool, typer.Option("--list", help="List the chats that are saved.")] = False,
+    delete: Annotated[
+        bool,
+        typer.Option("--delete", help="Delete the chat NAME, with its attachments; asks first, unless with --yes."),
+    ] = False,
     image_tokens: ImageTokens = None,
     tools: ToolsFile = None,
     yes: Yes = False,
@@ -210,8 +225,17 @@ def chat(
 ) -> None:
     """Talk with the model, also about pictures and sounds: type or drop a file's path. /help lists the commands."""
     with exit_codes(debug):
-        if name is not None and not resume:
+        if resume + list_chats + delete > 1 or (private and (list_chats or delete)):
+            raise typer.BadParameter("one of them at a time", param_hint="--resume, --private, --list, --delete")
+        if name is not None and not (resume or delete):
             raise typer.BadParameter("a chat is gone on with by --resume NAME", param_hint=name)
+        if delete and name is None:
+            raise typer.BadParameter("which chat? --list lists them", param_hint="--delete NAME")
+        if list_chats or delete:
+            from .chat import deleting
+
+            deleting.list_chats() if name is None else deleting.delete_chat(name, unasked=yes)
+            return
         from .chat.chat import ChatOptions
         from .chat.chat_loop import chat as talk
         from .settings import config_file, read_settings
@@ -227,6 +251,7 @@ def chat(
             run_tools=yes,
             microphone=settings.transcribe.device,
             language=settings.transcribe.language,
+            private=private,
         )
         talk(model, options)
 

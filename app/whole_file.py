@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gemma4_mlx.errors import InputError
@@ -39,9 +42,9 @@ def write_whole(path: Path, content: str | bytes, *, private: bool = False) -> N
         OSError: it cannot be written; nothing is left behind.
     """
     data = content if isinstance(content, bytes) else content.encode("utf-8", "replace")
-    # A name that nobody can guess, and never through a link that somebody planted there. Not `mkstemp`: what it makes
-    # is for its owner alone, and a transcript in a shared folder is not.
-    unfinished = path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}")
+    # Never through a link that somebody planted there. Not `mkstemp`: what it makes is for its owner alone, and a
+    # transcript in a shared folder is not.
+    unfinished = unfinished_name(path)
     handle = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o666)
     try:
         with open(handle, "wb") as file:
@@ -52,3 +55,42 @@ def write_whole(path: Path, content: str | bytes, *, private: bool = False) -> N
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
+
+
+def unfinished_name(path: Path) -> Path:
+    """Where to write what is to be put in the place of `path`: beside it, under a name that nobody can guess."""
+    return path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}")
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what crashes have left under such names. Nobody else may be writing to `path` meanwhile."""
+    name = re.compile(re.escape(f".{path.name[:200]}.") + "[0-9a-f]{16}")
+    for file in path.parent.iterdir():
+        if name.fullmatch(file.name):
+            file.unlink(missing_ok=True)
+
+
+def append(file: int, data: bytes, sync: bool = False) -> None:
+    """All of `data` at the end of a file, or nothing of it; with `sync` it is on disk then. Raises OSError."""
+    size = os.fstat(file).st_size
+    try:
+        left = memoryview(data)
+        while left:
+            left = left[os.write(file, left) :]
+        if sync:
+            os.fsync(file)  # some disks say only now that they are full
+    except BaseException:
+        with suppress(OSError):
+            os.ftruncate(file, size)
+        raise
+
+
+@contextmanager
+def folder_locked(folder: Path) -> Iterator[None]:
+    """In the body, no other process that asks for the same folder is in its own; those wait. Not to be nested."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

@@ -493,3 +493,12 @@ def test_a_line_of_a_pipe_that_is_not_text_is_an_error_and_the_next_one_is_read(
         with pytest.raises(InputError, match="not UTF-8 text"):
             line.read()
     assert line.read() == Typed("hello")
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"), [("/delete t", ["trip"]), ("/delete ", ["trip", "Rome"]), ("/delete x", [])]
+)
+def test_tab_completes_the_names_of_saved_chats(typed, offered):
+    completer = LineCompleter([Command("/delete", "CHAT")], lambda: ["trip", "Rome"])
+    found = completer.get_completions(Document(typed), CompleteEvent(completion_requested=True))
+    assert [completion.text for completion in found] == offered

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 from gemma4_mlx.app.chat.conversation import Conversation
-from gemma4_mlx.app.chat.sessions import Session, SessionStore
+from gemma4_mlx.app.chat.session import Session
+from gemma4_mlx.app.chat.sessions import SessionStore
 from gemma4_mlx.app.line.attachments import open_attachment
 from gemma4_mlx.app.messages import assistant_message
 from hypothesis import given, settings

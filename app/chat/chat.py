@@ -25,7 +25,8 @@ from .conversation import Conversation, Exchange
 from .kept_answer import KeptAnswer
 from .model_thread import ThreadedModel
 from .resuming import show_again
-from .sessions import Session, SessionStore
+from .session import Session
+from .sessions import SessionStore
 
 if TYPE_CHECKING:
     from gemma4_mlx.generation import Generation, Stats
@@ -50,6 +51,7 @@ class ChatOptions:
         run_tools: run them without asking.
         microphone: its number or part of its name; None: the default one.
         language: what is spoken into it; None leaves it to the model.
+        private: nothing of it is written to disk.
     """
 
     sampling: Sampling
@@ -61,6 +63,7 @@ class ChatOptions:
     run_tools: bool = False
     microphone: str | None = None
     language: str | None = None
+    private: bool = False
 
 
 class Chat:
@@ -121,7 +124,8 @@ class Chat:
         self.model.begin()  # the line is on the screen, keys are taken: now loading may take its share of the machine
         if self.model.failure is not None:
             return f"{self.model.name} cannot be loaded: {one_line(self.model.failure)}"
-        parts = [self.model.name if self.model.loaded else f"{self.model.name} is being loaded"]
+        parts = ["private"] if self.session.private else []
+        parts.append(self.model.name if self.model.loaded else f"{self.model.name} is being loaded")
         if self.fetching is not None:
             parts.append(self.fetching.state())
         if (stats := self._figures) is not None:
@@ -236,9 +240,11 @@ class Chat:
         if not oldest:
             return
         count = len(oldest)
-        if not self.edits_lines or not agrees(f"the context is full: forget the oldest {messages(count)}?"):
+        if not self.edits_lines or not agrees(
+            f"the context is full: forget the oldest {messages(count)}, on disk too?"
+        ):
             raise ContextLengthError(f"the context is full: /forget {count} makes room, /clear begins anew")
-        self.forget(oldest)
+        self.forget(oldest, typed=True)
 
     def _take_back(self, exchange: Exchange, before: list[Message]) -> None:
         if before:
@@ -255,10 +261,10 @@ class Chat:
         self.forget([exchange])
         return exchange
 
-    def forget(self, exchanges: list[Exchange]) -> None:
-        """Go on as if these had never been."""
+    def forget(self, exchanges: list[Exchange], typed: bool = False) -> None:
+        """Go on as if these had never been; with `typed`, as if they had never been typed either."""
         self.conversation.drop(exchanges)
-        self.session.forgotten(exchanges)
+        self.session.forgotten(exchanges, typed)
         self._figures = None
 
     def clear(self) -> None:

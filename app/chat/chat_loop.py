@@ -21,8 +21,9 @@ from .chat import Chat, ChatOptions
 from .conversation import Conversation
 from .model_thread import ModelThread, ThreadedModel
 from .resuming import choose_chat
+from .session import Session
 from .session_events import Replay
-from .sessions import Session, SessionStore
+from .sessions import SessionStore
 
 # What people type into a prompt when they look for the way out, or for help.
 _MEANT = {"exit": "/quit", "quit": "/quit", "/exit": "/quit", "help": "/help", "?": "/help"}
@@ -42,14 +43,20 @@ def chat(model_name: str | None, options: ChatOptions) -> None:
         from ..tools.tools_file import load_tools
 
         tools = load_tools(options.tools)
-    store = SessionStore(note)
+    store = SessionStore(note, private=options.private)
     session, replay = _session(store, options.resume)
     chosen = choose(model_name or (replay.model if replay else None), offer_demo=True)
     folder = fetch_chosen(chosen)
     conversation = replay.conversation if replay else Conversation(options.system, options.thinking)
     model = ThreadedModel(ModelThread(), chosen.name, folder)
     chat = Chat(model, conversation, session, store, options, tools, chosen.background)
-    line = InputLine(commands.COMMANDS, chat.footer, image_tokens=lambda: chat.image_tokens)
+    line = InputLine(
+        commands.COMMANDS,
+        chat.footer,
+        image_tokens=lambda: chat.image_tokens,
+        place=lambda: chat.session.place(chat.conversation),
+        chats=store.names,
+    )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # leaves everything in order
     with keys_wait() if chat.edits_lines else nullcontext():
         try:
@@ -90,6 +97,8 @@ def _greet(chat: Chat, resumed: bool) -> None:
         chat.model.wait()
     if resumed:
         chat.tell_where_it_stands()
+    if chat.session.private:
+        note("private: nothing of this chat is written to disk; /save NAME keeps it after all")
     note("/help lists the commands, Ctrl-D leaves.")
 
 

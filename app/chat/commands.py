@@ -14,6 +14,7 @@ from ..line.attachments import Kind, open_attachment
 from ..line.named_files import unquoted
 from ..printable import printable
 from ..terminal import note, shortened
+from .deleting import check_deletable, may_delete
 
 if TYPE_CHECKING:
     from .chat import Chat
@@ -34,7 +35,7 @@ class Command:
 
     Attributes:
         name: with its slash.
-        argument: what comes after it: FILE, LANGUAGE, choices as `on|off`, anything else, or nothing.
+        argument: what comes after it: FILE, CHAT, LANGUAGE, choices as `on|off`, anything else, or nothing.
         help: what it does.
         run: does it, given the argument.
     """
@@ -125,20 +126,54 @@ def _forget(chat: Chat, argument: str) -> None:
     oldest = chat.conversation.exchanges[:count]
     if not oldest:
         raise InputError("there is nothing to forget")
-    chat.forget(oldest)
-    note(f"forgotten: the oldest {len(oldest)} of your messages and their answers")
+    chat.forget(oldest, typed=True)
+    note(f"forgotten{_where_still(chat)}: the oldest {len(oldest)} of your messages and their answers")
+
+
+def _where_still(chat: Chat) -> str:
+    """Where something that has just been forgotten still is."""
+    return " here, and on disk as soon as that can be" if chat.session.holds_forgotten else ""
 
 
 def _clear(chat: Chat, argument: str) -> None:
     left = chat.session
     begun = left.begun
+    was_said = bool(chat.conversation.exchanges)
     chat.clear()
-    if not begun:
+    if left.private and was_said:
+        note("a new chat; the one before was private and is gone")
+    elif not begun:
         note("a new chat")
     elif left.on_disk:
         note(f"a new chat; {left.name} is kept, /resume goes back to it")
     else:
         note(f"a new chat; {left.name} is not saved yet: that is tried again until it is, /resume goes back to it")
+
+
+def _delete(chat: Chat, argument: str) -> None:
+    this = not argument or (argument == chat.session.name and chat.session.begun)
+    if this and chat.session.private:
+        raise InputError(
+            "nothing of this chat is on disk: it is private; /clear begins another, /delete CHAT removes one"
+        )
+    if this and not chat.session.begun:
+        raise InputError(f"this chat is not on disk yet; /delete CHAT removes one: {chat.store.saved()}")
+    name = chat.session.name if this else argument
+    if not this:
+        check_deletable(chat.store, name)
+    if not may_delete(name):
+        note(f"{name} stays")
+        return
+    if this:
+        try:
+            chat.session.delete()
+        finally:
+            if not chat.session.begun:
+                chat.clear()
+        note(f"deleted: {name}; a new chat")
+    else:
+        chat.store.delete(name)
+        note(f"deleted: {name}")
 
 
 def _system(chat: Chat, argument: str) -> None:
@@ -210,6 +245,9 @@ def _copy(chat: Chat, argument: str) -> None:
 
 
 def _save(chat: Chat, argument: str) -> None:
+    if chat.session.private:
+        _keep(chat, argument)
+        return
     if argument:
         chat.session.rename(argument)
     if not chat.session.begun:
@@ -218,6 +256,15 @@ def _save(chat: Chat, argument: str) -> None:
     if not chat.session.on_disk:
         raise InputError("this chat cannot be saved at the moment; it goes on, and is saved when it can be")
     note(f"kept as {chat.session.name}: gemma4-mlx chat --resume {_quoted(chat.session.name)}")
+
+
+def _keep(chat: Chat, name: str) -> None:
+    if not name:
+        raise InputError("this chat is private: /save NAME keeps it, from its first message on")
+    session = chat.store.keep(name)
+    session.whole(chat.conversation, chat.model.name)
+    chat.session = session
+    note(f"kept from here on as {session.name}, with all that was said before: it is private no more")
 
 
 def _load(chat: Chat, argument: str) -> None:
@@ -254,7 +301,7 @@ def _export(chat: Chat, argument: str) -> None:
     if not path.parent.is_dir():
         raise InputError(f"there is no folder {path.parent}")
     export(path, chat.conversation, chat.model.name)
-    note(f"written: {path}")
+    note(f"written: {path}" + (", which stays; the chat itself is private" if chat.session.private else ""))
 
 
 def _quit(chat: Chat, argument: str) -> None:
@@ -281,8 +328,9 @@ COMMANDS = (
     Command("/undo", "", "take back your last message and its answer", _undo),
     Command("/edit", "", "change your last message and send it again", _edit),
     Command("/regen", "", "answer your last message again", _regenerate),
-    Command("/forget", "N", "forget the oldest N messages", _forget),
-    Command("/clear", "", "forget the conversation and begin another", _clear),
+    Command("/forget", "N", "forget the oldest N messages, on disk too", _forget),
+    Command("/clear", "", "leave the conversation and begin another", _clear),
+    Command("/delete", "CHAT", "delete this chat, or another one, from the disk", _delete),
     Command("/system", "TEXT", "instructions for the model; without TEXT: none", _system),
     Command("/think", "on|off|show|hide", "let the model think before it answers; show what it thinks", _think),
     Command("/model", "NAME", "go on with another model", _model),
@@ -290,7 +338,7 @@ COMMANDS = (
     Command("/stats", "", "speed and memory", _stats),
     Command("/copy", "N", "copy the last answer, or its Nth code block", _copy),
     Command("/save", "NAME", "give this chat a name", _save),
-    Command("/load", "NAME|FILE", "go on with a chat by its name, or from a file", _load),
+    Command("/load", "CHAT|FILE", "go on with a chat by its name, or from a file", _load),
     Command("/resume", "", "go on with the chat before this one", _resume),
     Command("/export", "FILE", "write the chat to a file: .md or .json", _export),
     Command("/help", "", "this list", _help),

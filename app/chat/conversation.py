@@ -54,6 +54,11 @@ class Conversation:
     exchanges: list[Exchange] = field(default_factory=list)
     _count: int = field(default=0, compare=False)
 
+    @property
+    def next_number(self) -> int:
+        """Of the exchange that comes next."""
+        return self._count
+
     def begin(self, text: str, attachments: list[Attachment]) -> Exchange:
         """Add what a person says."""
         exchange = Exchange(self._count, text, list(attachments))

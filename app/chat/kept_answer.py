@@ -11,7 +11,7 @@ from ..answer.answering import Request, generate, show
 from ..messages import Message, assistant_message
 from .conversation import Exchange
 from .model_thread import ThreadedModel
-from .sessions import Session
+from .session import Session
 
 if TYPE_CHECKING:
     from gemma4_mlx.generation import Chunk, Generation

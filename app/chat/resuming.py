@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .sessions import SavedChat, SessionStore
 
 _MOST = 20
+_SHOWN_WORDS = 60
 _OTHER_ROWS = 4  # the shell's line, the question, and room to see that there is no more
 _GIVEN_BY_NOBODY = re.compile(r"\d{4}-\d\d-\d\d-\d{6}(-\d+)?")
 
@@ -50,6 +51,12 @@ def _line(number: int, chat: SavedChat, columns: int) -> str:
     start = f"{number:>2}  {_when(datetime.fromtimestamp(chat.changed)):<12}  "
     words = printable(f"{given}{chat.first_words or '(nothing was said)'}")
     return start + shortened(words, max(10, columns - len(start) - 1))
+
+
+def chat_line(chat: SavedChat) -> str:
+    """A chat for a list: its name, when something was last said in it, and its first words."""
+    first = " ".join(chat.first_words.split()) or "(nothing was said)"
+    return f"{chat.name}  {_when(datetime.fromtimestamp(chat.changed))}  {shortened(first, _SHOWN_WORDS)}"
 
 
 def _when(moment: datetime) -> str:

@@ -1,9 +1,10 @@
 """A conversation as a list of events, and back: what the lines of a session's file say.
 
-An event is a JSON object. `settings`: instructions, thinking, the model's name. `user`: an exchange begins. `piece`:
-the next words of its answer. `replies`: the whole answer so far, in place of its pieces. `again`: another answer
-begins, in place of the one there is. `forgotten`: these exchanges are no longer part of the conversation. Exchanges go
-by their numbers, so that a lost line spoils nothing but the exchange it belongs to.
+An event is a JSON object. `settings`: instructions, thinking, the model's name, the chat's id. `user`: an exchange
+begins. `piece`: the next words of its answer. `replies`: the whole answer so far, in place of its pieces. `again`:
+another answer begins, in place of the one there is. `forgotten`: these exchanges are no longer part of the
+conversation, and soon no longer in the file (`what_is_left`). Exchanges go by their numbers, so that a lost line spoils
+nothing but the exchange it belongs to.
 """
 
 from __future__ import annotations
@@ -18,15 +19,17 @@ from typing import Any, get_args
 from ..line.attachments import Attachment, Kind
 from ..messages import Message, assistant_message, reply
 from .conversation import Conversation, Exchange
+from .session_forgetting import chat_id
 
 Event = dict[str, Any]
 OpenAttachment = Callable[[Kind, str, str], Attachment | None]
 """Kind, name and SHA-256 → the attachment, None if it is lost."""
 
 
-def settings(conversation: Conversation, model: str) -> Event:
-    """How the conversation goes on from here."""
-    return {"event": "settings", "model": model, "system": conversation.system, "thinking": conversation.thinking}
+def settings(conversation: Conversation, model: str, chat: str) -> Event:
+    """How the conversation goes on from here, in the chat of this id."""
+    how = {"model": model, "system": conversation.system, "thinking": conversation.thinking}
+    return {"event": "settings", **how, "chat": chat}
 
 
 def begun(exchange: Exchange) -> Event:
@@ -50,9 +53,9 @@ def again(exchange: Exchange) -> Event:
     return {"event": "again", "exchange": exchange.number}
 
 
-def forgotten(exchanges: Sequence[Exchange]) -> Event:
-    """These are no longer part of the conversation."""
-    return {"event": "forgotten", "exchanges": [exchange.number for exchange in exchanges]}
+def forgotten(exchanges: Sequence[Exchange], typed: bool) -> Event:
+    """These are no longer part of the conversation; with `typed` no line that was typed for them is kept either."""
+    return {"event": "forgotten", "exchanges": [exchange.number for exchange in exchanges], "typed": typed}
 
 
 def digest(attachment: Attachment) -> str:
@@ -87,7 +90,9 @@ class Replay:
     Attributes:
         conversation: as far as the events have come.
         model: the name of the model it was held with, None if no event said.
+        chat: the chat's id, None if no event said.
         lost: names of attachments that could not be opened.
+        holds_forgotten: whether something was forgotten, and is in the events still.
         cut_off: whether the end of the last answer was never written.
     """
 
@@ -95,11 +100,14 @@ class Replay:
         self._opened: dict[tuple[Kind, str], Attachment | None] = {}  # each once, however often it was sent
         self.conversation = Conversation()
         self.model: str | None = None
+        self.chat: str | None = None
         self.lost: list[str] = []
+        self.holds_forgotten = False
         self.cut_off = False
         self._open_attachment = open_attachment
         self._pieces: dict[int, list[str]] = {}
         self._exchanges: dict[int, Exchange] = {}  # in their order, without those that are forgotten
+        self._lost: dict[int, list[str]] = {}
         self._replaced: dict[int, list[Message]] = {}  # answers that others were to come in place of
 
     @classmethod
@@ -121,6 +129,7 @@ class Replay:
                 system = event["system"]
                 self.conversation.system = None if system is None else _text(system)
                 self.conversation.thinking = bool(event["thinking"])
+                self.chat = chat_id(event)
             case "user":
                 self._begin(event)
             case "piece":
@@ -138,12 +147,15 @@ class Replay:
             case "forgotten":
                 for exchange in self._numbered(event["exchanges"]):
                     del self._exchanges[exchange.number]
+                    self._lost.pop(exchange.number, None)
+                self.holds_forgotten = True
             case other:
                 raise ValueError(f"no event is called {other!r}")
 
     def finish(self) -> Conversation:
         """The conversation. An answer whose end was never written is kept as far as it came."""
         self.conversation.exchanges = list(self._exchanges.values())
+        self.lost = [name for names in self._lost.values() for name in names]
         self.cut_off = any(e.number in self._pieces or not e.replies for e in self.conversation.exchanges[-1:])
         for exchange in self.conversation.exchanges:
             exchange.replies = self._answer(exchange)
@@ -167,7 +179,7 @@ class Replay:
                 self._opened[kind, sha256] = self._open_attachment(kind, name, sha256)
             attachment = self._opened[kind, sha256]
             if attachment is None:
-                self.lost.append(name)
+                self._lost.setdefault(exchange.number, []).append(name)
             else:
                 exchange.attachments.append(attachment if attachment.name == name else replace(attachment, name=name))
         self._exchanges[exchange.number] = exchange

@@ -1,4 +1,4 @@
-"""The files that chats are kept in: made, locked, added to, and read with care."""
+"""The files that chats are kept in: made, locked, replaced, removed, and read with care."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import fcntl
 import os
 import re
 import stat
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from ..whole_file import write_whole
+from ..whole_file import append, unfinished_name, write_whole
 
 SUFFIX = ".jsonl"
+_SHA256 = re.compile(rb"[0-9a-f]{64}")
 
 
 def attachment_path(folder: Path, sha256: str, name: str) -> Path:
@@ -58,19 +60,93 @@ def lock(file: int) -> bool:
     return True
 
 
-def append(file: int, data: bytes, sync: bool = False) -> None:
-    """All of `data` at the end of a file, or nothing of it; with `sync` it is on disk then. Raises OSError."""
-    size = os.fstat(file).st_size
+def open_locked(path: Path) -> int | None:
+    """A session's file, which this process has to itself now; None if another one has it. Raises OSError."""
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_NONBLOCK)
+        try:
+            if not lock(file):
+                os.close(file)
+                return None
+            if is_at(file, path):
+                return file
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(file)  # another process has just put a new one in its place
+
+
+def is_at(file: int, path: Path) -> bool:
+    """Whether an open file is the one of that name. Raises OSError if there is none."""
+    return os.path.samestat(os.fstat(file), path.stat())
+
+
+def replace_content(file: int, path: Path, content: bytes) -> None:
+    """Put a new session file in the place of one that this process has to itself; `file` is the new one then.
+
+    At any moment there is the old one or the new one, and it is locked.
+
+    Raises:
+        OSError: it cannot be written; the old one is there.
+    """
+    path = Path(os.path.realpath(path))
+    unfinished = unfinished_name(path)
+    new = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
     try:
-        left = memoryview(data)
-        while left:
-            left = left[os.write(file, left) :]
-        if sync:
-            os.fsync(file)  # some disks say only now that they are full
-    except BaseException:
-        with suppress(OSError):
-            os.ftruncate(file, size)
-        raise
+        lock(new)
+        append(new, content, sync=True)
+        unfinished.replace(path)
+        sync_folder(path.parent)
+    finally:
+        if is_at(new, path):  # also when Ctrl-C comes at this moment
+            os.dup2(new, file, inheritable=False)
+        os.close(new)
+        unfinished.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have names that were changed in a folder on disk when this returns."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def damaged_copies(path: Path) -> Iterator[Path]:
+    """What was kept of a session's file when it was found damaged."""
+    numbered = re.compile(re.escape(path.stem) + r"(-\d+)?")
+    for copy in path.parent.glob("*.damaged"):
+        if numbered.fullmatch(copy.stem) and (copy.stem == path.stem or not copy.with_suffix(SUFFIX).exists()):
+            yield copy
+
+
+def sweep_attachments(folder: Path, instead: Mapping[Path, bytes]) -> None:
+    """Remove every attachment that no chat names; the folder must be locked.
+
+    Args:
+        instead: what some of the sessions' files are going to hold.
+
+    Raises:
+        OSError: one cannot be removed, or a session's file cannot be read: nobody knows then what that needs.
+    """
+    try:
+        kept = [file for file in (folder / "attachments").iterdir() if not file.is_dir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if not kept:
+        return
+    named: set[bytes] = set()
+    for path in (*folder.glob(f"*{SUFFIX}"), *folder.glob("*.damaged")):
+        content = instead.get(path)
+        if content is None:
+            if not path.is_file():
+                continue
+            content = path.read_bytes()
+        named.update(_SHA256.findall(content))
+    for attachment in kept:
+        if attachment.name[:64].encode() not in named:
+            attachment.unlink(missing_ok=True)
 
 
 def read_regular(path: Path, most: int, only: int = -1) -> bytes:

@@ -1,8 +1,4 @@
-"""Chats on disk: one JSON line per event, written as it happens, and the attachments once each beside them.
-
-A crash loses nothing but the last moment of an answer. A disk that is full loses nothing either as long as the chat
-runs: what could not be written is written later.
-"""
+"""All chats on disk: found, opened, read and deleted. Each of them is a `Session`."""
 
 from __future__ import annotations
 
@@ -10,7 +6,6 @@ import hashlib
 import json
 import os
 import re
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,174 +16,19 @@ import platformdirs
 
 from gemma4_mlx.errors import Gemma4Error, InputError
 
-from ..endings import one_line
 from ..line.attachments import LARGEST, Attachment, Kind, open_attachment
 from ..terminal import shortened
-from .conversation import Conversation, Exchange
-from .session_events import Event, Replay, again, begun, digest, first_words, forgotten, piece, replied, settings
-from .session_files import SUFFIX, append, attachment_path, check_regular, create, lock, read_regular, store, unused
+from ..whole_file import append, remove_unfinished
+from .conversation import Conversation
+from .session import PrivateSession, Session, check_name
+from .session_events import Replay, first_words
+from .session_files import SUFFIX, attachment_path, check_regular, open_locked, read_regular, unused
 
-_NAME = re.compile(r"\w[\w .+-]*")
-_SECONDS_BETWEEN_PIECES = 0.2
 _SHOWN_NAMES = 5
 _SHOWN_TITLE = 40  # characters of a chat's first words
 _READ_FOR_FIRST_WORDS = 1 << 16
 _LARGEST = 512 << 20
 """Bytes of a session's file: hundreds of times what the longest context holds."""
-
-
-class Session:
-    """One chat's file. It appears when the first message is sent.
-
-    Args:
-        folder: where sessions are kept.
-        name: of the session; its file is called so.
-        report: is told, in a line, when saving fails and when it works again.
-        file: the open and locked file of a session that exists; None: a new one.
-    """
-
-    def __init__(self, folder: Path, name: str, report: Callable[[str], None], file: int | None = None) -> None:
-        self.name = name
-        self._folder = folder
-        self._report = report
-        self._file = file
-        self._unwritten: list[Event] = []
-        self._unstored: dict[Path, bytes] = {}
-        self._failing = False
-        self._settings: Event | None = None
-        self._piece = ""
-        self._piece_written = 0.0
-
-    @property
-    def path(self) -> Path:
-        """Its file."""
-        return self._folder / f"{self.name}{SUFFIX}"
-
-    @property
-    def begun(self) -> bool:
-        """Whether there is anything in it."""
-        return self._file is not None or bool(self._unwritten)
-
-    @property
-    def on_disk(self) -> bool:
-        """Whether all that has been said in it is on disk."""
-        return not self._unwritten
-
-    def user(self, exchange: Exchange, conversation: Conversation, model: str) -> None:
-        """A person has said something; on disk when this returns."""
-        self._note_settings(conversation, model)
-        self._note_attachments(exchange)
-        self._write(begun(exchange), sync=True)
-
-    def piece(self, exchange: Exchange, text: str) -> None:
-        """More of the answer; on its way to disk within a fraction of a second."""
-        self._piece += text
-        if time.monotonic() - self._piece_written >= _SECONDS_BETWEEN_PIECES:
-            self._write(piece(exchange, self._piece))
-            self._piece = ""
-            self._piece_written = time.monotonic()
-
-    def replied(self, exchange: Exchange) -> None:
-        """The answer, or as far as it has come; on disk when this returns."""
-        self._piece = ""
-        self._write(replied(exchange), sync=True)
-
-    def again(self, exchange: Exchange) -> None:
-        """It is answered anew; the answer it has counts until there is another."""
-        self._piece = ""
-        self._write(again(exchange))
-
-    def settings(self, conversation: Conversation, model: str) -> None:
-        """Instructions, thinking or the model have changed, perhaps."""
-        if self.begun:
-            self._note_settings(conversation, model)
-            self._write(sync=True)
-
-    def forgotten(self, exchanges: list[Exchange]) -> None:
-        """These are no longer part of the conversation."""
-        if exchanges:
-            self._piece = ""
-            self._write(forgotten(exchanges), sync=True)
-
-    def whole(self, conversation: Conversation, model: str) -> None:
-        """A conversation that was begun elsewhere."""
-        self._note_settings(conversation, model)
-        events = []
-        for exchange in conversation.exchanges:
-            self._note_attachments(exchange)
-            events += [begun(exchange), replied(exchange)]
-        self._write(*events, sync=True)
-
-    def rename(self, name: str) -> None:
-        """Give it another name.
-
-        Raises:
-            InputError: there is a session of that name, or no file can be called so.
-            OSError: the file cannot be renamed.
-        """
-        check_name(name)
-        target = self._folder / f"{name}{SUFFIX}"
-        if name == self.name:
-            return
-        if target.exists() and not (self._file is not None and target.samefile(self.path)):  # Trip and trip on a Mac
-            raise InputError(f"there is a chat {name} already: choose another name, or go on with it: /load {name}")
-        if self._file is not None:
-            self.path.rename(target)
-        self.name = name
-
-    def close(self) -> bool:
-        """Write what is unwritten and let others have the file; False, and all stays as it is, if that cannot be."""
-        if self._unwritten:
-            self._write(sync=True)
-        if self._unwritten:
-            return False
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
-        return True
-
-    def give_up(self) -> bool:
-        """Let others have the file as it is; whether there is anything in it."""
-        if self._file is None:
-            return False
-        size = os.fstat(self._file).st_size
-        if not size:
-            self.path.unlink(missing_ok=True)
-        os.close(self._file)
-        self._file = None
-        return size > 0
-
-    def _note_settings(self, conversation: Conversation, model: str) -> None:
-        now = settings(conversation, model)
-        if now != self._settings:
-            self._settings = now
-            self._unwritten.append(now)
-
-    def _note_attachments(self, exchange: Exchange) -> None:
-        for attachment in exchange.attachments:
-            self._unstored[attachment_path(self._folder, digest(attachment), attachment.name)] = attachment.data
-
-    def _write(self, *events: Event, sync: bool = False) -> None:
-        self._unwritten += events
-        try:
-            if self._file is None:
-                self.name, self._file = create(self._folder, self.name)
-            for path in list(self._unstored):
-                store(path, self._unstored[path])
-                del self._unstored[path]
-            lines = "".join(json.dumps(event, ensure_ascii=False) + "\n" for event in self._unwritten)
-            append(self._file, lines.encode("utf-8", "surrogatepass"), sync)
-            self._unwritten = []
-        except OSError as error:
-            if not self._failing:
-                self._report(
-                    f"note: this chat cannot be saved ({one_line(error)}); it goes on, and is saved when it can be"
-                )
-            self._failing = True
-            return
-        if self._failing:
-            self._report(f"note: this chat is saved again, as {self.name}")
-            self._failing = False
 
 
 @dataclass(frozen=True)
@@ -211,16 +51,27 @@ class SessionStore:
     Args:
         report: is told in a line what a person should know.
         folder: where they are kept; by default in the user's data folder.
+        private: chats that begin, or are gone on with, are in memory only; what is on disk is read and stays.
     """
 
-    def __init__(self, report: Callable[[str], None], folder: Path | None = None) -> None:
+    def __init__(self, report: Callable[[str], None], folder: Path | None = None, private: bool = False) -> None:
         self.folder = folder or platformdirs.user_data_path("gemma4-mlx") / "sessions"
         self._report = report
+        self._private = private
         self._unwritten: dict[Session, Conversation] = {}
 
     def new(self) -> Session:
         """One that is not on disk yet."""
-        return Session(self.folder, datetime.now().strftime("%Y-%m-%d-%H%M%S"), self._report)
+        kind = PrivateSession if self._private else Session
+        return kind(self.folder, datetime.now().strftime("%Y-%m-%d-%H%M%S"), self._report)
+
+    def keep(self, name: str) -> Session:
+        """A new one on disk, for a chat that was private. Raises InputError for a name that will not do."""
+        session = Session(self.folder, name, self._report)
+        check_name(name)
+        if session.path.exists():
+            raise InputError(f"there is a chat {name} already: choose another name")
+        return session
 
     def names(self) -> list[str]:
         """Of all sessions, the one used last first."""
@@ -260,6 +111,12 @@ class SessionStore:
         """The program ends: write what can be written now, and say what cannot."""
         self.try_again()
         for session, conversation in self._unwritten.items():
+            if session.holds_forgotten:
+                when = "it goes when that is opened again" if session.on_disk else "forget it there again"
+                self._report(f"error: what was forgotten of the chat {session.name} is still on disk: {when}")
+            if session.on_disk:
+                session.give_up()
+                continue
             first = conversation.exchanges[0].title if conversation.exchanges else ""
             about = f", which begins with “{shortened(first, _SHOWN_TITLE)}”," if first else ""
             what = "the end of the chat" if session.give_up() else "the chat"
@@ -279,6 +136,8 @@ class SessionStore:
         if name is not None:
             check_name(name)
         self.try_again()
+        if self._private:
+            return self._read_only(name)
         busy = []
         for candidate in self.names() if name is None else [name]:
             for session, conversation in self._unwritten.items():
@@ -288,11 +147,11 @@ class SessionStore:
             path = self.folder / f"{candidate}{SUFFIX}"
             file, kept = None, False
             try:
-                file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_NONBLOCK)
-                if lock(file):
-                    replay = self._read(path, file)
+                file = open_locked(path)
+                if file is not None:
+                    session, replay = self._opened(candidate, path, file)
                     kept = True
-                    return Session(self.folder, candidate, self._report, file), replay
+                    return session, replay
                 busy.append(candidate)
             except FileNotFoundError:
                 pass
@@ -303,8 +162,56 @@ class SessionStore:
                 if file is not None and not kept:
                     os.close(file)
         if busy:
-            raise InputError(f"{busy[0]} is open in another chat: close it there first")
+            raise InputError(_open_elsewhere(busy[0]))
         raise InputError(self.no_such(name))
+
+    def _opened(self, name: str, path: Path, file: int) -> tuple[Session, Replay]:
+        remove_unfinished(Path(os.path.realpath(path)))
+        replay = self._read(path, file)
+        session = Session(self.folder, name, self._report, file, replay.chat)
+        if replay.holds_forgotten:  # the program was killed, or an earlier version forgot it
+            session.take_out_forgotten()
+        return session, replay
+
+    def _read_only(self, name: str | None) -> tuple[Session, Replay]:
+        for candidate in self.names() if name is None else [name]:
+            try:
+                replay = self.read_file(self.folder / f"{candidate}{SUFFIX}")
+            except FileNotFoundError:
+                continue
+            except (InputError, OSError):
+                if name is not None:
+                    raise
+                continue
+            self._report(f"note: {candidate} is read and stays as it is: this chat is private")
+            return PrivateSession(self.folder, candidate, self._report), replay
+        raise InputError(self.no_such(name))
+
+    def delete(self, name: str) -> None:
+        """Remove a chat that is not open, its attachments, and the lines that were typed in it.
+
+        Raises:
+            InputError: there is none, another chat has it open, or its file holds no chat.
+            OSError: something of it cannot be removed.
+        """
+        check_name(name)
+        self.try_again()
+        for session in self._unwritten:
+            if session.name == name:
+                session.delete()
+                del self._unwritten[session]
+                return
+        try:
+            file = open_locked(self.folder / f"{name}{SUFFIX}")
+        except FileNotFoundError:
+            raise InputError(f"there is no chat {name}; {self.saved()}") from None
+        if file is None:
+            raise InputError(_open_elsewhere(name))
+        session = Session(self.folder, name, self._report, file)
+        try:
+            session.delete()
+        finally:
+            session.give_up()
 
     def no_such(self, name: str | None) -> str:
         """What to say when there is no session of that name, or none that is free."""
@@ -354,10 +261,8 @@ class SessionStore:
             self._report("note: the last answer was cut off; /regen has it written anew")
 
 
-def check_name(name: str) -> None:
-    """Raise InputError for a name that a session's file cannot have."""
-    if not _NAME.fullmatch(name) or len(name.encode()) > 200 or name.strip() != name:
-        raise InputError(f"a session cannot be called {name!r}: use letters, digits, spaces, . _ + and -")
+def _open_elsewhere(name: str) -> str:
+    return f"{name} is open in another chat: close it there first"
 
 
 def replayed(data: bytes, folder: Path) -> tuple[Replay, bytes, bool]:

@@ -1,9 +1,9 @@
-"""What Tab completes in the chat: slash commands, their choices, languages, and paths anywhere in a message."""
+"""What Tab completes in the chat: commands, their choices, languages, saved chats, and paths anywhere in a message."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -56,7 +56,7 @@ class Command(Protocol):
 
     @property
     def argument(self) -> str:
-        """FILE, LANGUAGE, choices such as `on|off`, anything else, or nothing."""
+        """FILE, CHAT, LANGUAGE, choices such as `on|off`, anything else, or nothing."""
 
     @property
     def help(self) -> str:
@@ -67,10 +67,13 @@ class LineCompleter(Completer):
     """Completes one line.
 
     Args:
-        commands: with what their arguments are; FILE completes paths, LANGUAGE languages, `a|b` its choices.
+        commands: with what their arguments are; FILE completes paths, CHAT chats, LANGUAGE languages, `a|b` its
+            choices.
+        chats: the names of all that are saved.
     """
 
-    def __init__(self, commands: Sequence[Command]) -> None:
+    def __init__(self, commands: Sequence[Command], chats: Callable[[], Sequence[str]] = list) -> None:
+        self._chats = chats
         self._commands = {command.name: command for command in commands}
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
@@ -79,7 +82,10 @@ class LineCompleter(Completer):
         name, space, argument = before.partition(" ")
         command = self._commands.get(name)
         if command is not None and space:
-            yield from _arguments(command.argument, argument.lstrip())
+            typed = argument.lstrip()
+            if "CHAT" in command.argument:
+                yield from _choices(self._chats(), typed)
+            yield from _arguments(command.argument, typed)
             return
         fitting = [c for c in self._commands.values() if before.startswith("/") and c.name.startswith(before)]
         if fitting:
@@ -94,12 +100,13 @@ class LineCompleter(Completer):
 def _arguments(kind: str, typed: str) -> Iterator[Completion]:
     if "FILE" in kind:
         yield from _paths(typed)
-        return
-    choices: Sequence[str] = ()
-    if "LANGUAGE" in kind:
-        choices = LANGUAGES
+    elif "LANGUAGE" in kind:
+        yield from _choices(LANGUAGES, typed)
     elif "|" in kind:
-        choices = [choice.strip() for choice in kind.strip("[]").split("|")]
+        yield from _choices([choice.strip() for choice in kind.strip("[]").split("|")], typed)
+
+
+def _choices(choices: Sequence[str], typed: str) -> Iterator[Completion]:
     for choice in choices:
         if choice.lower().startswith(typed.lower()):
             yield Completion(choice, start_position=-len(typed))

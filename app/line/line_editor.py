@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import platformdirs
 from prompt_toolkit import PromptSession
 from prompt_toolkit.application import run_in_terminal
 from prompt_toolkit.application.current import get_app
 from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.filters import Condition
-from prompt_toolkit.history import FileHistory
 from prompt_toolkit.input.ansi_escape_sequences import ANSI_SEQUENCES
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.keys import Keys
@@ -28,10 +25,12 @@ from ..endings import one_line
 from ..printable import on_one_line
 from ..terminal import note, pasted
 from ..typed_ahead import pastes_wait
+from .history_file import Place
 from .interruptible import ctrl_c_interrupts
 from .line_blocks import BLOCK, is_open
 from .line_completion import Command, LineCompleter
 from .line_display import ShowLine
+from .line_history import LineHistory
 from .line_input import Checked, InputLine
 from .line_tokens import MOST_LABELS, TOKEN, Tokens, is_long
 from .named_files import names_in, refusal
@@ -61,11 +60,19 @@ class LineEditor:
         commands, footer: as for `InputLine`.
         tokens: what stands for attachments and long pastes in the line.
         rules: says what is a command, and which files go with a line.
+        place, chats: as for `InputLine`.
     """
 
     def __init__(
-        self, commands: Sequence[Command], footer: Callable[[], str], tokens: Tokens, rules: InputLine
+        self,
+        commands: Sequence[Command],
+        footer: Callable[[], str],
+        tokens: Tokens,
+        rules: InputLine,
+        place: Callable[[], Place | None],
+        chats: Callable[[], Sequence[str]],
     ) -> None:
+        self._place = place
         self._footer = footer
         self._tokens = tokens
         self._rules = rules
@@ -79,8 +86,8 @@ class LineEditor:
         self._session: PromptSession[str] = PromptSession(
             [("class:prompt", PROMPT)],
             style=_STYLE,
-            history=_History(tokens),
-            completer=LineCompleter(commands),
+            history=LineHistory(tokens, place, _say),
+            completer=LineCompleter(commands, chats),
             complete_while_typing=Condition(_types_a_command),
             input_processors=[ShowLine(tokens, margin=len(PROMPT))],
             key_bindings=self._key_bindings(),
@@ -276,6 +283,9 @@ class LineEditor:
         event.app.exit(result=_LISTEN)
 
     def _open_editor(self, event: KeyPressEvent) -> None:
+        if self._place() is None:
+            _say("Ctrl-G is off: an editor works on a file, and this chat is private")
+            return
         buffer = event.current_buffer
         line = buffer.text
         buffer.text = self._tokens.spelled_out(line)
@@ -286,33 +296,6 @@ class LineEditor:
             buffer.cursor_position = len(buffer.text)
 
         edited.add_done_callback(take_back)
-
-
-class _History(FileHistory):
-    """Earlier lines, with files' paths instead of tokens, kept across runs in a file only its owner can read."""
-
-    def __init__(self, tokens: Tokens) -> None:
-        self._tokens = tokens
-        path = platformdirs.user_data_path("gemma4-mlx") / "chat-history"
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-        except OSError as error:
-            note(f"note: what you type is not remembered ({path}: {error.strerror})")
-            path = Path(os.devnull)  # remembered until the end of this run
-        super().__init__(path)
-
-    def load_history_strings(self) -> Iterable[str]:
-        """The lines of earlier runs, the last one first."""
-        return map(self._tokens.recalled, super().load_history_strings())
-
-    def store_string(self, string: str) -> None:
-        """Write a line down; a full disk is no reason to lose the message itself."""
-        try:
-            super().store_string(self._tokens.remembered(string))
-        except OSError as error:
-            _say(f"note: what you type is not remembered ({self.filename!s}: {error.strerror})")
-            self.filename = os.devnull
 
 
 def _clear_or_leave(event: KeyPressEvent) -> None:

@@ -17,6 +17,7 @@ from gemma4_mlx.errors import InputError
 
 from ..terminal import draw, edits_lines, note
 from .attachments import IMAGE_TOKENS, Attachment
+from .history_file import NOWHERE, Place
 from .line_blocks import is_open, unblocked
 from .line_tokens import TOKEN, Tokens, Typed
 from .named_files import Dropped, open_files, read_dropped, read_typed, refusal
@@ -54,6 +55,8 @@ class InputLine:
         commands: slash commands; they complete, and what follows one is not searched for files.
         footer: what stands beneath the line: parts joined by " · ", the most important first.
         image_tokens: the most soft tokens a picture may take, as chosen now.
+        place: where a line is typed now; None: it is not written down, here or elsewhere.
+        chats: the names that CHAT completes.
     """
 
     def __init__(
@@ -62,12 +65,16 @@ class InputLine:
         footer: Callable[[], str],
         *,
         image_tokens: Callable[[], int] = lambda: IMAGE_TOKENS,
+        place: Callable[[], Place | None] = lambda: NOWHERE,
+        chats: Callable[[], Sequence[str]] = list,
     ) -> None:
         self._commands = commands
         self._names = {command.name for command in commands}
         self._footer = footer
         self._image_tokens = image_tokens
         self._tokens = Tokens(image_tokens)
+        self._place = place
+        self._chats = chats
         self._editor: LineEditor | None = None
 
     def read(self, prefilled: str = "", attachments: Sequence[Attachment] = ()) -> Typed:
@@ -91,7 +98,7 @@ class InputLine:
             if self._editor is None:
                 from .line_editor import LineEditor
 
-                self._editor = LineEditor(self._commands, self._footer, self._tokens, self)
+                self._editor = LineEditor(self._commands, self._footer, self._tokens, self, self._place, self._chats)
             checked = self._editor.read(self._tokens.add(attachments), prefilled)
         if checked.refused:
             note(refusal(checked.refused))

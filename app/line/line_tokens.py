@@ -236,6 +236,16 @@ class Tokens:
         return _REMEMBERED.sub(token, kept) if _END in kept else kept
 
 
+def words_of(kept: str) -> str:
+    """The words of a line that a history kept."""
+
+    def words(match: re.Match[str]) -> str:
+        mark, content = match.groups()
+        return content if mark == _PASTED else f" {content.partition(_NAME)[2]} "
+
+    return _REMEMBERED.sub(words, kept)
+
+
 def is_long(text: str) -> bool:
     """Whether a pasted text is folded in the line."""
     return len(text) > _LONGEST_PASTE or text.count("\n") >= _MOST_LINES

@@ -1,4 +1,4 @@
-"""Model names for the shell's tab key: found on this disk only, and without loading anything slow."""
+"""Names of models and chats for the shell's tab key: on this disk only, and without loading anything slow."""
 
 from __future__ import annotations
 
@@ -19,6 +19,13 @@ def complete_cached(typed: str) -> list[str]:
     cached = _cached()
     short = [name for name in _sizes() if SHORT_NAMES[name] in cached]
     return [name for name in (*short, *cached) if name.startswith(typed)]
+
+
+def complete_chat(typed: str) -> list[str]:
+    """Names of saved chats."""
+    from ..chat.sessions import SessionStore
+
+    return [name for name in SessionStore(lambda _: None).names() if name.startswith(typed)]
 
 
 def _sizes() -> list[str]:
