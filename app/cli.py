@@ -427,11 +427,25 @@ def devices(debug: Debug = False) -> None:
 
 @cli.command()
 def doctor(
+    file: Annotated[
+        Path | None,
+        typer.Argument(metavar="FILE", show_default=False, help="Where --self-test --json writes its report."),
+    ] = None,
+    self_test: Annotated[
+        bool, typer.Option("--self-test", help="Compute with every kind of kernel, and compare with the CPU. A minute.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of lines.")] = False,
     debug: Debug = False,
 ) -> None:
     """Look at everything this program needs on this machine, and say what to do where something is missing."""
     with exit_codes(debug):
+        if file is not None and not (self_test and as_json):
+            raise typer.BadParameter("a file is written with --self-test --json FILE", param_hint="FILE")
+        if self_test:
+            from .doctor.self_test import run_self_test
+
+            run_self_test(as_json, file)
+            return
         from .doctor.doctor import doctor as examine
 
         examine(as_json)
