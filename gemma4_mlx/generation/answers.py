@@ -311,7 +311,7 @@ class GenerationStream(Iterator[Chunk]):
     def _run(self) -> Iterator[Chunk]:
         with closing(self._token_source):  # an answer that ended early must not keep its cache in memory
             yield from self._until_the_end()
-        if not self._stop_strings.hit:
+        if not self._stop_strings.hit and self._finish_reason != "stopped":  # half a call is none, and no text
             yield from self._show(self._reader.finish())
         if self._stop_strings.hit:
             self._finish_reason = "stop"
