@@ -133,6 +133,8 @@ class ModelThread:
             if self._closed:
                 self._resting.set()
                 threading.Event().wait()
+            if not future.set_running_or_notify_cancel():
+                continue
             try:
                 result = function()
             except BaseException as error:  # handed on to whoever waits for it
