@@ -101,7 +101,7 @@ def _disturb(terminal: TmuxTerminal, message: str, seconds: float) -> str:
         terminal.wait_for(r"taken back\n+> \S")  # it is back in the line
         terminal.type("C-c")  # clears it
     else:
-        _command(terminal, "/undo", "taken back: ")
+        _command(terminal, "/undo", f"taken back: {re.escape(message[:20])}")
     return outcome
 
 

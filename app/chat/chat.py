@@ -158,19 +158,23 @@ class Chat:
 
     def say(self, text: str) -> None:
         """Send a message, with what waits, and show the answer."""
-        attachments, self.waiting = self.waiting, []
-        exchange = self.conversation.begin(text, attachments)
-        self.session.user(exchange, self.conversation, self.model.name)
-        self._answered_again = 0
-        self._answer(exchange, before=[])
+        with Interrupts() as interrupts:
+            interrupts.never_thrown = True  # a message is sent whole, or not at all
+            attachments, self.waiting = self.waiting, []
+            exchange = self.conversation.begin(text, attachments)
+            self.session.user(exchange, self.conversation, self.model.name)
+            self._answered_again = 0
+            self._answer(exchange, [], interrupts)
 
     def answer_again(self) -> None:
         """Answer the last message anew. Raises InputError if there is none."""
         exchange = self._last_exchange()
-        before, exchange.replies = exchange.replies, []
-        self.session.again(exchange)
-        self._answered_again += 1
-        self._answer(exchange, before)
+        with Interrupts() as interrupts:
+            interrupts.never_thrown = True
+            before, exchange.replies = exchange.replies, []
+            self.session.again(exchange)
+            self._answered_again += 1
+            self._answer(exchange, before, interrupts)
 
     def request(self) -> Request:
         """What the model is asked now."""
@@ -185,14 +189,13 @@ class Chat:
             image_tokens=self.image_tokens,
         )
 
-    def _answer(self, exchange: Exchange, before: list[Message]) -> None:
+    def _answer(self, exchange: Exchange, before: list[Message], interrupts: Interrupts) -> None:
         """Have the last exchange answered. If nothing comes of it, all is as before: a new message is taken back."""
-        with Interrupts() as interrupts:
-            self._answer_unless(interrupts, exchange, before)
-
-    def _answer_unless(self, interrupts: Interrupts, exchange: Exchange, before: list[Message]) -> None:
         answer = KeptAnswer(self.model, self.session, exchange, self.show_thoughts, interrupts)
         try:
+            interrupts.never_thrown = False
+            if interrupts.count:
+                raise KeyboardInterrupt
             self._make_room()
             request = self.request()
             generation = answer_in_rounds(
