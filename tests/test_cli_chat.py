@@ -9,6 +9,7 @@ import re
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,9 +26,11 @@ from gemma4_mlx.app.line.line_input import Typed
 from gemma4_mlx.app.speech.listening import Heard
 from gemma4_mlx.app.terminal import note
 
+import gemma4_mlx as g4
 from command_line import checkpoint, picture, run, start
 from gemma4_mlx.errors import CheckpointError, ContextLengthError, Gemma4Error, InputError
 
+SPEECH = Path(__file__).parent / "tiny" / "speech.flac"
 GREEDY = Sampling(max_tokens=6, temperature=0.0)
 
 
@@ -421,3 +424,68 @@ def test_a_failing_model_ends_the_chat_and_what_was_said_is_on_disk(store, tmp_p
     events = [json.loads(line)["event"] for line in chat.session.path.read_text().splitlines()]
     assert events == ["settings", "user"]
     broken.thread.close()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("[metal::malloc] Attempting to allocate 9 bytes"), MemoryError()])
+@pytest.mark.parametrize("tokens", [0, 2])
+def test_an_error_of_mlx_ends_the_answer_and_not_the_chat(chat, store, monkeypatch, error, tokens):
+    say(chat, "hello")
+    undisturbed = chat.conversation.exchanges[-1].answer
+    generate = g4.stream_generate
+
+    class Failing:
+        def __init__(self, *arguments, **options):
+            self.chunks = generate(*arguments, **options)
+
+        def __iter__(self):
+            for _ in range(tokens):
+                yield next(self.chunks)
+            raise error
+
+    cache = chat.model.thread.run(chat.model.cache)
+    monkeypatch.setattr(g4, "stream_generate", Failing)
+    with pytest.raises(Gemma4Error, match="out of memory: close other programs"):
+        say(chat, "once more")
+    assert len(chat.conversation.exchanges) == (2 if tokens else 1), "what was written of it stays"
+    assert on_disk(store, chat) == chat.conversation
+    assert chat.model.thread.run(chat.model.cache) is not cache
+    monkeypatch.undo()
+    say(chat, "/clear")
+    say(chat, "hello")
+    assert chat.conversation.exchanges[-1].answer == undisturbed
+
+
+def test_a_mistake_of_ours_is_not_blamed_on_memory(chat, monkeypatch):
+    def mistaken(*_, **__):
+        raise RecursionError("maximum recursion depth exceeded")
+
+    monkeypatch.setattr(g4, "stream_generate", mistaken)
+    with pytest.raises(RecursionError):
+        say(chat, "hello")
+
+
+def test_an_error_of_mlx_in_ask_and_transcribe_is_one_line(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(FAILING)
+    for command in (("ask", "hi"), ("transcribe", SPEECH), ("transcribe", SPEECH, "--simulate", "--speed", "9")):
+        process = start(*command, model="demo", more_environment={"PYTHONPATH": str(tmp_path)})
+        _, stderr = process.communicate(b"", timeout=60)
+        assert process.returncode == 1
+        told = stderr.decode().splitlines()[-1]
+        assert told.startswith("error: out of memory: close other programs"), told
+        assert b"Traceback" not in stderr
+
+
+FAILING = """
+import gemma4_mlx.model.gemma4 as file
+def failing(*_, **__):
+    raise RuntimeError("[malloc] Unable to allocate 9 bytes.")
+file.Gemma4.__call__ = failing
+"""
+
+
+def test_drawing_the_footer_loads_nothing(store):
+    model = ThreadedModel(ModelThread(), "tiny", checkpoint())
+    chat = Chat(model, Conversation(), store.new(), store, ChatOptions(GREEDY))
+    assert chat.footer() == "tiny is being loaded"
+    assert not model.thread.busy
+    model.thread.close()

@@ -6,7 +6,10 @@ import io
 import json
 import os
 import shutil
+import signal
 import sys
+import time
+import wave
 from pathlib import Path
 
 import av
@@ -18,7 +21,7 @@ from gemma4_mlx.app.speech.transcripts import clock
 from gemma4_mlx.app.speech.unfinished import UnfinishedTranscript
 from gemma4_mlx.app.whole_file import write_whole
 
-from command_line import checkpoint, only_line, picture, run
+from command_line import checkpoint, only_line, picture, run, start
 from demo_inputs import RECORDINGS
 from gemma4_mlx.processing.audio import load_audio
 from gemma4_mlx.speech import Segment, Transcription
@@ -387,3 +390,41 @@ def test_what_cannot_be_kept_is_given_up_and_the_recording_goes_on(tmp_path):
         unfinished.add(Segment(0.0, 1.0, "one", None))
     unfinished.add(Segment(1.0, 2.0, "two", None))
     unfinished.forget()
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.1, 0.3, 0.6, 1.0])
+def test_ctrl_c_anywhere_in_a_recording_keeps_whole_segments_and_the_next_run_goes_on(tmp_path, seconds):
+    long = tmp_path / "long.wav"
+    write_wav(long, [load_audio(recording.path) for recording in RECORDINGS[:6]])
+    whole = json.loads(transcribe_demo(long, "--format", "json"))["segments"]
+    assert len(whole) == 6
+    arguments = ("transcribe", long, "--silence", "0.5", "--format", "json", "--output-dir", tmp_path)
+    process = start(*arguments, model="demo")
+    while not any(file.name.startswith(".") for file in tmp_path.iterdir()) and process.poll() is None:
+        time.sleep(0.01)  # the first segment
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode in (0, 130)
+    assert b"Traceback" not in stderr
+    kept = json.loads((tmp_path / "long.json").read_text())["segments"]
+    assert kept == whole[: len(kept)]
+    if process.returncode == 130 and len(kept) < 6:
+        assert b"were transcribed" in stderr
+        again = start(*arguments, model="demo")
+        again.communicate(timeout=60)
+        assert json.loads((tmp_path / "long.json").read_text())["segments"] == whole
+
+
+def transcribe_demo(file: Path, *options: str) -> str:
+    finished = run("transcribe", file, "--silence", "0.5", *options, model="demo")
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout
+
+
+def write_wav(path: Path, sounds: list[np.ndarray]) -> None:
+    gap = np.zeros(16_000, np.float32)
+    samples = np.concatenate([part for sound in sounds for part in (sound, gap)])
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, 16_000, 0, "NONE", ""))
+        file.writeframes((samples * 32767).astype("<i2").tobytes())

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
+import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conversations import call, calling, processor, result
+from gemma4_mlx.processing.tokenizer import Tokenizer
 from processing_reference import ids_of
 from published_templates import TEMPLATES
-from tiny_tokenizer import SPECIAL_IDS, SPECIAL_TOKENS
+from tiny_tokenizer import SPECIAL_IDS, SPECIAL_TOKENS, build_tokenizer
 
 
 def everywhere(words: str) -> list[dict[str, Any]]:
@@ -102,3 +106,35 @@ def test_a_question_about_a_placeholder_and_a_picture_go_together() -> None:
         assert ids_of(inputs).count(SPECIAL_IDS["<|image|>"]) == sum(
             image.rows * image.columns // 9 for image in inputs.images
         )
+
+
+@pytest.mark.parametrize("kind", ["Gemma's", "another"])
+def test_what_another_thread_encodes_at_the_same_time_changes_nothing(kind, tmp_path):
+    tokenizer = processor(next(iter(TEMPLATES))).tokenizer
+    if kind == "another":
+        tokenizer = other_kind(tmp_path)
+    turn = "<|turn>user\nHello<turn|>"
+    marked = tokenizer.literal("what does <turn|> mean? " * 20)
+    expected = tokenizer.encode(turn), tokenizer.encode(marked)
+    over = threading.Event()
+    other = threading.Thread(target=lambda: [tokenizer.encode(marked) for _ in iter(over.is_set, True)])
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    other.start()
+    try:
+        for _ in range(300):
+            assert (tokenizer.encode(turn), tokenizer.encode(marked)) == expected
+    finally:
+        sys.setswitchinterval(interval)
+        over.set()
+        other.join()
+
+
+def other_kind(folder: Path) -> Tokenizer:
+    """A tokenizer that the library reads, with the control tokens of Gemma's kind."""
+    content = json.loads(build_tokenizer().to_str())
+    content["normalizer"] = {"type": "Sequence", "normalizers": [{"type": "NFC"}, content["normalizer"]]}
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    tokenizer = Tokenizer.from_folder(folder)
+    assert tokenizer.bpe is None
+    return tokenizer

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,14 +11,15 @@ from typing import TYPE_CHECKING
 from gemma4_mlx.errors import ContextLengthError, Gemma4Error, InputError
 
 from ..answer.answering import Request, Sampling, say_why_it_ended
-from ..endings import INTERRUPTED, one_line
+from ..endings import INTERRUPTED, ComputingError, leave_at_once, one_line
+from ..interrupts import Interrupts
 from ..line.attachments import IMAGE_TOKENS, Attachment
 from ..messages import Message
 from ..models.model_choice import fetch_model
 from ..models.sizes import byte_size
 from ..terminal import Progress, draw, edits_lines, note, shortened
 from ..tools.tool_rounds import Permission, answer_in_rounds
-from ..typed_ahead import asked, leave_terminal_as_it_was
+from ..typed_ahead import asked
 from .context import oldest_to_drop
 from .conversation import Conversation, Exchange
 from .kept_answer import KeptAnswer
@@ -121,7 +121,6 @@ class Chat:
 
     def footer(self) -> str:
         """What stands beneath the line: the most important first."""
-        self.model.begin()  # the line is on the screen, keys are taken: now loading may take its share of the machine
         if self.model.failure is not None:
             return f"{self.model.name} cannot be loaded: {one_line(self.model.failure)}"
         parts = ["private"] if self.session.private else []
@@ -137,19 +136,20 @@ class Chat:
             parts.append("microphone off, Ctrl-R")
         return " · ".join(parts)
 
-    def close(self) -> None:
-        """Leave everything in order. Ctrl-C meanwhile leaves at once."""
+    def close(self) -> bool:
+        """Leave everything in order. Ctrl-C meanwhile leaves at once.
+
+        Returns:
+            Whether the model has come to rest; if not, only `leave_at_once` is safe.
+        """
         self.store.put_away(self.session, self.conversation)
         self.store.leave()
         if self.fetching is not None:
             self.fetching.stop()
         try:
-            self.model.thread.close()
+            return self.model.thread.close()
         except KeyboardInterrupt:
-            # MLX would crash in the ordinary way out, with its thread still at work.
-            sys.stdout.flush()
-            leave_terminal_as_it_was()
-            os._exit(INTERRUPTED)
+            leave_at_once(INTERRUPTED)
 
     # Talking
 
@@ -162,19 +162,23 @@ class Chat:
 
     def say(self, text: str) -> None:
         """Send a message, with what waits, and show the answer."""
-        attachments, self.waiting = self.waiting, []
-        exchange = self.conversation.begin(text, attachments)
-        self.session.user(exchange, self.conversation, self.model.name)
-        self._answered_again = 0
-        self._answer(exchange, before=[])
+        with Interrupts() as interrupts:
+            interrupts.never_thrown = True  # a message is sent whole, or not at all
+            attachments, self.waiting = self.waiting, []
+            exchange = self.conversation.begin(text, attachments)
+            self.session.user(exchange, self.conversation, self.model.name)
+            self._answered_again = 0
+            self._answer(exchange, [], interrupts)
 
     def answer_again(self) -> None:
         """Answer the last message anew. Raises InputError if there is none."""
         exchange = self._last_exchange()
-        before, exchange.replies = exchange.replies, []
-        self.session.again(exchange)
-        self._answered_again += 1
-        self._answer(exchange, before)
+        with Interrupts() as interrupts:
+            interrupts.never_thrown = True
+            before, exchange.replies = exchange.replies, []
+            self.session.again(exchange)
+            self._answered_again += 1
+            self._answer(exchange, before, interrupts)
 
     def request(self) -> Request:
         """What the model is asked now."""
@@ -189,16 +193,20 @@ class Chat:
             image_tokens=self.image_tokens,
         )
 
-    def _answer(self, exchange: Exchange, before: list[Message]) -> None:
+    def _answer(self, exchange: Exchange, before: list[Message], interrupts: Interrupts) -> None:
         """Have the last exchange answered. If nothing comes of it, all is as before: a new message is taken back."""
-        answer = KeptAnswer(self.model, self.session, exchange, self.show_thoughts)
+        answer = KeptAnswer(self.model, self.session, exchange, self.show_thoughts, interrupts)
         try:
+            interrupts.never_thrown = False
+            if interrupts.count:
+                raise KeyboardInterrupt
             self._make_room()
             request = self.request()
             generation = answer_in_rounds(
                 lambda replies: answer.write(request, replies), self._tools, self._may_run, answer.keep
             )
         except KeyboardInterrupt:
+            interrupts.never_thrown = True
             if not self.edits_lines and sys.stderr.isatty() and (not answer.text or answer.text.endswith("\n")):
                 draw(sys.stderr, "\n")  # the terminal has put ^C on this line
             if answer.keep_what_there_is():
@@ -209,18 +217,21 @@ class Chat:
                     self.prefilled, self.waiting = exchange.text, exchange.attachments
                 kept = "the answer before stays" if before else "your message was taken back"
                 note(f"stopped before the answer began; {kept}")
-            if self.model.thread.busy:  # pressed again, while the first one took effect
-                raise
             return
         except (Gemma4Error, ValueError) as error:
+            interrupts.never_thrown = True
             if answer.keep_what_there_is() or error is self.model.failure:
                 raise
             self._take_back(exchange, before)
             if before:
                 raise
             self.prefilled = exchange.text
-            # Whatever was wrong with an attachment would be wrong with it again in the next message.
-            lost = ", and what was attached is dropped" if exchange.attachments else ""
+            lost = ""
+            if isinstance(error, ComputingError) and self.edits_lines:
+                self.waiting = exchange.attachments
+            elif exchange.attachments:
+                # Whatever was wrong with an attachment would be wrong with it again in the next message.
+                lost = ", and what was attached is dropped"
             kind = type(error) if isinstance(error, Gemma4Error) else InputError
             raise kind(f"{one_line(error)} (not sent{lost})") from error
         self.answers.append(generation)

@@ -61,6 +61,7 @@ class LineEditor:
         tokens: what stands for attachments and long pastes in the line.
         rules: says what is a command, and which files go with a line.
         place, chats: as for `InputLine`.
+        on_shown: called when the line has been drawn, every time.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class LineEditor:
         rules: InputLine,
         place: Callable[[], Place | None],
         chats: Callable[[], Sequence[str]],
+        on_shown: Callable[[], None],
     ) -> None:
         self._place = place
         self._footer = footer
@@ -99,6 +101,7 @@ class LineEditor:
         )
         # What prompt_toolkit says of a terminal that does not tell where its cursor is helps nobody: it draws anyway.
         self._session.app.renderer.cpr_not_supported_callback = None
+        self._session.app.after_render += lambda _: on_shown()
 
     def read(self, attachments: str, prefilled: str) -> Checked:
         """One line, with tokens.

@@ -57,6 +57,7 @@ class InputLine:
         image_tokens: the most soft tokens a picture may take, as chosen now.
         place: where a line is typed now; None: it is not written down, here or elsewhere.
         chats: the names that CHAT completes.
+        on_shown: called when the line has been drawn and keys are taken, every time.
     """
 
     def __init__(
@@ -67,10 +68,12 @@ class InputLine:
         image_tokens: Callable[[], int] = lambda: IMAGE_TOKENS,
         place: Callable[[], Place | None] = lambda: NOWHERE,
         chats: Callable[[], Sequence[str]] = list,
+        on_shown: Callable[[], None] = lambda: None,
     ) -> None:
         self._commands = commands
         self._names = {command.name for command in commands}
         self._footer = footer
+        self._on_shown = on_shown
         self._image_tokens = image_tokens
         self._tokens = Tokens(image_tokens)
         self._place = place
@@ -98,7 +101,9 @@ class InputLine:
             if self._editor is None:
                 from .line_editor import LineEditor
 
-                self._editor = LineEditor(self._commands, self._footer, self._tokens, self, self._place, self._chats)
+                self._editor = LineEditor(
+                    self._commands, self._footer, self._tokens, self, self._place, self._chats, self._on_shown
+                )
             checked = self._editor.read(self._tokens.add(attachments), prefilled)
         if checked.refused:
             note(refusal(checked.refused))

@@ -76,13 +76,9 @@ class BPE:
 
     Args:
         special: tokens that are control tokens besides those the tables name; unknown ones are passed over.
-
-    Attributes:
-        encode_special_tokens: control tokens spelled in a text are mere text.
     """
 
     def __init__(self, tables: Tables, special: Iterable[str] = ()) -> None:
-        self.encode_special_tokens = False
         self._tables = tables
         # Lists and memory views answer single look-ups many times faster than arrays.
         self._text = tables.text.data
@@ -108,11 +104,15 @@ class BPE:
         self._merge_of: dict[int, tuple[int, int] | None] = {}
         self._ids_of: dict[str, list[int]] = {}
 
-    def encode(self, text: str, add_special_tokens: bool = False) -> Encoding:
-        """Token ids of a text; tokens of a template around it are never added."""
+    def encode(self, text: str, literal: bool = False) -> Encoding:
+        """Token ids of a text; tokens of a template around it are never added.
+
+        Args:
+            literal: control tokens spelled in it are mere text.
+        """
         ids: list[int] = []
         done = 0
-        for start, end, token in self._added_in(text):
+        for start, end, token in self._added_in(text, literal):
             ids += self._encode_plain(text[done:start])
             ids.append(token)
             done = end
@@ -194,7 +194,7 @@ class BPE:
         at = bisect_left(order, spelled, key=spelling)
         return int(order[at]) if at < len(order) and spelling(order[at]) == spelled else None
 
-    def _added_in(self, text: str) -> Iterator[tuple[int, int, int]]:
+    def _added_in(self, text: str, literal: bool) -> Iterator[tuple[int, int, int]]:
         """Start, end and id of the added tokens in a text: the first, and of several there the longest."""
         done = 0
         for found in self._added_first.finditer(text):
@@ -206,7 +206,7 @@ class BPE:
                 if id_ is not None:
                     done = start + length
                     # One that counts as text still covers its letters: none begins inside it.
-                    if not (self.encode_special_tokens and self._added[id_].special):
+                    if not (literal and self._added[id_].special):
                         yield start, done, id_
                     break
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,18 +60,23 @@ class OtherTokenizer:
         self._path = path
         self._library: Library = tokenizer
 
-    @property
-    def encode_special_tokens(self) -> bool:
-        """Whether control tokens spelled in a text are taken for text."""
-        return self._library.encode_special_tokens
+    @cached_property
+    def _literal(self) -> Library:
+        """The same with its switch set: one for both would be switched under another thread's hands."""
+        from tokenizers import Tokenizer as Library
 
-    @encode_special_tokens.setter
-    def encode_special_tokens(self, value: bool) -> None:
-        self._library.encode_special_tokens = value
+        literal: Library = Library.from_str(self._library.to_str())
+        literal.encode_special_tokens = True
+        return literal
 
-    def encode(self, text: str, add_special_tokens: bool = False) -> Encoding:
+    def encode(self, text: str, literal: bool = False) -> Encoding:
+        """Token ids of a text; tokens of a template around it are never added.
+
+        Args:
+            literal: control tokens spelled in it are mere text.
+        """
         with _no_panic(self._path):
-            return self._library.encode(text, add_special_tokens=add_special_tokens)
+            return (self._literal if literal else self._library).encode(text, add_special_tokens=False)
 
     def decode(self, ids: list[int], skip_special_tokens: bool = False) -> str:
         with _no_panic(self._path, OverflowError):

@@ -101,12 +101,10 @@ class Tokenizer:
             raise InputError(f"the text is not valid Unicode ({reason(error)}): read it as UTF-8") from error
         # Splitting by the marks gives text at even places and marked tokens at odd ones.
         pieces = self._marked.split(text)
-        ids = self._tokenizer.encode(pieces[0], add_special_tokens=False).ids
+        ids = self._tokenizer.encode(pieces[0]).ids
         for marked, plain in zip(pieces[1::2], pieces[2::2], strict=True):
-            self._tokenizer.encode_special_tokens = True
-            ids += self._tokenizer.encode(marked, add_special_tokens=False).ids
-            self._tokenizer.encode_special_tokens = False
-            ids += self._tokenizer.encode(plain, add_special_tokens=False).ids
+            ids += self._tokenizer.encode(marked, literal=True).ids
+            ids += self._tokenizer.encode(plain).ids
         return ids
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = False) -> str:
