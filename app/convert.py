@@ -7,7 +7,8 @@ from pathlib import Path
 import typer
 
 from .models.sizes import byte_size
-from .terminal import Progress, note, say
+from .progress import Progress
+from .terminal import note, say
 
 _BAR = 24
 

@@ -215,7 +215,8 @@ class Microphone:
         samples = self.capture.take(timeout)
         if not len(samples) and (self.capture.closed or not self._stream.active or self.capture.is_dead):
             raise MicrophoneError(
-                f"{self.device.name} is gone: connect it again, or choose another: `gemma4-mlx devices` lists them"
+                f"the microphone {self.device.name} is gone: "
+                "connect it again, or choose another (`gemma4-mlx devices` lists them)"
             )
         return samples
 
@@ -290,8 +291,8 @@ class Microphone:
                 continue
             return stream, capture
         raise MicrophoneError(
-            f"{self.device.name} cannot be opened ({' '.join(str(refusal).split())}): "
-            "close what else uses it, or choose another: `gemma4-mlx devices` lists them"
+            f"the microphone {self.device.name} cannot be opened ({' '.join(str(refusal).split())}): "
+            "close what else uses it, or choose another (`gemma4-mlx devices` lists them)"
         )
 
 
