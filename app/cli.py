@@ -211,7 +211,7 @@ def chat(
     """Talk with the model, also about pictures and sounds: type or drop a file's path. /help lists the commands."""
     with exit_codes(debug):
         if name is not None and not resume:
-            raise typer.BadParameter("a chat is gone on with by --resume NAME", param_hint=name)
+            raise typer.BadParameter("--resume NAME goes on with a chat", param_hint=name)
         from .chat.chat import ChatOptions
         from .chat.chat_loop import chat as talk
         from .settings import config_file, read_settings

@@ -236,7 +236,8 @@ class Microphone:
             found.append(_zeros_hint(sys.platform))
         if (actual := self.capture.actual_rate) is not None:
             found.append(
-                f"{self.device.name} delivers {actual:.0f} samples a second, not the {self.rate:.0f} it states"
+                f"the microphone {self.device.name} delivers {actual:.0f} samples a second, "
+                f"not the {self.rate:.0f} it states"
             )
         if self.capture.overflows:
             found.append(f"sound was lost {self.capture.overflows} times: this machine is too busy")
@@ -326,7 +327,7 @@ def _resampler(rate: float) -> Any:
 def _zeros_hint(platform: str) -> str:
     if platform == "darwin":
         return (
-            "the microphone delivers nothing but zeros: allow this terminal to use it in "
+            "the microphone delivers complete silence: allow this terminal to use it in "
             "System Settings › Privacy & Security › Microphone, then start it again"
         )
-    return "the microphone delivers nothing but zeros: is it muted?"
+    return "the microphone delivers complete silence: is it muted?"

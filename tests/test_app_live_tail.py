@@ -104,7 +104,7 @@ def test_what_is_being_said_leaves_no_half_sentence(terminal):
             terminal.resize(*size)
             for length in (40, 200, 400):
                 screen.event(Event("partial", text[:length], text[:length], 0.0, 1.0, certain=text[: length // 2]))
-                screen.sound(np.ones(160, np.float32), 1.0, True, ["the microphone delivers nothing but zeros"])
+                screen.sound(np.ones(160, np.float32), 1.0, True, ["the microphone delivers complete silence"])
             screen.event(Event("final", f"final {number}", f"fin {number}", 0.0, 1.0, certain=""))
     shown = [word for line in words(terminal)[1:] for word in line.split() if word != "0:00"]
     assert shown == [word for number in range(len(SIZES)) for word in ("final", str(number), "fin", str(number))]

@@ -68,7 +68,7 @@ def test_another_size_is_remembered_and_nobody_is_asked_twice(user):
     with TmuxTerminal("ask", "What is Gemma?", "--max-tokens", "8", environment=user.environment) as terminal:
         terminal.wait_for("Which one")
         terminal.type("e3b", "Enter")
-        terminal.wait_for("Not one of")
+        terminal.wait_for("choose one of")
         terminal.type(OTHER, "Enter")
         assert "exit code 0" in terminal.wait_for("exit code")
     assert read_settings(user.config).model == OTHER

@@ -332,7 +332,7 @@ class _Region:
         if listening.over.is_set():
             return [*lines, Text("… writing it down · Esc cancel")]
         if not listening.ready:
-            return [*lines, Text("○ speak: the model is coming · Esc cancel")]
+            return [*lines, Text("○ speak: loading the model · Esc cancel")]
         lit = listening.meter.lit
         lines.append(
             Text.assemble(
