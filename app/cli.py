@@ -228,7 +228,7 @@ def chat(
         if resume + list_chats + delete > 1 or (private and (list_chats or delete)):
             raise typer.BadParameter("one of them at a time", param_hint="--resume, --private, --list, --delete")
         if name is not None and not (resume or delete):
-            raise typer.BadParameter("a chat is gone on with by --resume NAME", param_hint=name)
+            raise typer.BadParameter("--resume NAME goes on with a chat", param_hint=name)
         if delete and name is None:
             raise typer.BadParameter("which chat? --list lists them", param_hint="--delete NAME")
         if list_chats or delete:

@@ -8,7 +8,8 @@ import typer
 
 from .awake import kept_awake
 from .models.sizes import byte_size
-from .terminal import Progress, note, say
+from .progress import Progress
+from .terminal import note, say
 
 _BAR = 24
 

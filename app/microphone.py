@@ -224,7 +224,8 @@ class Microphone:
         samples = self.capture.take(timeout)
         if not len(samples) and (self.capture.closed or not self._stream.active or self.capture.is_dead):
             raise MicrophoneError(
-                f"{self.device.name} is gone: connect it again, or choose another: `gemma4-mlx devices` lists them"
+                f"the microphone {self.device.name} is gone: "
+                "connect it again, or choose another (`gemma4-mlx devices` lists them)"
             )
         return samples
 
@@ -244,7 +245,8 @@ class Microphone:
             found.append(_zeros_hint(sys.platform))
         if (actual := self.capture.actual_rate) is not None:
             found.append(
-                f"{self.device.name} delivers {actual:.0f} samples a second, not the {self.rate:.0f} it states"
+                f"the microphone {self.device.name} delivers {actual:.0f} samples a second, "
+                f"not the {self.rate:.0f} it states"
             )
         if self.capture.overflows:
             found.append(f"sound was lost {self.capture.overflows} times: this machine is too busy")
@@ -303,8 +305,8 @@ class Microphone:
                 continue
             return stream, capture
         raise MicrophoneError(
-            f"{self.device.name} cannot be opened ({' '.join(str(refusal).split())}): "
-            "close what else uses it, or choose another: `gemma4-mlx devices` lists them"
+            f"the microphone {self.device.name} cannot be opened ({' '.join(str(refusal).split())}): "
+            "close what else uses it, or choose another (`gemma4-mlx devices` lists them)"
         )
 
 
@@ -339,7 +341,7 @@ def _resampler(rate: float) -> Any:
 def _zeros_hint(platform: str) -> str:
     if platform == "darwin":
         return (
-            "the microphone delivers nothing but zeros: allow this terminal app (in tmux, screen or ssh: the one they "
+            "the microphone delivers complete silence: allow this terminal app (in tmux, screen or ssh: the one they "
             "were started in) to use it in System Settings › Privacy & Security › Microphone, then start it again"
         )
-    return "the microphone delivers nothing but zeros: is it muted?"
+    return "the microphone delivers complete silence: is it muted?"

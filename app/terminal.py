@@ -13,7 +13,6 @@ import textwrap
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from gemma4_mlx.errors import MediaWarning
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
 DIM = "\x1b[2m"
 PLAIN = "\x1b[0m"
-CLEAR_TO_END = "\x1b[K"
 
 
 _DEFAULT_SIZE = os.terminal_size((80, 24))
@@ -67,13 +65,16 @@ def media_warnings_are_notes() -> None:
 
 @contextmanager
 def notes_held() -> Iterator[None]:
-    """In the body something is drawn again and again, and would take a note for its own: they are said afterwards."""
+    """In the body something is drawn again and again, and would take a note for its own: they are said afterwards.
+
+    One such body may be within another.
+    """
     global _held
-    _held = []
+    outer, _held = _held, []
     try:
         yield
     finally:
-        lines, _held = _held, None
+        lines, _held = _held, outer
         if lines:
             note(*lines)
 
@@ -192,27 +193,3 @@ def terminal_size(stream: TextIO) -> os.terminal_size:
     except (OSError, ValueError):  # no terminal; closed
         return _DEFAULT_SIZE
     return os.terminal_size((size.columns or _DEFAULT_SIZE.columns, size.lines or _DEFAULT_SIZE.lines))
-
-
-class Progress:
-    """How far long work is: a line on stderr that rewrites itself in a terminal, and silence anywhere else."""
-
-    def __init__(self, title: str) -> None:
-        self.title = title
-        self.shown = ""
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def show(self, state: str) -> None:
-        """Put `state` behind the title."""
-        line = on_one_line(f"{self.title}: {state}")
-        if sys.stderr.isatty() and line != self.shown:
-            draw(sys.stderr, f"\r{line[: terminal_size(sys.stderr).columns - 1]}{CLEAR_TO_END}")
-        self.shown = line
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.shown and sys.stderr.isatty():
-            draw(sys.stderr, f"\r{CLEAR_TO_END}")

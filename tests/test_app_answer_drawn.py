@@ -197,6 +197,40 @@ def test_markdown_is_still_markdown(text, shown):
     assert "\n".join(drawn(text, [3], [(80, 24)])[0]).strip() == shown
 
 
+@pytest.mark.parametrize(
+    ("row", "cells"),
+    [
+        ("$|x|$ | z", "$|x|$ z"),
+        ("`a|b` | z", "a|b z"),
+        ("`a\\|b` | z", "a|b z"),
+        (r"\(|x|\) | `p|q`", r"\(|x|\) p|q"),
+        ("x | $P(A|B)$", "x $P(A|B)$"),
+        ("$5 | $6", "$5 $6"),
+        ("$5 | $6 | $7", "$5 $6 | $7"),
+        ("a ` b | c | d", "a ` b c | d"),
+        ("$P(A|B)$ | `x||y` | more", "$P(A|B)$ x||y | more"),
+    ],
+)
+@pytest.mark.parametrize("step", [1, 1_000])
+def test_a_bar_in_a_formula_or_code_does_not_cut_the_cell_of_a_table(row, cells, step):
+    lines, _ = drawn(f"| f | g |\n|---|---|\n| {row} |\n", [step], [(80, 24)])
+    assert " ".join(next(line for line in reversed(lines) if line).split()) == cells
+
+
+@pytest.mark.parametrize("cells", [3, 8])
+@pytest.mark.parametrize("sizes", [[(200, 60), (40, 10)], [(40, 10), (200, 60)], [(80, 24), (40, 10)]])
+def test_a_table_that_grows_leaves_no_row_behind_in_a_terminal_that_becomes_small(cells, sizes):
+    table = "".join(
+        "| " + " | ".join(f"row{row}cell{cell} words" for cell in range(cells)) + " |\n" for row in range(20)
+    )
+    head = "| " + " | ".join("abcdefgh"[:cells]) + " |\n|" + "---|" * cells + "\n"
+    half = len(head + table) // 8
+    lines, _ = drawn(head + table, [half], [sizes[0]] * 4 + [sizes[1]] * 5)
+    shown = "".join(lines)
+    once = "".join(drawn(head + table, [10_000], [sizes[1]])[0])
+    assert sorted(shown.replace(" ", "").replace("─", "")) == sorted(once.replace(" ", "").replace("─", ""))
+
+
 WIDE = "| " + " | ".join(f"head{number}" for number in range(20)) + " |\n|" + "---|" * 20 + "\n"
 DEEP = "".join(f"{'  ' * depth}- level{depth} words\n" for depth in range(16))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from functools import cache
@@ -207,3 +208,37 @@ def test_a_picture_dropped_while_it_listens_stands_in_the_line_with_what_is_said
         terminal.wait_for(r"(?m)^cat\.png 120×90$")
         terminal.type("Escape")  # of what was said, not of what was dropped
         terminal.wait_for(r"> \[image 1: cat\.png")
+
+
+@needs_a_microphone
+@pytest.mark.parametrize("sizes", [[(80, 24), (40, 10), (80, 24)], [(200, 60), (40, 10)], [(40, 10), (200, 60)]])
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_window_that_changes_its_size_while_it_listens_keeps_nothing_of_what_was_drawn(tmp_path, sizes, dies):
+    with (
+        virtual_microphone(tmp_path) as microphone,
+        TmuxTerminal(
+            *("chat", "--model", "demo"),
+            environment={**environment(), **microphone.environment},
+            columns=sizes[0][0],
+            rows=sizes[0][1],
+        ) as terminal,
+    ):
+        terminal.wait_for(r"(?m)^> ?$")
+        terminal.type("C-r")
+        terminal.wait_for("○ ▯")
+        talk = threading.Thread(target=lambda: [microphone.play(RECORDINGS[0].path) for _ in sizes])
+        talk.start()
+        for size in sizes[1:]:
+            terminal.wait_for(r"(?m)^> \d")
+            terminal.resize(*size)
+            terminal.wait_for(r"(?m)^● ▮")
+        talk.join()
+        if dies:
+            microphone.unplug()
+            terminal.wait_for(r"the microphone default is gone")
+        else:
+            terminal.type("Enter")
+        screen = terminal.wait_for(r"(?s)(?m)^> \d(?!.*Esc).*microphone off")
+    assert len(re.findall(r"(?m)^> ", screen)) == 1
+    assert not re.search("[●○▮▯]|Esc cancel|writing it down", screen)
+    assert not re.search("(?i)alsa|pulse|assert", screen)

@@ -169,7 +169,7 @@ def drawn(screen: LiveScreen) -> list[str]:
 def test_a_long_partial_shows_its_end_and_never_fills_the_screen(width, height):
     shown = screen(width, height)
     shown.event(partial(" ".join(f"word{i}" for i in range(900)), translation="mot " * 3))
-    shown.sound(np.zeros(160, np.float32), 65.0, True, ["the microphone delivers nothing but zeros: is it muted?"])
+    shown.sound(np.zeros(160, np.float32), 65.0, True, ["the microphone delivers complete silence: is it muted?"])
     shown.event(partial(" ".join(f"word{i}" for i in range(900)), translation="mot " * 3))
     lines = drawn(shown)
     assert len(lines) < height
@@ -548,6 +548,52 @@ def test_in_a_terminal_finals_stand_once_and_the_rest_is_drawn_again(microphone,
     assert len(finals) == 2
     assert not any("○" in line or "●" in line or "▯" in line for line in lines)
     assert sum(bool(re.match(r" {5}\w", line)) for line in lines) == 2  # the translations
+
+
+@needs_a_microphone
+@pytest.mark.parametrize("sizes", [[(80, 24), (40, 10), (80, 24)], [(200, 60), (40, 10)], [(40, 10), (200, 60)]])
+def test_a_window_that_changes_its_size_is_left_with_no_half_sentence(microphone, sizes):
+    with TmuxTerminal(
+        *("transcribe", "mic", "--model", "demo", "--silence", "10"),
+        environment={**environment(), **microphone.environment},
+        columns=sizes[0][0],
+        rows=sizes[0][1],
+    ) as terminal:
+        terminal.wait_for("○ listening  ▯")
+        for size in sizes[1:]:
+            microphone.play(DIGITS)
+            terminal.wait_for(r"(?m)^\d .*\n")
+            terminal.resize(*size)
+            terminal.wait_for(r"(?m)^[●○] \w+  [▮▯]+")
+        microphone.play(DIGITS)
+        screen = terminal.screen()
+        assert len(re.findall("[●○]", screen)) == 1
+        assert len(re.findall(r"(?m)^\d ", screen)) == 1
+        terminal.type("C-c")
+        title, said, _ = (line for line in terminal.wait_for("exit code 0").splitlines() if line)
+    assert title == "listening to default · Ctrl-C to finish"
+    assert said.startswith("0:0")
+
+
+@needs_a_microphone
+@pytest.mark.parametrize(("columns", "rows"), [(40, 10), (80, 24), (200, 60)])
+def test_a_sound_server_that_dies_is_one_sentence_below_what_was_said(microphone, columns, rows):
+    with TmuxTerminal(
+        *("transcribe", "mic", "--model", "demo", "--silence", "10"),
+        environment={**environment(), **microphone.environment},
+        columns=columns,
+        rows=rows,
+    ) as terminal:
+        terminal.wait_for("○ listening  ▯")
+        microphone.play(DIGITS)
+        microphone.unplug()
+        title, said, *error, end = (line for line in terminal.wait_for("exit code").splitlines() if line)
+    assert title == "listening to default · Ctrl-C to finish"
+    assert re.match(r"0:\d\d \d", said)
+    assert " ".join(error) == (
+        "error: the microphone default is gone: connect it again, or choose another (`gemma4-mlx devices` lists them)"
+    )
+    assert end == "exit code 1"
 
 
 @needs_a_microphone

@@ -51,8 +51,8 @@ def chat(user: User, *options: str | Path, model: str | Path = "demo", **termina
 
 
 def is_answering(terminal: TmuxTerminal, message: str) -> None:
-    """Wait until words, and not only the sign that some will come, stand below a message."""
-    terminal.wait_for(rf"> {message}\n+[^\n…/]{{4}}")
+    """Wait until an answer, whatever it begins with, and not only the sign of one, stands below a message."""
+    terminal.wait_for(rf"(?s)> {message}\n(?!.*is being loaded)(?:\s*[^\s…]){{12}}")
 
 
 @contextmanager
@@ -220,7 +220,7 @@ def test_the_chat_to_go_on_with_is_chosen_by_its_first_words_and_stands_there_wh
 def test_no_turn_is_lost_when_the_command_is_killed_in_an_answer(user):
     with answering(user) as terminal:
         terminal.type("C-c")
-        terminal.wait_for(STOPPED)
+        terminal.wait_for(rf"(?s){STOPPED}.*\n> *\n")
         terminal.type("again", "Enter")
         is_answering(terminal, "again")
         kill(terminal)

@@ -239,7 +239,7 @@ def test_a_cache_that_cannot_be_written_to_is_told(user):
 def test_a_person_is_asked_before_anything_is_removed(user, answer, stays):
     snapshot = put_into_cache(user, OTHER, tokenizer_json=b"{}")
     with TmuxTerminal("models", "rm", OTHER, environment=user.environment) as terminal:
-        terminal.wait_for(r"Remove someone/gemma-4-tiny-it, 0.0 MB\? \[y/N\]")
+        terminal.wait_for(r"remove someone/gemma-4-tiny-it, 0.0 MB\? y/N")
         terminal.type(*[answer] * bool(answer), *["Enter"] * (answer != "C-c"))
         screen = terminal.wait_for("exit code")
     assert snapshot.is_dir() == stays

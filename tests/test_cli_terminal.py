@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
-import sys
 
 import pytest
 from gemma4_mlx.app.endings import exit_codes, one_line
-from gemma4_mlx.app.terminal import Progress, write
+from gemma4_mlx.app.progress import Progress
+from gemma4_mlx.app.terminal import write
 
 from gemma4_mlx.errors import InputError
 
@@ -45,18 +45,6 @@ def test_thoughts_are_dim_unless_the_terminal_or_the_user_says_no(monkeypatch):
             screen = Screen()
             write(screen, "hm", dim=True)
             assert screen.getvalue() == "hm"
-
-
-def test_progress_rewrites_one_line_and_leaves_none(monkeypatch):
-    monkeypatch.setattr(sys, "stderr", Screen())
-    with Progress("memo.m4a") as progress:
-        progress.show("0:10 of 1:00")
-        progress.show("0:20 of 1:00")
-    assert sys.stderr.getvalue().split("\r")[1:] == [
-        "memo.m4a: 0:10 of 1:00\x1b[K",
-        "memo.m4a: 0:20 of 1:00\x1b[K",
-        "\x1b[K",
-    ]
 
 
 def test_progress_is_silent_where_there_is_no_terminal(capsys):

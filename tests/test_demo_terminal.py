@@ -14,7 +14,7 @@ def screen_after(columns: int, rows: int, **variables: str) -> str:
     """Everything a terminal of this size shows, scrolled-off lines included, once the demonstration is over."""
     settings = {**environment(), **variables}
     with TmuxTerminal("demo", environment=settings, columns=columns, rows=rows) as terminal:
-        return terminal.wait_for("exit code")
+        return terminal.wait_for(r"exit code \d", seconds=180)
 
 
 @pytest.mark.parametrize(("columns", "rows", "picture"), [(80, 24, 6), (40, 12, 6), (120, 40, 10)])

@@ -9,15 +9,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TextIO
 
+from ..live_tail import Line, LiveTail
 from ..printable import Gate, printable
-from .lines import Line
-from .live_tail import LiveTail
 from .markdown_blocks import Block, MarkdownBlocks
 from .markdown_lines import Painter
 from .shown_call import call_rows
 
 _DRAW_SECONDS = 0.05
 _RESULT_ROWS = 8
+_WIDEST = 160
+"""Columns of text: two rows of it, and an empty one, can be erased in a terminal that becomes 40 × 10."""
 _DIM, _CALL = "dim", "cyan"
 
 
@@ -74,7 +75,7 @@ class TerminalAnswer:
 
     def tool_result(self, name: str, result: str) -> None:
         indent = "  "
-        columns = max(1, self._tail.size.columns - len(indent))
+        columns = max(1, self._columns - len(indent))
         lines, left = self._painter.excerpt(printable(result).rstrip("\n"), columns, _RESULT_ROWS, _DIM)
         if left:
             lines += self._painter.text(f"… {left:,} more characters", columns, _DIM)
@@ -107,7 +108,7 @@ class TerminalAnswer:
         They are forgotten once they are there.
         """
         above, standing = self._above, self._standing
-        columns = self._tail.size.columns
+        columns = self._columns
         painted: list[Line] = []
         for block in self._finished:
             painted += _gap(block, above, standing) + self._painter.block(block, columns, standing)
@@ -138,7 +139,11 @@ class TerminalAnswer:
         self._finished, self._above, self._standing, self._drawn_at = [], above, standing, self._clock()
 
     def _text(self, text: str, style: str = _DIM) -> list[Line]:
-        return self._painter.text(text, self._tail.size.columns, style)
+        return self._painter.text(text, self._columns, style)
+
+    @property
+    def _columns(self) -> int:
+        return min(self._tail.size.columns, _WIDEST)
 
 
 def _gap(block: Block, above: bool, standing: str) -> list[Line]:

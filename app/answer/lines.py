@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from rich.console import Console, RenderableType
 from rich.segment import Segment, Segments
 
-
-@dataclass(frozen=True)
-class Line:
-    """One line for the screen: with its colour codes, and how many cells of the screen it takes."""
-
-    coded: str
-    cells: int
+from ..live_tail import Line
 
 
 def rendered(console: Console, content: RenderableType, columns: int) -> list[Line]:

@@ -32,8 +32,9 @@ from rich.table import Table
 from rich.text import Text
 from rich.theme import Theme
 
+from ..live_tail import Line
 from ..terminal import console
-from .lines import Line, coded, rendered
+from .lines import coded, rendered
 from .markdown_blocks import Block
 from .markdown_parser import GROWING, MATH, MATH_BLOCK, parser
 

@@ -7,6 +7,7 @@ and definitions of links.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from functools import cache
 from typing import TYPE_CHECKING
@@ -27,6 +28,9 @@ _LONGEST_MATH = 4_000
 """Characters of a formula within a paragraph."""
 _ESCAPES = frozenset("*_#`~|<>.-+&$")
 """What a backslash is taken away from: marks of Markdown that are seldom a command of LaTeX."""
+_CODE_OR_MATH = re.compile(
+    r"(`+)(?!`).*?(?<!`)\1(?!`)|\\\(.*?\\\)|\\\[.*?\\\]|\$\$.+?\$\$|\$(?!\s).*?(?<![\s\\])\$(?!\d)"
+)
 _OPERANDS = ((0x30, 0x52F), (0x1D00, 0x1FFF), (0x2070, 0x218F), (0x2200, 0x22FF), (0x1D400, 0x1D7FF))
 """Of Latin, Greek and Cyrillic letters and of numbers: scripts that have spaces between words, and formulas."""
 _WORD = 2  # letters
@@ -49,21 +53,56 @@ def parser() -> MarkdownIt:
 
 
 def _keep_cells(state: StateCore) -> None:
-    """Cells of a table's row that are more than its columns go into the last one: the table rule leaves them out."""
+    """Cells of a table's row that are more than its columns: they are one where a formula or code was cut in two.
+
+    The table rule cuts at every bar, and leaves out what is behind the last column: that goes into the last cell.
+    """
     from markdown_it.rules_block.table import escapedSplit
 
     lines = state.src.split("\n")
     for number, token in enumerate(state.tokens):
         if token.type != "tr_open" or token.level != _ROW_LEVEL or token.map is None:
             continue
-        last = number
-        count = 0
-        while state.tokens[last].type != "tr_close":
-            count += state.tokens[last].type == "inline"
-            last += 1
-        cells = escapedSplit(lines[token.map[0]].strip().removeprefix("|").removesuffix("|"))
-        if len(cells) > count > 0:
-            state.tokens[last - 2].content = " | ".join(cell.strip() for cell in cells[count - 1 :])
+        inlines = []
+        while state.tokens[number].type != "tr_close":
+            if state.tokens[number].type == "inline":
+                inlines.append(state.tokens[number])
+            number += 1
+        cells = _whole_cells(
+            escapedSplit(lines[token.map[0]].strip().removeprefix("|").removesuffix("|")), len(inlines)
+        )
+        if cells is None:
+            continue
+        cells = [cell.strip() for cell in cells]
+        rest = len(inlines) - 1
+        cells[rest:] = [" | ".join(cells[rest:])]
+        for inline, cell in zip(inlines, cells, strict=False):
+            inline.content = cell
+
+
+def _whole_cells(parts: list[str], columns: int) -> list[str] | None:
+    """A row's cells, of the parts between its bars; None if they are no more than the columns.
+
+    A formula or code goes on over the bars in it only while there are parts too many: in a row that is right, a dollar
+    in each of two cells is a price.
+    """
+    if not 0 < columns < len(parts):
+        return None
+    cells: list[str] = []
+    spare = len(parts) - columns
+    while parts:
+        # The shortest run of parts in which whatever is opened is closed.
+        run = next((n for n in range(1, spare + 2) if _is_whole("|".join(parts[:n]))), 1)
+        cells.append("|".join(parts[:run]))
+        parts = parts[run:]
+        spare -= run - 1
+    return cells
+
+
+def _is_whole(cell: str) -> bool:
+    """Whether every formula and all code that begins in a cell ends there."""
+    plain = _CODE_OR_MATH.sub("", cell)
+    return not any(mark in plain for mark in ("`", "$", "\\(", "\\["))
 
 
 def _math(state: StateInline, silent: bool) -> bool:
@@ -130,7 +169,7 @@ def _emphasis(state: StateInline, silent: bool) -> bool:
         for delimiter in state.delimiters[known:]:
             # "**H**yper**T**ext" is bold, "2**3**4" is not.
             delimiter.open = not is_one and delimiter.open and _is_in_word(text, start, end)
-            delimiter.close = not is_one and delimiter.close
+            delimiter.close = not is_one and delimiter.close and not (text[start - 1] + text[end]).isdigit()
     return True
 
 

@@ -13,7 +13,8 @@ from gemma4_mlx.errors import Gemma4Error
 
 from ..endings import FAILED, one_line
 from ..models.model_choice import fetch_model
-from ..terminal import Progress, draw, note, write
+from ..progress import Progress
+from ..terminal import draw, note, write
 from . import bench_plot, bench_tables
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from ..line.attachments import IMAGE_TOKENS, Attachment
 from ..messages import Message
 from ..models.model_choice import fetch_model
 from ..models.sizes import byte_size
-from ..terminal import Progress, draw, edits_lines, note, shortened
+from ..progress import Progress
+from ..terminal import draw, edits_lines, note, shortened
 from ..tools.tool_rounds import Permission, answer_in_rounds
 from ..typed_ahead import asked
 from .context import oldest_to_drop

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from ..live_tail import LiveTail
 from ..models.model_choice import ModelChoice
 from ..printable import printable
 from ..terminal import console, say, shows_colour
@@ -75,7 +76,7 @@ class Answer:
         """A mark for what is right; what would have been, in words; empty where nobody knows."""
         if self.expected is None:
             return ""
-        return " ✓" if self.line == self.expected else f" (not quite: it is {self.expected})"
+        return " ✓" if self.line == self.expected else f" (not quite: it should be {self.expected})"
 
 
 class DemoScreen(Protocol):
@@ -127,17 +128,18 @@ class PlainScreen:
 
 
 class TerminalScreen:
-    """Colour and pictures, with the newest part moving until it is done."""
+    """Colour and pictures. What a part is about is said while the model is at it, and drawn with what came of it."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self._tail = LiveTail(console.file)  # type: ignore[arg-type]
         self._beside = console.width >= _SIDE_BY_SIDE
         share = 4 if self._beside else 2
         self._picture_rows = max(_FEWEST_ROWS, min(_MOST_ROWS, console.height // share))
         self._drawing_columns = 3 * self._picture_rows  # half blocks are square, and the picture is 3:2
 
     def busy(self, what: str) -> AbstractContextManager[object]:
-        return self._console.status(what)
+        return self._said_meanwhile([f"{what} …"])
 
     def opening(self, weight_bytes: int, seconds: float) -> None:
         from rich.text import Text
@@ -146,14 +148,11 @@ class TerminalScreen:
         self._console.print(Text.assemble(("gemma4-mlx demo", "bold"), (introduction, "dim")))
 
     def show(self, part: Part, work: Callable[[], list[Answer]]) -> None:
-        from rich.live import Live
-
         if not part.continues:
             self._console.print()
-        drawing = self._drawing(part)
-        with Live(self._laid_out(part, drawing), console=self._console, refresh_per_second=12) as live:
+        with self._said_meanwhile([part.title, *([part.asked] if part.asked else []), "…"]):
             answers, seconds = _timed(work)
-            live.update(self._laid_out(part, drawing, answers, seconds))
+        self._console.print(self._laid_out(part, self._drawing(part), answers, seconds))
 
     def ending(self, choice: ModelChoice) -> None:
         from rich.text import Text
@@ -163,6 +162,18 @@ class TerminalScreen:
         self._console.print(Text(f"  {_command(choice)}", "bold"))
         self._console.print(Text(f"  {choice.reason}", "dim"))
 
+    @contextmanager
+    def _said_meanwhile(self, lines: list[str]) -> Iterator[None]:
+        from rich.text import Text
+
+        from ..answer.lines import rendered
+
+        self._tail.replace([], rendered(self._console, Text("\n".join(lines), style="dim"), self._tail.size.columns))
+        try:
+            yield
+        finally:
+            self._tail.replace([], [])
+
     def _drawing(self, part: Part) -> Text | None:
         if part.image is not None:
             return half_blocks(part.image, self._drawing_columns, self._picture_rows)
@@ -170,9 +181,7 @@ class TerminalScreen:
             return waveform(part.samples, self._drawing_columns, _WAVE_ROWS)
         return None
 
-    def _laid_out(
-        self, part: Part, drawing: Text | None, answers: list[Answer] | None = None, seconds: float = 0.0
-    ) -> RenderableType:
+    def _laid_out(self, part: Part, drawing: Text | None, answers: list[Answer], seconds: float) -> RenderableType:
         from rich.console import Group
         from rich.table import Table
 
@@ -185,18 +194,15 @@ class TerminalScreen:
         layout.add_row(drawing or "", words)
         return layout
 
-    def _words(self, part: Part, answers: list[Answer] | None, seconds: float) -> Group:
+    def _words(self, part: Part, answers: list[Answer], seconds: float) -> Group:
         from rich.console import Group
-        from rich.spinner import Spinner
         from rich.text import Text
 
-        rows: list[RenderableType] = [self._heading(part.title, "" if answers is None else f"{seconds:.2f} s")]
+        rows: list[RenderableType] = [self._heading(part.title, f"{seconds:.2f} s")]
         if part.asked:
             rows.append(Text(part.asked, style="italic"))
-        if answers is None:
-            rows.append(Spinner("dots"))
-        widest = max((len(answer.label) for answer in answers or []), default=0)
-        for answer in answers or []:
+        widest = max((len(answer.label) for answer in answers), default=0)
+        for answer in answers:
             label = f"{answer.label:<{widest}}  " if widest else ""
             right = "green" if answer.expected is None or answer.line == answer.expected else "yellow"
             rows.append(Text.assemble((label, "dim"), (answer.line, f"bold {right}"), (answer.verdict, right)))

@@ -13,7 +13,8 @@ from typing import TextIO
 
 from ..endings import FAILED, one_line
 from ..printable import printable
-from ..terminal import Progress, draw, say, shows_colour, shows_lines, terminal_size
+from ..progress import Progress
+from ..terminal import draw, say, shows_colour, shows_lines, terminal_size
 from .findings import Check, Finding, Status
 
 _MARKS: dict[Status, tuple[str, str]] = {"ok": ("✓", "32"), "warning": ("⚠", "33"), "failed": ("✗", "31")}

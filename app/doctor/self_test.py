@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from gemma4_mlx.errors import InputError
 
 from ..endings import FAILED
-from ..terminal import Progress, note, say
+from ..progress import Progress
+from ..terminal import note, say
 from ..whole_file import write_whole
 from .doctor import show
 from .findings import Finding, Status

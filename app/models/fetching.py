@@ -17,7 +17,8 @@ from gemma4_mlx.errors import Gemma4Error
 
 from ..awake import kept_awake
 from ..endings import one_line
-from ..terminal import Progress, note
+from ..progress import Progress
+from ..terminal import note
 
 _PATIENCE = 3.0  # seconds a process has to tidy up before it is ended
 _EVERY = 0.2  # seconds between two reports of progress

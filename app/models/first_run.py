@@ -42,7 +42,7 @@ class Offer:
     def lines(self) -> list[str]:
         """What a person reads; but for the first, each fits into 40 columns."""
         room = f"this machine has {self.memory / 2**30:.0f} GB of memory and {self.free / 1e9:.0f} GB of disk free"
-        listed = [f"The first run: which model shall be fetched, this once? ({room})"]
+        listed = [f"this is the first run: which model shall be fetched, this once? ({room})"]
         listed += [f"  {number}  {size.name:<4}  {self._about(size)}" for number, size in enumerate(self.sizes, 1)]
         if self.demo:
             listed.append(f"  {len(self.names)}  {DEMO}  built in; fetch {self.sizes[0].name} meanwhile")
@@ -100,14 +100,14 @@ def ask_which(offer: Offer) -> str:
     for line in offer.lines():
         note(line)
     while True:
-        typed = asked(f"Which one? Its number or name [{offer.names[0]}] ")
+        typed = asked(f"which one? a number or a name, Enter for {offer.names[0]}: ")
         if not typed:
             note("")
             raise Gemma4Error("no model was chosen: name one with --model")
         name = offer.chosen(typed)
         if name is not None:
             break
-        note(f"Not one of {', '.join(offer.names)}.")
+        note(f"choose one of {', '.join(offer.names)}")
     return name
 
 

@@ -248,7 +248,7 @@ def remove(name: str, confirmed: bool) -> None:
     cached = {model.repo_id: model for model in cached_models()}
     if repo_id not in cached:
         raise Gemma4Error(_not_removable(name, list(cached)))
-    if not confirmed and not _agrees(f"Remove {repo_id}, {byte_size(cached[repo_id].nbytes)}?"):
+    if not confirmed and not _agrees(f"remove {repo_id}, {byte_size(cached[repo_id].nbytes)}?"):
         note("kept")
         return
     freed = remove_cached(repo_id)
@@ -265,4 +265,4 @@ def _not_removable(name: str, cached: list[str]) -> str:
 def _agrees(question: str) -> bool:
     if not can_be_asked():
         raise typer.BadParameter("nobody is here to agree: say --yes", param_hint="--yes")
-    return asked(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+    return asked(f"{question} y/N: ").strip().lower() in ("y", "yes")

@@ -7,7 +7,6 @@ and read keys. What becomes of what was heard is the chat's business.
 from __future__ import annotations
 
 import asyncio
-import textwrap
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -17,12 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from rich.console import Group
+from rich.text import Text
 
 from gemma4_mlx.errors import Gemma4Error, InputError
 
+from ..answer.lines import rendered
 from ..endings import computing, one_line
+from ..live_tail import LiveTail
 from ..printable import printable
-from ..terminal import edits_lines
+from ..terminal import console, edits_lines, notes_held, terminal_stream
 from .live import hear
 from .live_screen import METER_CELLS, Meter
 from .live_sound import SAMPLE_RATE, LiveSound
@@ -30,7 +33,6 @@ from .transcripts import clock
 
 if TYPE_CHECKING:
     from prompt_toolkit.application import Application
-    from prompt_toolkit.formatted_text import StyleAndTextTuples
     from prompt_toolkit.key_binding import KeyBindings
 
     from gemma4_mlx.model import Gemma4
@@ -241,6 +243,8 @@ class _Region:
         self._listening = listening
         self._dropped = dropped
         self._told: list[tuple[str, str]] = []  # of what was dropped: style and line
+        self._console = console(terminal_stream())
+        self._tail = LiveTail(terminal_stream())
 
     def run(self, submit: Submit) -> None:
         """Draw until it is over; whatever the model raised is raised here."""
@@ -261,34 +265,32 @@ class _Region:
 
             application.create_background_task(end())
 
-        application.run(pre_run=begin)
+        with notes_held():
+            try:
+                application.run(pre_run=begin)
+            finally:
+                self._tail.replace([], [])
 
     def _application(self) -> Application[None]:
         from prompt_toolkit.application import Application
-        from prompt_toolkit.data_structures import Point
-        from prompt_toolkit.layout import HSplit, Layout, Window
-        from prompt_toolkit.layout.controls import FormattedTextControl
-        from prompt_toolkit.output import create_output
+        from prompt_toolkit.layout import Layout, Window
+        from prompt_toolkit.output import DummyOutput
 
-        def end_of_words() -> Point:
-            return Point(sum(len(text) for _, text, *_ in self._words()), 0)
-
-        words = Window(
-            FormattedTextControl(self._words, show_cursor=True, get_cursor_position=end_of_words),
-            wrap_lines=True,
-            dont_extend_height=True,
-        )
-        rest = Window(FormattedTextControl(self._state), wrap_lines=True, dont_extend_height=True)
+        # The application is for the keys: what it draws itself it cannot take back when the window becomes narrower.
+        # What is pasted comes in one piece, as the input line has told the terminal.
         application: Application[None] = Application(
-            Layout(HSplit([words, rest])),
+            Layout(Window()),
             key_bindings=self._keys(),
-            erase_when_done=True,
             refresh_interval=_REDRAW_SECONDS,
-            output=create_output(always_prefer_tty=True),
+            before_render=lambda _: self._draw(),
+            output=DummyOutput(),
         )
         application.ttimeoutlen = _ESCAPE_SECONDS
-        application.renderer.cpr_not_supported_callback = None
         return application
+
+    def _draw(self) -> None:
+        columns = self._tail.size.columns
+        self._tail.replace([], rendered(self._console, Group(self._words(), *self._state(columns)), columns))
 
     def _keys(self) -> KeyBindings:
         from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
@@ -311,9 +313,9 @@ class _Region:
         def drop(event: KeyPressEvent) -> None:
             if self._dropped is not None:
                 try:
-                    self._told.append(("fg:ansicyan", self._dropped(event.data)))
+                    self._told.append(("cyan", self._dropped(event.data)))
                 except (Gemma4Error, OSError) as error:
-                    self._told.append(("fg:ansiyellow", one_line(error)))
+                    self._told.append(("yellow", one_line(error)))
 
         @bindings.add("escape", eager=True)
         @bindings.add("c-c")
@@ -324,34 +326,35 @@ class _Region:
 
         return bindings
 
-    def _words(self) -> StyleAndTextTuples:
+    def _words(self) -> Text:
         said = " ".join(printable(event.text) for event in self._listening.finals)
-        words: StyleAndTextTuples = [("", "> "), ("", said)]
+        words = Text(f"> {said}")
         if (partial := self._listening.partial) is not None:
-            words += [("", " " if said else ""), ("", printable(partial.certain))]
-            words += [("fg:ansibrightblack", printable(partial.text[len(partial.certain) :]))]
+            words.append(f"{' ' if said else ''}{printable(partial.certain)}")
+            words.append(printable(partial.text[len(partial.certain) :]), "dim")
         return words
 
-    def _state(self) -> StyleAndTextTuples:
-        from prompt_toolkit.application import get_app
-
+    def _state(self, columns: int) -> list[Text]:
         listening = self._listening
-        lines: StyleAndTextTuples = []
+        lines: list[Text] = []
         translations = [event.translation for event in (*listening.finals, listening.partial) if event is not None]
         if translation := _joined(translations):
-            lines.append(("italic", printable(translation) + "\n"))
-        columns = get_app().output.get_size().columns
-        told = [*self._told, *(("fg:ansiyellow", warning) for warning in listening.sound.warnings()[:1])]
-        lines += [(style, "\n".join(textwrap.wrap(printable(line), columns)) + "\n") for style, line in told]
+            lines.append(Text(printable(translation), "italic"))
+        told = [*self._told, *(("yellow", warning) for warning in listening.sound.warnings()[:1])]
+        lines += [Text(printable(line), style) for style, line in told]
         if listening.over.is_set():
-            return [*lines, ("", "… writing it down · Esc cancel")]
+            return [*lines, Text("… writing it down · Esc cancel")]
         if not listening.ready:
-            return [*lines, ("", "○ speak: the model is coming · Esc cancel")]
+            return [*lines, Text("○ speak: loading the model · Esc cancel")]
         lit = listening.meter.lit
-        lines.append(("bold fg:ansigreen", "● ") if listening.speaking else ("", "○ "))
-        lines.append(("fg:ansired" if listening.meter.is_too_loud else "fg:ansigreen", "▮" * lit))
-        lines.append(("", "▯" * (METER_CELLS - lit)))
-        lines.append(("", f" {clock(listening.seconds)}{'  ' if columns >= _WIDE else chr(10)}{_KEYS}"))
+        lines.append(
+            Text.assemble(
+                ("● ", "bold green") if listening.speaking else "○ ",
+                ("▮" * lit, "red" if listening.meter.is_too_loud else "green"),
+                "▯" * (METER_CELLS - lit),
+                f" {clock(listening.seconds)}{'  ' if columns >= _WIDE else chr(10)}{_KEYS}",
+            )
+        )
         return lines
 
 

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..answer.lines import rendered
-from ..answer.live_tail import LiveTail
+from ..live_tail import LiveTail
 from ..printable import on_one_line, printable
 from .transcripts import clock
 

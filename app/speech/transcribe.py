@@ -228,7 +228,7 @@ def _remember(unfinished: UnfinishedTranscript, segment: Segment, file: str) -> 
     try:
         unfinished.add(segment)
     except OSError as error:
-        note(f"note: {file}: an interrupted run could not be gone on with ({one_line(error)}): make room on the disk")
+        note(f"note: {file}: once interrupted, this run cannot be continued ({one_line(error)}): make room on the disk")
 
 
 def _keep(
