@@ -24,8 +24,8 @@ from random_checkpoint import E2B_LAYERS
 from gemma4_mlx.config import Config
 from gemma4_mlx.log_mel import SAMPLE_RATE, log_mel, soft_token_count
 from gemma4_mlx.model import Gemma4, ModelInputs
-from gemma4_mlx.speech.hearing import ClipInProgress, SpeechPrompt
-from gemma4_mlx.speech.writing import write
+from gemma4_mlx.speech.decoding import write
+from gemma4_mlx.speech.prefill import ClipInProgress, SpeechPrompt
 
 PROMPT = list(range(100, 180))  # as long as the transcription prompt
 AFTER = list(range(200, 210))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -26,9 +27,9 @@ from gemma4_mlx.log_mel import SAMPLE_RATE
 from gemma4_mlx.model import Gemma4
 from gemma4_mlx.model.cache import KVCache
 from gemma4_mlx.processing.audio import load_audio
-from gemma4_mlx.speech import endpoints, recordings
-from gemma4_mlx.speech.scribe import Scribe
-from gemma4_mlx.speech.writing import write, write_together
+from gemma4_mlx.speech import segmenter
+from gemma4_mlx.speech.clip_transcriber import Scribe
+from gemma4_mlx.speech.decoding import write, write_together
 
 TOGETHER = (1, 2, 4, 8)
 RECORDINGS = Path(__file__).parents[1] / "tests" / "demo_recordings"
@@ -67,12 +68,13 @@ def built_in(rounds: int) -> None:
     sound = spoken(times=2)
 
     def transcribe(together: int) -> None:
-        recordings._TOGETHER = together
+        # The package's own name `transcribe` is the function.
+        sys.modules["gemma4_mlx.speech.transcribe"]._TOGETHER = together
         g4.transcribe(model, processor, sound, "English")
 
     scribe = Scribe(model, processor, "English", None)
     clips: list[Clip] = []
-    for clip in endpoints.cut([sound]):
+    for clip in segmenter.cut([sound]):
         hearing = scribe.new_clip()
         hearing.hear(clip.samples)
         clips.append((hearing.end(len(clip.samples)), len(clip.samples) / SAMPLE_RATE))

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gemma4_mlx.speech.endpoints import SAMPLE_RATE, WINDOW
+from gemma4_mlx.speech.segmenter import SAMPLE_RATE, WINDOW
 from gemma4_mlx.speech.utterances import Closed, Opened, Sound, Utterances
 
 

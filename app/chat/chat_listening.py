@@ -9,12 +9,12 @@ from gemma4_mlx.errors import InputError
 from ..answer.answer_screen import AnswerScreen
 from ..line.attachments import recorded
 from ..line.named_files import read_dropped, refusal
-from ..speech import listening
+from ..speech import microphone_line
 from ..speech.live_sound import SAMPLE_RATE
 from ..terminal import note, pasted
 
 if TYPE_CHECKING:
-    from ..speech.listening import Heard
+    from ..speech.microphone_line import Heard
     from .chat import Chat
 
 _NAME = "what you said"
@@ -57,7 +57,7 @@ def translate(chat: Chat, language: str) -> None:
         heard = chat.heard
         model = chat.model
         model.begin()
-        translation = model.thread.run(lambda: listening.translation_of(heard, *model(), chat.language, language))
+        translation = model.thread.run(lambda: microphone_line.translation_of(heard, *model(), chat.language, language))
     else:
         now = _hear(chat, language)
         if now is None:
@@ -74,7 +74,7 @@ def _hear(chat: Chat, translate_to: str | None = None) -> Heard | None:
     if not chat.edits_lines:
         raise InputError("listening needs a terminal: attach a sound with /audio, or use `gemma4-mlx transcribe`")
     chat.model.begin()
-    heard = listening.listen(
+    heard = microphone_line.listen(
         chat.model.thread.submit,
         chat.model,
         chat.microphone,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..printable import on_one_line
 from ..terminal import console, shows_lines
-from .transcripts import clock
+from .transcript_formats import clock
 
 if TYPE_CHECKING:
     from rich.progress import Progress

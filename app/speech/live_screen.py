@@ -19,7 +19,7 @@ from rich.text import Text
 from ..answer.lines import rendered
 from ..answer.live_tail import LiveTail
 from ..printable import on_one_line, printable
-from .transcripts import clock
+from .transcript_formats import clock
 
 if TYPE_CHECKING:
     from gemma4_mlx.speech import Event

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gemma4_mlx.log_mel import SAMPLE_RATE, FloatArray
-from gemma4_mlx.speech.agreement import Agreement
-from gemma4_mlx.speech.hearing import ClipInProgress
-from gemma4_mlx.speech.scribe import Scribe
+from gemma4_mlx.speech.clip_transcriber import Scribe
+from gemma4_mlx.speech.local_agreement import Agreement
+from gemma4_mlx.speech.prefill import ClipInProgress
 from gemma4_mlx.speech.utterances import Closed, Opened, Sound, Step, Utterances
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Live sound → utterances, told step by step while they are still being spoken.
 
-Unlike `endpoints`, which hands out finished clips of a file, this hands on every sound at once: whoever listens is to
+Unlike `segmenter`, which hands out finished clips of a file, this hands on every sound at once: whoever listens is to
 be done with it by the time the speaker stops. Counted in the detector's windows of 32 ms; no model, no clock.
 """
 
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from gemma4_mlx.log_mel import SAMPLE_RATE, FloatArray
-from gemma4_mlx.speech.endpoints import silero
-from gemma4_mlx.speech.heard import WINDOW, HeardWindows, check_settings, windows
+from gemma4_mlx.speech.segmenter import silero
+from gemma4_mlx.speech.vad import WINDOW, HeardWindows, check_settings, windows
 
 # Kept before speech: the detector fires late, and a soft first sound is later still.
 _PRE_ROLL = 0.5

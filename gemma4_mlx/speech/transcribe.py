@@ -17,8 +17,8 @@ from gemma4_mlx.log_mel import SAMPLE_RATE, FloatArray, frame_count
 from gemma4_mlx.processing.audio import AudioSource, audio_duration, stream_audio
 from gemma4_mlx.processing.loudness import levelled
 from gemma4_mlx.processing.sources import FileSource, resolve_source, source_name
-from gemma4_mlx.speech.endpoints import LONG_PAUSE, LONGEST, Clip, ClipCutter
-from gemma4_mlx.speech.scribe import Answer, Scribe
+from gemma4_mlx.speech.clip_transcriber import Answer, Scribe
+from gemma4_mlx.speech.segmenter import LONG_PAUSE, LONGEST, Clip, ClipCutter
 
 if TYPE_CHECKING:
     from gemma4_mlx.model import Gemma4

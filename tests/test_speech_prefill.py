@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from checkpoints import build_checkpoint
 from gemma4_mlx import generate_tokens, load
 from gemma4_mlx.errors import InputError
-from gemma4_mlx.speech.hearing import ClipInProgress, SpeechPrompt, copies
+from gemma4_mlx.speech.decoding import one_round, write, write_together
+from gemma4_mlx.speech.prefill import ClipInProgress, SpeechPrompt, copies
 from gemma4_mlx.speech.prompts import speech_prompt
-from gemma4_mlx.speech.writing import one_round, write, write_together
 from generation_checkpoints import lively, prompt_of
 
 RATE = 16_000
@@ -196,7 +196,7 @@ def test_an_answer_that_goes_round_in_circles_does_not_disturb_the_others(severa
     whole = [write(model, cache, AFTER, NEVER, 40) for cache in caches]
     # Small random models do not run into real loops: let it be one when a token comes twice in a row.
     for name, value in (("_LOOP_PERIOD", 1), ("_LOOP_REPEATS", 2), ("_LOOP_TOKENS", 2)):
-        monkeypatch.setattr(f"gemma4_mlx.speech.writing.{name}", value)
+        monkeypatch.setattr(f"gemma4_mlx.speech.decoding.{name}", value)
     together = write_together(model, caches, AFTER, NEVER, [40] * 6)
     assert {written.ended for written in together} == {"loop", "length"}
     for written, without_guard in zip(together, whole, strict=True):

@@ -23,10 +23,10 @@ from gemma4_mlx.errors import Gemma4Error, InputError
 from ..endings import one_line
 from ..printable import printable
 from ..terminal import edits_lines
-from .live import hear
 from .live_screen import METER_CELLS, Meter
 from .live_sound import SAMPLE_RATE, LiveSound
-from .transcripts import clock
+from .transcribe_live import hear
+from .transcript_formats import clock
 
 if TYPE_CHECKING:
     from prompt_toolkit.application import Application

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gemma4_mlx.speech.endpoints import SAMPLE_RATE, WINDOW, Clip, ClipCutter, FloatArray
+from gemma4_mlx.speech.segmenter import SAMPLE_RATE, WINDOW, Clip, ClipCutter, FloatArray
 
 LONGEST = 28 * SAMPLE_RATE
 PADDING = 0.4

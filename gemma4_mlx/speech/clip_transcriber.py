@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gemma4_mlx.generation.answers import end_of_turn_ids
-from gemma4_mlx.speech.hearing import ClipInProgress, SpeechPrompt
+from gemma4_mlx.speech.decoding import Written, write, write_together
+from gemma4_mlx.speech.prefill import ClipInProgress, SpeechPrompt
 from gemma4_mlx.speech.prompts import is_suspect, read_answer
-from gemma4_mlx.speech.writing import Written, write, write_together
 
 if TYPE_CHECKING:
     from gemma4_mlx.model import Gemma4

@@ -1,6 +1,6 @@
 """The latest windows of a stream of sound, and whether somebody speaks in each.
 
-What is kept and where to cut is decided by whoever reads them: `endpoints` for files, `utterances` for live sound.
+What is kept and where to cut is decided by whoever reads them: `segmenter` for files, `utterances` for live sound.
 """
 
 from __future__ import annotations

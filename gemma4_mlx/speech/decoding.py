@@ -17,7 +17,7 @@ from gemma4_mlx.generation import generate_tokens
 from gemma4_mlx.generation.loop_guard import LoopGuard
 from gemma4_mlx.model import Gemma4
 from gemma4_mlx.model.cache import KVCache, join
-from gemma4_mlx.speech.hearing import copies
+from gemma4_mlx.speech.prefill import copies
 
 # Nobody says the same thing six times over in 24 tokens, or a word 24 times; what a person may repeat stays below.
 _LOOP_PERIOD = 32

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gemma4_mlx.speech.agreement import Agreement
+from gemma4_mlx.speech.local_agreement import Agreement
 
 WORDS = {1: "Ask", 2: " not", 3: " what", 4: " your", 5: " coun", 6: "try", 7: " ty", 8: "你", 9: "好", 10: "."}
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gemma4_mlx.log_mel import SAMPLE_RATE, FloatArray
-from gemma4_mlx.speech.heard import WINDOW, HeardWindows, check_settings, windows
+from gemma4_mlx.speech.vad import WINDOW, HeardWindows, check_settings, windows
 
 # The model takes 30 s at most. Of 28, clips near five sevenths (20 s) still lie within the 512 tokens (20.5 s) that the
 # small sizes' sliding layers see; under five twenty-eighths (5 s) there is too little context to recognise words by.
