@@ -49,7 +49,7 @@ def answers(monkeypatch):
 
         def new_clip(self):
             heard = []
-            return SimpleNamespace(hear=heard.append, end=lambda length: np.concatenate(heard)[:length])
+            return SimpleNamespace(feed=heard.append, end=lambda length: np.concatenate(heard)[:length])
 
         def answer_all(self, clips):
             script.together.append(len(clips))
@@ -59,7 +59,7 @@ def answers(monkeypatch):
                 text = script.texts[len(script.clips) - 1]
                 yield Answer(*read_answer(text, self.translate_to), doubtful="?" in text)
 
-    monkeypatch.setattr(module, "Scribe", Scripted)
+    monkeypatch.setattr(module, "ClipTranscriber", Scripted)
     monkeypatch.setattr(segmenter, "silero", lambda: lambda window: float(np.abs(window).mean() > 0.1))
     return script
 
@@ -278,10 +278,10 @@ def test_what_is_no_language_is_refused_before_the_source_is_opened(language, tr
         transcribe(MODEL, None, "no-such.m4a", language, translate_to)
 
 
-def test_a_model_without_ears_names_those_that_have_them():
-    deaf = SimpleNamespace(config=SimpleNamespace(audio=None))
+def test_a_model_that_takes_no_sound_names_those_that_do():
+    no_audio = SimpleNamespace(config=SimpleNamespace(audio=None))
     with pytest.raises(InputError, match="e2b or e4b"):
-        transcribe(deaf, None, THREE)
+        transcribe(no_audio, None, THREE)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Writes down clips: one prompt for all of them, one way of answering, and one way of noticing a bad answer.
+"""One clip → its words: one prompt for all clips, one way of answering, and one way of noticing a bad answer.
 
 Files and live sound share it; where clips begin and end is decided elsewhere.
 """
@@ -10,15 +10,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gemma4_mlx.generation.answers import end_of_turn_ids
-from gemma4_mlx.speech.decoding import Written, write, write_together
-from gemma4_mlx.speech.prefill import ClipInProgress, SpeechPrompt
-from gemma4_mlx.speech.prompts import is_suspect, read_answer
+from ..generation.answers import end_of_turn_ids
+from .decoding import NO_DRAFT, Decoded, Decoder, Draft
+from .prefill import ClipInProgress, SpeechPrompt
+from .prompts import is_suspect, read_answer
 
 if TYPE_CHECKING:
-    from gemma4_mlx.model import Gemma4
-    from gemma4_mlx.model.cache import KVCache
-    from gemma4_mlx.processing import Processor
+    from ..model import Gemma4
+    from ..model.cache import KVCache
+    from ..processing import Processor
 
 # People say 3 to 6 tokens a second; far more means the model makes them up. The rest is for very short clips.
 _TOKENS_PER_SECOND = 25
@@ -42,101 +42,74 @@ class Answer:
     doubtful: bool
 
 
-class Scribe:
-    """A model that has been told what to do with the clips it is going to hear.
+class ClipTranscriber:
+    """A model that has been told to write down the clips that follow.
 
     Args:
-        model, processor: from `load`, of a size that hears (e2b, e4b).
+        model, processor: from `load`, of a size that takes sound (e2b, e4b).
         language: what is spoken, by English name or ISO 639-1 code; None leaves it to the model.
         translate_to: translate every clip into this language as well.
 
     Raises:
-        InputError: a model without ears.
+        InputError: a model that takes no sound.
         ValueError: a language that is not one.
     """
 
     def __init__(self, model: Gemma4, processor: Processor, language: str | None, translate_to: str | None) -> None:
         self._prompt = SpeechPrompt(model, processor, language, translate_to)
-        self._model = model
+        self._decoder = Decoder(model, self._prompt.after, end_of_turn_ids(processor))
         self._tokenizer = processor.tokenizer
-        self._stop_ids = end_of_turn_ids(processor)
         self._translate_to = translate_to
 
     def new_clip(self) -> ClipInProgress:
-        """A clip of which nothing has been heard yet."""
+        """A clip of which nothing has been read yet."""
         return ClipInProgress(self._prompt)
 
-    def guess(
-        self,
-        cache: Sequence[KVCache],
-        seconds: float,
-        guess: Sequence[int],
-        sure: int,
-        should_yield: Callable[[], bool],
-    ) -> Written:
-        """An answer to `seconds` of a clip that is still being spoken; see `write`."""
-        return self._write(cache, seconds, guess, sure=sure, should_yield=should_yield)
+    def answer_so_far(
+        self, cache: Sequence[KVCache], seconds: float, draft: Draft, should_yield: Callable[[], bool]
+    ) -> Decoded:
+        """The answer to the first `seconds` of a clip that is still being spoken; see `Decoder.decode`."""
+        return self._decoder.decode(cache, self._budget(seconds), draft, should_yield=should_yield)
 
-    def answer(self, cache: Sequence[KVCache], seconds: float, guess: Sequence[int] = ()) -> Answer:
+    def answer(self, cache: Sequence[KVCache], seconds: float, draft: Draft = NO_DRAFT) -> Answer:
         """The answer to a whole clip of `seconds`, read into `cache`. A suspicious one is asked for once more."""
-        return self._checked(cache, seconds, self._write(cache, seconds, guess))
+        return self._checked(cache, seconds, self._decoder.decode(cache, self._budget(seconds), draft))
 
     def answer_all(self, clips: Sequence[tuple[Sequence[KVCache], float]]) -> Iterator[Answer]:
         """The answers to several clips, each given as to `answer`, in order.
 
-        All of them are written down in one decode before the first one comes; those that have to be asked for once
-        more are so one by one.
+        All of them are decoded together before the first one comes; those that have to be asked for once more are so
+        one by one.
         """
         if len(clips) == 1:
             yield self.answer(*clips[0])
             return
-        caches = [cache for cache, _ in clips]
-        budgets = [self._budget(seconds) for _, seconds in clips]
-        answers = write_together(self._model, caches, self._prompt.after, self._stop_ids, budgets)
-        for (cache, seconds), written in zip(clips, answers, strict=True):
-            yield self._checked(cache, seconds, written)
+        decoded = self._decoder.decode_together(
+            [cache for cache, _ in clips], [self._budget(seconds) for _, seconds in clips]
+        )
+        for (cache, seconds), first in zip(clips, decoded, strict=True):
+            yield self._checked(cache, seconds, first)
 
-    def _checked(self, cache: Sequence[KVCache], seconds: float, written: Written) -> Answer:
-        doubtful = self._is_suspect(written)
-        if doubtful:
-            again = self._write(cache, seconds, temperature=_RETRY_TEMPERATURE)
-            if not self._is_suspect(again):
-                written, doubtful = again, False
-        text, translation = self.read(written.tokens)
-        return Answer(text, translation, doubtful)
-
-    def read(self, tokens: list[int]) -> tuple[str, str | None]:
+    def read(self, tokens: Sequence[int]) -> tuple[str, str | None]:
         """Transcription and translation in an answer's tokens."""
-        return read_answer(self._tokenizer.decode(tokens), self._translate_to)
+        return read_answer(self._tokenizer.decode(list(tokens)), self._translate_to)
 
     def text_of(self, token: int) -> str:
         """One token's text."""
         return self._tokenizer.decode([token])
 
-    def _write(
-        self,
-        cache: Sequence[KVCache],
-        seconds: float,
-        guess: Sequence[int] = (),
-        sure: int = 0,
-        temperature: float = 0.0,
-        should_yield: Callable[[], bool] = lambda: False,
-    ) -> Written:
-        return write(
-            self._model,
-            cache,
-            self._prompt.after,
-            self._stop_ids,
-            max_tokens=self._budget(seconds),
-            guess=guess,
-            sure=sure,
-            temperature=temperature,
-            should_yield=should_yield,
-        )
+    def _checked(self, cache: Sequence[KVCache], seconds: float, decoded: Decoded) -> Answer:
+        doubtful = self._is_suspect(decoded)
+        if doubtful:
+            again = self._decoder.decode(cache, self._budget(seconds), temperature=_RETRY_TEMPERATURE)
+            if not self._is_suspect(again):
+                decoded, doubtful = again, False
+        text, translation = self.read(decoded.tokens)
+        return Answer(text, translation, doubtful)
 
     def _budget(self, seconds: float) -> int:
         answers = 1 if self._translate_to is None else 2
         return answers * (math.ceil(seconds * _TOKENS_PER_SECOND) + _TOKENS_TO_SPARE)
 
-    def _is_suspect(self, written: Written) -> bool:
-        return written.ended != "stop" or is_suspect(self._tokenizer.decode(written.tokens), self._translate_to)
+    def _is_suspect(self, decoded: Decoded) -> bool:
+        return decoded.ended != "stop" or is_suspect(self._tokenizer.decode(decoded.tokens), self._translate_to)

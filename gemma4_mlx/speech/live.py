@@ -7,24 +7,26 @@ they spoke.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from gemma4_mlx.log_mel import SAMPLE_RATE, FloatArray
-from gemma4_mlx.speech.clip_transcriber import Scribe
-from gemma4_mlx.speech.local_agreement import Agreement
-from gemma4_mlx.speech.prefill import ClipInProgress
-from gemma4_mlx.speech.utterances import Closed, Opened, Sound, Step, Utterances
+from ..log_mel import SAMPLE_RATE
+from .clip_transcriber import ClipTranscriber
+from .decoding import Draft
+from .local_agreement import LocalAgreement
+from .prefill import ClipInProgress
+from .segmenter import LIVE, Closed, Opened, Segmenter, Sound, Step
+from .vad import Voice
 
 if TYPE_CHECKING:
-    from gemma4_mlx.model import Gemma4
-    from gemma4_mlx.processing import Processor
+    from ..model import Gemma4
+    from ..processing import Processor
 
-# Before so much speech there is nothing to guess at.
+# With less speech than this there is nothing to write down yet.
 _SPEECH_FOR_A_PARTIAL = 0.3
 # By then the tail of an utterance has been read: if it ends here, its final has been written already.
 _PAUSE_FOR_A_PARTIAL = 0.4
@@ -62,7 +64,7 @@ class LiveTranscriber:
     utterance under way, and the transcriber can be fed again, its times going on.
 
     Args:
-        model, processor: from `load`, of a size that hears (e2b, e4b).
+        model, processor: from `load`, of a size that takes sound (e2b, e4b).
         language: what is spoken, by English name or ISO 639-1 code; None leaves it to the model.
         translate_to: translate every utterance into this language as well.
         partial_every: seconds of sound between partials; None for finals only.
@@ -70,10 +72,10 @@ class LiveTranscriber:
         silence: seconds without speech that end an utterance.
         max_utterance: seconds after which one is cut, at its quietest moment; 1 to 28.
         backlog: seconds of sound that wait to be fed. A partial under way gives way to them, and goes on later.
-        voice: another detector, as for `Utterances`.
+        voice: another detector than Silero: probability of speech in a float32 `[512]` window, asked in order.
 
     Raises:
-        InputError: a model without ears.
+        InputError: a model that takes no sound.
         ValueError: a language that is not one, or a setting out of its range.
     """
 
@@ -85,22 +87,23 @@ class LiveTranscriber:
         translate_to: str | None = None,
         *,
         partial_every: float | None = 1.0,
-        threshold: float = 0.5,
-        silence: float = 0.7,
-        max_utterance: float = 20.0,
+        threshold: float = LIVE.threshold,
+        silence: float = LIVE.silence,
+        max_utterance: float = LIVE.longest,
         backlog: Callable[[], float] | None = None,
-        voice: Callable[[FloatArray], float] | None = None,
+        voice: Voice | None = None,
     ) -> None:
         if partial_every is not None and not partial_every > 0:
             raise ValueError(f"partial_every is a number of seconds above 0, or None, not {partial_every}")
-        self._utterances = Utterances(threshold, silence, max_utterance, voice)
-        self._scribe = Scribe(model, processor, language, translate_to)
+        cutting = replace(LIVE, threshold=threshold, silence=silence, longest=max_utterance)
+        self._segmenter = Segmenter(cutting, voice)
+        self._transcriber = ClipTranscriber(model, processor, language, translate_to)
         self._translate_to = translate_to
         self._partial_every = partial_every
         self._backlog = backlog
         self._clip: ClipInProgress | None = None
         self._start = 0  # of the clip, in samples
-        self._agreement = Agreement(self._scribe.text_of)
+        self._agreement = LocalAgreement(self._transcriber.text_of)
         self._partial_at = 0.0  # seconds of the clip known to the last partial
         self._partial_shown = False
 
@@ -115,12 +118,12 @@ class LiveTranscriber:
     @property
     def seconds(self) -> float:
         """Of sound fed so far."""
-        return self._utterances.seconds
+        return self._segmenter.seconds
 
     @property
     def speaking(self) -> bool:
         """Somebody is speaking."""
-        return self._utterances.speaking
+        return self._segmenter.speaking
 
     def feed(self, samples: npt.ArrayLike) -> list[Event]:
         """Listen to float `[n]` more samples, mono, 16 kHz, in [-1, 1]; any n.
@@ -135,22 +138,22 @@ class LiveTranscriber:
             raise ValueError(f"samples must be [n], one channel, not {list(samples.shape)}")
         if not np.isfinite(samples).all():
             raise ValueError("the samples have NaN or infinite values among them")
-        finals = [event for step in self._utterances.push(samples) for event in self._follow(step)]
+        finals = [event for step in self._segmenter.push(samples) for event in self._follow(step)]
         return finals or self._partial()
 
     def finish(self) -> list[Event]:
         """End the utterance under way, if there is one, and return its final."""
-        return [event for step in self._utterances.finish() for event in self._follow(step)]
+        return [event for step in self._segmenter.finish() for event in self._follow(step)]
 
     def _follow(self, step: Step) -> list[Event]:
         match step:
             case Opened(start):
-                self._clip, self._start = self._scribe.new_clip(), start
-                self._agreement = Agreement(self._scribe.text_of)
+                self._clip, self._start = self._transcriber.new_clip(), start
+                self._agreement = LocalAgreement(self._transcriber.text_of)
                 self._partial_at, self._partial_shown = 0.0, False
             case Sound(samples):
                 assert self._clip is not None
-                self._clip.hear(samples)
+                self._clip.feed(samples)
             case Closed(end, spoken):
                 assert self._clip is not None
                 clip, self._clip = self._clip, None
@@ -163,7 +166,7 @@ class LiveTranscriber:
 
     def _final(self, clip: ClipInProgress, end: int) -> list[Event]:
         length = end - self._start
-        answer = self._scribe.answer(clip.end(length), length / SAMPLE_RATE, guess=self._agreement.tokens)
+        answer = self._transcriber.answer(clip.end(length), length / SAMPLE_RATE, draft=Draft(self._agreement.tokens))
         if not answer.text and not answer.translation:
             return self._nothing(end)
         return [self._event("final", answer.text, answer.translation, end, answer.text, answer.doubtful)]
@@ -173,28 +176,26 @@ class LiveTranscriber:
             return []
         known = self._clip.seconds
         agreement = self._agreement
-        written = self._scribe.guess(
-            self._clip.so_far(), known, agreement.tokens, agreement.certain, should_yield=self._is_behind
-        )
-        if written.ended == "yielded":
-            agreement.replace_guess(written.tokens)
+        decoded = self._transcriber.answer_so_far(self._clip.so_far(), known, agreement.draft, self._is_behind)
+        if decoded.ended == "yielded":
+            agreement.replace_draft(decoded.tokens)
             return []
-        agreement.add(written.tokens)
+        agreement.add(decoded.tokens)
         self._partial_at = known
-        text, translation = self._scribe.read(written.tokens)
+        text, translation = self._transcriber.read(decoded.tokens)
         if not text and not translation:
             return []
-        certain, _ = self._scribe.read(written.tokens[: agreement.certain])
+        certain, _ = self._transcriber.read(decoded.tokens[: agreement.certain])
         certain = certain if text.startswith(certain) else ""  # half of a translation's marker reads as text
         self._partial_shown = True
         end = self._start + round(known * SAMPLE_RATE)
         return [self._event("partial", text, translation, end, certain=certain)]
 
     def _partial_is_due(self, clip: ClipInProgress) -> bool:
-        if self._partial_every is None or self._utterances.spoken < _SPEECH_FOR_A_PARTIAL:
+        if self._partial_every is None or self._segmenter.spoken < _SPEECH_FOR_A_PARTIAL:
             return False
         new = clip.seconds - self._partial_at
-        return new >= self._partial_every or (new > 0 and self._utterances.pause >= _PAUSE_FOR_A_PARTIAL)
+        return new >= self._partial_every or (new > 0 and self._segmenter.pause >= _PAUSE_FOR_A_PARTIAL)
 
     def _is_behind(self) -> bool:
         return self._backlog is not None and self._backlog() > _BACKLOG

