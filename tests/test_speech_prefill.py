@@ -157,8 +157,8 @@ def test_what_is_certain_is_not_asked_about_again(loaded, prompt, heard, greedy)
 
 def test_an_answer_yields_between_two_tokens_and_goes_on_from_there(loaded, prompt, heard, greedy):
     turns = iter([False, False, False, True])
-    first = decoder(loaded, prompt).decode(heard, 24, should_yield=lambda: next(turns))
-    assert (first.tokens, first.ended) == (greedy[:3], "yielded")
+    first = decoder(loaded, prompt).decode(heard, 24, should_stop=lambda: next(turns))
+    assert (first.tokens, first.ended) == (greedy[:3], "stopped")
     assert decoder(loaded, prompt).decode(heard, 24, Draft(first.tokens)).tokens == greedy
 
 

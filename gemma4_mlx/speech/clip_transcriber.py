@@ -49,46 +49,68 @@ class ClipTranscriber:
         model, processor: from `load`, of a size that takes sound (e2b, e4b).
         language: what is spoken, by English name or ISO 639-1 code; None leaves it to the model.
         translate_to: translate every clip into this language as well.
+        should_stop: asked before every token; once it says yes, no clip is answered any more.
 
     Raises:
         InputError: a model that takes no sound.
         ValueError: a language that is not one.
     """
 
-    def __init__(self, model: Gemma4, processor: Processor, language: str | None, translate_to: str | None) -> None:
+    def __init__(
+        self,
+        model: Gemma4,
+        processor: Processor,
+        language: str | None,
+        translate_to: str | None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._prompt = SpeechPrompt(model, processor, language, translate_to)
         self._decoder = Decoder(model, self._prompt.after, end_of_turn_ids(processor))
         self._tokenizer = processor.tokenizer
         self._translate_to = translate_to
+        self._should_stop = should_stop
 
     def new_clip(self) -> ClipInProgress:
         """A clip of which nothing has been read yet."""
         return ClipInProgress(self._prompt)
 
     def answer_so_far(
-        self, cache: Sequence[KVCache], seconds: float, draft: Draft, should_yield: Callable[[], bool]
+        self, cache: Sequence[KVCache], seconds: float, draft: Draft, gives_way: Callable[[], bool]
     ) -> Decoded:
-        """The answer to the first `seconds` of a clip that is still being spoken; see `Decoder.decode`."""
-        return self._decoder.decode(cache, self._budget(seconds), draft, should_yield=should_yield)
+        """The answer to the first `seconds` of a clip that is still being spoken; see `Decoder.decode`.
 
-    def answer(self, cache: Sequence[KVCache], seconds: float, draft: Draft = NO_DRAFT) -> Answer:
-        """The answer to a whole clip of `seconds`, read into `cache`. A suspicious one is asked for once more."""
-        return self._checked(cache, seconds, self._decoder.decode(cache, self._budget(seconds), draft))
+        Args:
+            gives_way: whether to stop although `should_stop` says no.
+        """
+        return self._decoder.decode(
+            cache, self._budget(seconds), draft, should_stop=lambda: self._should_stop() or gives_way()
+        )
+
+    def answer(self, cache: Sequence[KVCache], seconds: float, draft: Draft = NO_DRAFT) -> Answer | None:
+        """The answer to a whole clip of `seconds`, read into `cache`; None if it was stopped.
+
+        A suspicious one is asked for once more.
+        """
+        decoded = self._decoder.decode(cache, self._budget(seconds), draft, should_stop=self._should_stop)
+        return self._checked(cache, seconds, decoded)
 
     def answer_all(self, clips: Sequence[tuple[Sequence[KVCache], float]]) -> Iterator[Answer]:
-        """The answers to several clips, each given as to `answer`, in order.
+        """The answers to several clips, each given as to `answer`, in order; once stopped, no more come.
 
         All of them are decoded together before the first one comes; those that have to be asked for once more are so
         one by one.
         """
         if len(clips) == 1:
-            yield self.answer(*clips[0])
+            if (only := self.answer(*clips[0])) is not None:
+                yield only
             return
         decoded = self._decoder.decode_together(
-            [cache for cache, _ in clips], [self._budget(seconds) for _, seconds in clips]
+            [cache for cache, _ in clips], [self._budget(seconds) for _, seconds in clips], self._should_stop
         )
         for (cache, seconds), first in zip(clips, decoded, strict=True):
-            yield self._checked(cache, seconds, first)
+            if (answer := self._checked(cache, seconds, first)) is None:
+                return
+            yield answer
 
     def read(self, tokens: Sequence[int]) -> tuple[str, str | None]:
         """Transcription and translation in an answer's tokens."""
@@ -98,10 +120,16 @@ class ClipTranscriber:
         """One token's text."""
         return self._tokenizer.decode([token])
 
-    def _checked(self, cache: Sequence[KVCache], seconds: float, decoded: Decoded) -> Answer:
+    def _checked(self, cache: Sequence[KVCache], seconds: float, decoded: Decoded) -> Answer | None:
+        if decoded.ended == "stopped":
+            return None
         doubtful = self._is_suspect(decoded)
         if doubtful:
-            again = self._decoder.decode(cache, self._budget(seconds), temperature=_RETRY_TEMPERATURE)
+            again = self._decoder.decode(
+                cache, self._budget(seconds), temperature=_RETRY_TEMPERATURE, should_stop=self._should_stop
+            )
+            if again.ended == "stopped":
+                return None
             if not self._is_suspect(again):
                 decoded, doubtful = again, False
         text, translation = self.read(decoded.tokens)

@@ -31,11 +31,11 @@ class Decoded:
 
     Attributes:
         tokens: its ids, without the one that ended it; of a loop, one round.
-        ended: "stop" by itself; "length" by the limit; "loop" going round in circles; "yielded" to something better.
+        ended: "stop" by itself; "length" by the limit; "loop" going round in circles; "stopped" by the caller.
     """
 
     tokens: list[int]
-    ended: Literal["stop", "length", "loop", "yielded"]
+    ended: Literal["stop", "length", "loop", "stopped"]
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Decoder:
         max_tokens: int,
         draft: Draft = NO_DRAFT,
         temperature: float = 0.0,
-        should_yield: Callable[[], bool] = lambda: False,
+        should_stop: Callable[[], bool] = lambda: False,
     ) -> Decoded:
         """Answer a clip.
 
@@ -86,7 +86,7 @@ class Decoder:
             max_tokens: most tokens of the answer.
             draft: what the answer probably begins with.
             temperature: 0 takes the likeliest token.
-            should_yield: asked before every token; once it says yes, the answer so far is handed back.
+            should_stop: asked before every token; once it says yes, the answer so far is handed back.
         """
         answer = _Answer(self.stop_ids, max_tokens)
         branch, unread = copies(cache), list(self.after)
@@ -110,16 +110,21 @@ class Decoder:
             cache=branch,
         )
         with closing(more):
-            while not should_yield():
+            while not should_stop():
                 if (token := next(more, None)) is None:  # the context is full
                     return Decoded(answer.tokens, "length")
                 if (decoded := answer.add(token)) is not None:
                     return decoded
-        return Decoded(answer.tokens, "yielded")
+        return Decoded(answer.tokens, "stopped")
 
-    def decode_together(self, caches: Sequence[Sequence[KVCache]], max_tokens: Sequence[int]) -> list[Decoded]:
+    def decode_together(
+        self,
+        caches: Sequence[Sequence[KVCache]],
+        max_tokens: Sequence[int],
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> list[Decoded]:
         """Answer several clips in one go: what `decode` answers to each, without a draft and at temperature 0."""
-        return decode_together(self.model, caches, self.after, self.stop_ids, max_tokens)
+        return decode_together(self.model, caches, self.after, self.stop_ids, max_tokens, should_stop)
 
     def _check(self, branch: Sequence[KVCache], tokens: Sequence[int], certain: int) -> list[int]:
         """Read a draft → as much of it as is right, and the token that follows."""
@@ -136,6 +141,7 @@ def decode_together(
     after: Sequence[int],
     stop_ids: frozenset[int],
     max_tokens: Sequence[int],
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> list[Decoded]:
     """The loop of `Decoder.decode_together`.
 
@@ -147,12 +153,13 @@ def decode_together(
         after: ids between any clip and its answer.
         stop_ids: ids that end an answer.
         max_tokens: most tokens of each answer; with the prompt, the context must hold them.
+        should_stop: asked before every step; once it says yes, the answers so far are handed back.
     """
     answers = [_Answer(stop_ids, limit) for limit in max_tokens]
     written: dict[int, Decoded] = {}  # by clip
     rows = list(range(len(answers)))  # the clip in each row of the batch
     cache, padding, current = _first_tokens(model, caches, after)
-    while True:
+    while not should_stop():
         # As in `generate_tokens`, the step after a token is built before the token is known.
         logits, read_rows = model.step_ahead(current[:, None], cache, padding)
         following = mx.argmax(logits[:, -1], axis=-1)
@@ -176,6 +183,7 @@ def decode_together(
                 layer_cache.keep_rows(kept)
             padding, current = padding[kept], current[kept]
             rows = [rows[row] for row in going]
+    return [written.get(clip, Decoded(answer.tokens, "stopped")) for clip, answer in enumerate(answers)]
 
 
 def _first_tokens(

@@ -6,7 +6,7 @@ they spoke.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
+from ..generation.stopping import StopAsked
 from ..log_mel import SAMPLE_RATE
 from .clip_transcriber import ClipTranscriber
 from .decoding import Draft
@@ -73,6 +74,8 @@ class LiveTranscriber:
         max_utterance: seconds after which one is cut, at its quietest moment; 1 to 28.
         backlog: seconds of sound that wait to be fed. A partial under way gives way to them, and goes on later.
         voice: another detector than Silero: probability of speech in a float32 `[512]` window, asked in order.
+        should_stop: asked between pieces of sound and between tokens; once it says yes, nothing more is written down,
+            and `feed` and `finish` return what they have.
 
     Raises:
         InputError: a model that takes no sound.
@@ -92,12 +95,14 @@ class LiveTranscriber:
         max_utterance: float = LIVE.longest,
         backlog: Callable[[], float] | None = None,
         voice: Voice | None = None,
+        should_stop: Callable[[], bool] | None = None,
     ) -> None:
         if partial_every is not None and not partial_every > 0:
             raise ValueError(f"partial_every is a number of seconds above 0, or None, not {partial_every}")
         cutting = replace(LIVE, threshold=threshold, silence=silence, longest=max_utterance)
         self._segmenter = Segmenter(cutting, voice)
-        self._transcriber = ClipTranscriber(model, processor, language, translate_to)
+        self._should_stop = StopAsked(should_stop)
+        self._transcriber = ClipTranscriber(model, processor, language, translate_to, self._should_stop)
         self._translate_to = translate_to
         self._partial_every = partial_every
         self._backlog = backlog
@@ -138,12 +143,20 @@ class LiveTranscriber:
             raise ValueError(f"samples must be [n], one channel, not {list(samples.shape)}")
         if not np.isfinite(samples).all():
             raise ValueError("the samples have NaN or infinite values among them")
-        finals = [event for step in self._segmenter.push(samples) for event in self._follow(step)]
+        finals = self._follow_all(self._segmenter.push(samples))
         return finals or self._partial()
 
     def finish(self) -> list[Event]:
         """End the utterance under way, if there is one, and return its final."""
-        return [event for step in self._segmenter.finish() for event in self._follow(step)]
+        return self._follow_all(self._segmenter.finish())
+
+    def _follow_all(self, steps: Iterable[Step]) -> list[Event]:
+        events: list[Event] = []
+        for step in steps:
+            if self._should_stop():
+                break
+            events += self._follow(step)
+        return events
 
     def _follow(self, step: Step) -> list[Event]:
         match step:
@@ -167,17 +180,19 @@ class LiveTranscriber:
     def _final(self, clip: ClipInProgress, end: int) -> list[Event]:
         length = end - self._start
         answer = self._transcriber.answer(clip.end(length), length / SAMPLE_RATE, draft=Draft(self._agreement.tokens))
+        if answer is None:
+            return []
         if not answer.text and not answer.translation:
             return self._nothing(end)
         return [self._event("final", answer.text, answer.translation, end, answer.text, answer.doubtful)]
 
     def _partial(self) -> list[Event]:
-        if self._clip is None or not self._partial_is_due(self._clip) or self._is_behind():
+        if self._clip is None or not self._partial_is_due(self._clip) or self._is_behind() or self._should_stop():
             return []
         known = self._clip.seconds
         agreement = self._agreement
         decoded = self._transcriber.answer_so_far(self._clip.so_far(), known, agreement.draft, self._is_behind)
-        if decoded.ended == "yielded":
+        if decoded.ended == "stopped":
             agreement.replace_draft(decoded.tokens)
             return []
         agreement.add(decoded.tokens)

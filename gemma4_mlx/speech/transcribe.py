@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import InputError
+from ..generation.stopping import StopAsked
 from ..log_mel import SAMPLE_RATE, FloatArray, frame_count
 from ..processing.audio import AudioSource, audio_duration, stream_audio
 from ..processing.loudness import levelled
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 # eight hardly less (bench/segments.py). More would also lose more to an interrupt and hold more memory: what the model
 # has read of a segment, 38 MB for the longest in E4B, and about as much again while it is written down.
 _TOGETHER = 4
+# A clip is read ten seconds at a time, as much as the tower encodes in one go; in between one can stop.
+_PIECE = 10 * SAMPLE_RATE
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ class Transcription:
         language: as the caller gave it; None if the model was left to hear which it is.
         duration: seconds of sound that were listened to, on the file's clock: silence where the file has none.
         translation: all segments' translations, with a space between; None if none was asked for.
+        stopped: `should_stop` said yes: these are the segments until then, and `duration` is the end of the last one.
+            `after` goes on from them.
     """
 
     text: str
@@ -67,6 +72,7 @@ class Transcription:
     language: str | None
     duration: float
     translation: str | None
+    stopped: bool = False
 
 
 class TranscriptionError(InputError):
@@ -96,12 +102,13 @@ def transcribe(
     threshold: float = FILE.threshold,
     silence: float = FILE.silence,
     max_utterance: float = FILE.longest,
+    should_stop: Callable[[], bool] | None = None,
 ) -> Transcription:
     """Write down what is said in a recording of any length.
 
     Memory does not grow with the length: the file is decoded as it is listened to, at most 28 s of it are held, and
     what the model has read of four segments. Segments are written down together, the first alone, then two, then four
-    at a time: so an interrupt, such as Ctrl-C, loses up to four of them.
+    at a time: so stopping, or an interrupt such as Ctrl-C, loses up to four of them.
 
     Args:
         model, processor: from `load`, of a size that takes sound (e2b, e4b).
@@ -114,6 +121,8 @@ def transcribe(
         threshold: probability from which the detector takes sound for speech.
         silence: seconds without speech that end a segment, whatever its length.
         max_utterance: seconds after which a segment is cut, at a pause if there is one; 1 to 28.
+        should_stop: asked between blocks of sound and between tokens; once it says yes, what has been transcribed so
+            far is returned.
 
     What could not be decoded is left out, and said with `MediaWarning`.
 
@@ -124,31 +133,39 @@ def transcribe(
         ValueError: a language that is not one, or a setting out of its range.
     """
     segmenter = Segmenter(replace(FILE, threshold=threshold, silence=silence, longest=max_utterance))
-    transcriber = ClipTranscriber(model, processor, language, translate_to)
+    stop_asked = StopAsked(should_stop)
+    transcriber = ClipTranscriber(model, processor, language, translate_to, stop_asked)
     recording = _Recording(source, begin=round(after[-1].end * SAMPLE_RATE) if after else 0)
-    segments = _Segments(transcriber, recording, after, on_progress)
+    segments = _Segments(transcriber, recording, after, on_progress, stop_asked)
     clips = ClipCollector()
     for block in recording:
+        if stop_asked():
+            break
         for joint in recording.new_joints():
             segmenter.join(joint)
-        for clip in clips.add(segmenter.push(block)):
-            segments.add(clip)
+        segments.add(clips.add(segmenter.push(block)))
         segments.tell_progress(segmenter.settled)
-    recording.check_length()
-    for clip in clips.add(segmenter.finish()):
-        segments.add(clip)
-    segments.write_waiting()
-    segments.tell_progress(recording.heard - recording.begin)
+    if not stop_asked():
+        recording.check_length()
+        segments.add(clips.add(segmenter.finish()))
+        segments.write_waiting()
+    if stop_asked.said_yes:
+        duration = segments.done[-1].end if segments.done else 0.0
+    else:
+        duration = recording.heard / SAMPLE_RATE
+        segments.tell_progress(recording.heard - recording.begin)
 
     result = Transcription(
         text=_joined(segment.text for segment in segments.done),
         segments=tuple(segments.done),
         language=language,
-        duration=recording.heard / SAMPLE_RATE,
+        duration=duration,
         translation=None if translate_to is None else _joined(segment.translation or "" for segment in segments.done),
+        stopped=stop_asked.said_yes,
     )
-    if (damage := recording.damage) is not None:
-        raise TranscriptionError(f"{damage} (the first {result.duration:.1f} s were transcribed)", result) from damage
+    if recording.damage is not None and not result.stopped:
+        message = f"{recording.damage} (the first {duration:.1f} s were transcribed)"
+        raise TranscriptionError(message, result) from recording.damage
     return result
 
 
@@ -222,33 +239,39 @@ class _Segments:
         recording: _Recording,
         done: Sequence[Segment],
         on_progress: Progress | None,
+        should_stop: Callable[[], bool],
     ) -> None:
         self.done = list(done)
         self._transcriber = transcriber
         self._recording = recording
         self._on_progress = on_progress
+        self._should_stop = should_stop
         self._waiting: list[Clip] = []
         self._read: list[tuple[Sequence[KVCache], float]] = []  # the same clips, as `answer_all` takes them
         self._enough = 1
 
-    def add(self, clip: Clip) -> None:
-        """Read a clip, and write down all that wait if there are enough now."""
-        in_progress = self._transcriber.new_clip()
-        in_progress.feed(levelled(clip.samples))
-        length = len(clip.samples)
-        self._waiting.append(clip)
-        self._read.append((in_progress.end(length), length / SAMPLE_RATE))
-        if len(self._waiting) >= self._enough:
-            self._enough = min(2 * self._enough, _TOGETHER)
-            self.write_waiting()
+    def add(self, clips: Iterable[Clip]) -> None:
+        """Read clips, and write down all that wait whenever there are enough."""
+        for clip in clips:
+            in_progress, length = self._transcriber.new_clip(), len(clip.samples)
+            samples = levelled(clip.samples)
+            for at in range(0, length, _PIECE):
+                if self._should_stop():
+                    return
+                in_progress.feed(samples[at : at + _PIECE])
+            self._waiting.append(clip)
+            self._read.append((in_progress.end(length), length / SAMPLE_RATE))
+            if len(self._waiting) >= self._enough:
+                self._enough = min(2 * self._enough, _TOGETHER)
+                self.write_waiting()
 
     def write_waiting(self) -> None:
-        """Write down all clips that wait."""
+        """Write down all clips that wait; once stopped, no more."""
         waiting, read = self._waiting, self._read
         self._waiting, self._read = [], []
-        if not waiting:
+        if not waiting or self._should_stop():
             return
-        for clip, answer in zip(waiting, self._transcriber.answer_all(read), strict=True):
+        for clip, answer in zip(waiting, self._transcriber.answer_all(read), strict=False):  # fewer if it is stopped
             if answer.text or answer.translation:
                 self._keep(clip, answer)
 
