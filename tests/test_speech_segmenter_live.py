@@ -146,6 +146,19 @@ def test_noise_at_any_level_opens_nothing_with_the_real_detector():
         assert list(segmenter.push(noise * level)) == []
 
 
+@pytest.mark.parametrize("rest", [0, 1, 100, 511])
+def test_what_comes_after_finish_is_handed_on_to_the_last_sample(rest):
+    first, second = sound(("speech", 2.5))[: 62 * WINDOW + rest], sound(("speech", 3), ("silence", 2))
+    segmenter = Segmenter(LIVE, is_loud)
+    segmenter.push(first)
+    assert isinstance(segmenter.finish()[-1], Closed)
+    opened, *handed_on, closed = segmenter.push(second)
+    assert opened == Opened(len(first))
+    heard = np.concatenate([step.samples for step in handed_on])
+    np.testing.assert_array_equal(heard, second[: closed.end - len(first)])
+    assert segmenter.seconds == (len(first) + len(second)) / SAMPLE_RATE
+
+
 @pytest.mark.parametrize("options", [{"threshold": 0.0}, {"threshold": 1.0}, {"silence": 0.0}, {"longest": 29.0}])
 def test_settings_out_of_range_are_refused(options):
     with pytest.raises(ValueError, match="not"):

@@ -27,6 +27,7 @@ from gemma4_mlx.processing.audio import load_audio
 from gemma4_mlx.speech import Segment, TranscriptionError, segmenter, transcribe
 from gemma4_mlx.speech.clip_transcriber import Answer
 from gemma4_mlx.speech.prompts import read_answer, speech_prompt
+from gemma4_mlx.speech.subtitles import to_srt, to_vtt
 from media_files import Track, file_of
 
 SPEECH = Path(__file__).parent / "tiny" / "speech.flac"
@@ -137,6 +138,14 @@ def test_a_result_goes_into_json_as_it_is(answers):
     written = json.loads(json.dumps(dataclasses.asdict(transcribe(MODEL, None, THREE, "English"))))
     assert list(written) == ["text", "segments", "language", "duration", "translation", "stopped"]
     assert list(written["segments"][0]) == ["start", "end", "text", "translation", "doubtful"]
+
+
+def test_a_result_gives_its_own_subtitles(answers):
+    answers.texts = ["one", "two", "three"]
+    result = transcribe(MODEL, None, THREE)
+    assert result.srt() == to_srt(result.segments)
+    assert result.vtt() == to_vtt(result.segments)
+    assert result.srt().startswith("1\n00:00:00,")
 
 
 def test_clips_that_the_model_hears_nothing_in_leave_no_segment(answers):

@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import InputError
 from ..generation.stopping import StopAsked
-from ..log_mel import SAMPLE_RATE
+from ..log_mel import SAMPLE_RATE, FloatArray
+from ..processing.audio import as_float, checked_rate
+from ..processing.resampling import Resampler
 from .clip_transcriber import ClipTranscriber
 from .decoding import Draft
 from .local_agreement import LocalAgreement
@@ -68,6 +71,7 @@ class LiveTranscriber:
         model, processor: from `load`, of a size that takes sound (e2b, e4b).
         language: what is spoken, by English name or ISO 639-1 code; None leaves it to the model.
         translate_to: translate every utterance into this language as well.
+        rate: samples per second of what is fed.
         partial_every: seconds of sound between partials; None for finals only.
         threshold: probability from which the detector takes sound for speech.
         silence: seconds without speech that end an utterance.
@@ -78,7 +82,7 @@ class LiveTranscriber:
             and `feed` and `finish` return what they have.
 
     Raises:
-        InputError: a model that takes no sound.
+        InputError: a model that takes no sound, or a rate that is no number of samples per second.
         ValueError: a language that is not one, or a setting out of its range.
     """
 
@@ -89,6 +93,7 @@ class LiveTranscriber:
         language: str | None = None,
         translate_to: str | None = None,
         *,
+        rate: float = SAMPLE_RATE,
         partial_every: float | None = 1.0,
         threshold: float = LIVE.threshold,
         silence: float = LIVE.silence,
@@ -99,6 +104,8 @@ class LiveTranscriber:
     ) -> None:
         if partial_every is not None and not partial_every > 0:
             raise ValueError(f"partial_every is a number of seconds above 0, or None, not {partial_every}")
+        self._rate = checked_rate(rate, "the sound")
+        self._resampler = Resampler(self._rate)
         cutting = replace(LIVE, threshold=threshold, silence=silence, longest=max_utterance)
         self._segmenter = Segmenter(cutting, voice)
         self._should_stop = StopAsked(should_stop)
@@ -131,24 +138,21 @@ class LiveTranscriber:
         return self._segmenter.speaking
 
     def feed(self, samples: npt.ArrayLike) -> list[Event]:
-        """Listen to float `[n]` more samples, mono, 16 kHz, in [-1, 1]; any n.
+        """Listen to `[n]` more samples, one channel: float in [-1, 1], int16, int32 or uint8; any n.
 
         Finals come with the call that completes their silence. A call that brings none may bring one partial.
 
         Raises:
-            ValueError: samples of another shape, NaN or infinite ones.
+            ValueError: samples of another shape or kind, NaN or infinite ones.
         """
-        samples = np.asarray(samples, np.float32)
-        if samples.ndim != 1:
-            raise ValueError(f"samples must be [n], one channel, not {list(samples.shape)}")
-        if not np.isfinite(samples).all():
-            raise ValueError("the samples have NaN or infinite values among them")
+        samples = self._resampler.feed(_one_channel(samples))
         finals = self._follow_all(self._segmenter.push(samples))
         return finals or self._partial()
 
     def finish(self) -> list[Event]:
         """End the utterance under way, if there is one, and return its final."""
-        return self._follow_all(self._segmenter.finish())
+        rest, self._resampler = self._resampler.finish(), Resampler(self._rate)
+        return self._follow_all([*self._segmenter.push(rest), *self._segmenter.finish()])
 
     def _follow_all(self, steps: Iterable[Step]) -> list[Event]:
         events: list[Event] = []
@@ -227,3 +231,20 @@ class LiveTranscriber:
         if self._translate_to is not None and translation is None:
             translation = ""
         return Event(kind, text, translation, self._start / SAMPLE_RATE, end / SAMPLE_RATE, certain, doubtful)
+
+
+def _one_channel(samples: npt.ArrayLike) -> FloatArray:
+    """Samples as they come → float32 `[n]` in [-1, 1]. Raises ValueError."""
+    array = np.asarray(samples)
+    if array.ndim != 1:
+        raise ValueError(
+            f"samples must be [n], one channel, not {list(array.shape)}: "
+            "mix several channels first, as samples.mean(axis=1) does to [n, channels]"
+        )
+    try:
+        array = as_float(array, "the samples")
+    except InputError as error:
+        raise ValueError(str(error)) from error
+    if not np.isfinite(array).all():
+        raise ValueError("the samples have NaN or infinite values among them")
+    return array

@@ -20,6 +20,7 @@ from ..processing.loudness import levelled
 from ..processing.sources import FileSource, resolve_source, source_name
 from .clip_transcriber import Answer, ClipTranscriber
 from .segmenter import FILE, Clip, ClipCollector, Segmenter
+from .subtitles import to_srt, to_vtt
 
 if TYPE_CHECKING:
     from ..model import Gemma4
@@ -73,6 +74,14 @@ class Transcription:
     duration: float
     translation: str | None
     stopped: bool = False
+
+    def srt(self) -> str:
+        """The segments as an .srt file."""
+        return to_srt(self.segments)
+
+    def vtt(self) -> str:
+        """The segments as a .vtt file."""
+        return to_vtt(self.segments)
 
 
 class TranscriptionError(InputError):
