@@ -341,7 +341,7 @@ def transcribe(
     """Write down what is said: live into the microphone (mic), in recordings of any length, or in a pipe (-)."""
     with exit_codes(debug):
         if list_microphones:
-            from .speech.live import list_devices
+            from .speech.transcribe_live import list_devices
 
             list_devices()
             return
@@ -373,7 +373,7 @@ def transcribe(
         spoken = read_settings(config_file()).transcribe
         language, translate_to = _text(language, spoken.language), _text(translate_to, spoken.translate_to)
         if not live:
-            from .speech.transcribe import FileOptions, transcribe_files
+            from .speech.transcribe_files import FileOptions, transcribe_files
 
             recordings = FileOptions(
                 language,
@@ -391,8 +391,8 @@ def transcribe(
                 model_name=model,
             )
             return
-        from .speech.live import LiveOptions, transcribe_microphone, transcribe_pipe
-        from .speech.live import simulate as play
+        from .speech.transcribe_live import LiveOptions, transcribe_microphone, transcribe_pipe
+        from .speech.transcribe_live import simulate as play
 
         options = LiveOptions(
             language=language,
@@ -420,7 +420,7 @@ def transcribe(
 def devices(debug: Debug = False) -> None:
     """List the microphones that `transcribe mic --device` can be given."""
     with exit_codes(debug):
-        from .speech.live import list_devices
+        from .speech.transcribe_live import list_devices
 
         list_devices()
 

@@ -15,18 +15,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from threading import Thread
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from gemma4_mlx.errors import InputError
+from gemma4_mlx.log_mel import FloatArray
 
 from .c_output import c_libraries_silent, end_silence, silence
 
-FloatArray = npt.NDArray[np.float32]
+if TYPE_CHECKING:
+    from gemma4_mlx.processing.resampling import Resampler
 
-SAMPLE_RATE = 16_000
 # A device that says it has 32 channels is a mixer: the microphone is on one of the first two.
 _MOST_CHANNELS = 2
 _ZEROS_SECONDS = 1.0
@@ -121,10 +121,12 @@ class Capture:
     """
 
     def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
+        from gemma4_mlx.processing.resampling import Resampler
+
         self._rate = rate
         self._clock = clock
         self._queue: queue.SimpleQueue[tuple[float, FloatArray]] = queue.SimpleQueue()
-        self._resampler = _resampler(rate)
+        self._resampler: Resampler | None = Resampler(rate)
         self._queued = self._taken = 0  # frames
         self._first_at: float | None = None
         self._last_at = clock()
@@ -157,7 +159,7 @@ class Capture:
         sounding = np.flatnonzero(mono)
         self._zeros = self._zeros + len(mono) if not len(sounding) else len(mono) - 1 - int(sounding[-1])
         mono = np.nan_to_num(mono, nan=0.0, posinf=1.0, neginf=-1.0)
-        return mono if self._resampler is None else self._resampler.resample_chunk(mono)
+        return mono if self._resampler is None else self._resampler.feed(mono)
 
     def rest(self) -> FloatArray:
         """What `take` would give, and what is still in the filter: nothing comes after it."""
@@ -165,7 +167,7 @@ class Capture:
         resampler, self._resampler = self._resampler, None
         if resampler is None:
             return samples
-        return np.concatenate([samples, resampler.resample_chunk(np.zeros(0, np.float32), last=True)])
+        return np.concatenate([samples, resampler.finish()])
 
     def backlog(self) -> float:
         """Seconds of sound that wait to be taken."""
@@ -328,14 +330,6 @@ def _sounddevice() -> Any:
     if is_new:
         atexit.register(silence)  # called before sounddevice's own handler, which ends PortAudio
     return sounddevice
-
-
-def _resampler(rate: float) -> Any:
-    if rate == SAMPLE_RATE:
-        return None
-    import soxr
-
-    return soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
 
 
 def _zeros_hint(platform: str) -> str:

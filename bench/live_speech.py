@@ -24,8 +24,8 @@ from random_checkpoint import E2B_LAYERS
 from gemma4_mlx.config import Config
 from gemma4_mlx.log_mel import SAMPLE_RATE, log_mel, soft_token_count
 from gemma4_mlx.model import Gemma4, ModelInputs
-from gemma4_mlx.speech.hearing import ClipInProgress, SpeechPrompt
-from gemma4_mlx.speech.writing import write
+from gemma4_mlx.speech.decoding import Decoder
+from gemma4_mlx.speech.prefill import ClipInProgress, SpeechPrompt
 
 PROMPT = list(range(100, 180))  # as long as the transcription prompt
 AFTER = list(range(200, 210))
@@ -88,6 +88,7 @@ def after_speech(model: Gemma4, rounds: int) -> None:
         return inputs(model, messages[0]["content"][1]["audio"])
 
     prompt = SpeechPrompt(model, processor, "English", None)  # type: ignore[arg-type]
+    decoder = Decoder(model, prompt.after, STOP)
     sound = np.random.default_rng(0).normal(size=18 * SAMPLE_RATE).astype(np.float32) * 0.1
     print("utterance   to the first token of the final   everything at once   ratio")
     for length in (2, 6, 10, 14, 18):
@@ -96,8 +97,8 @@ def after_speech(model: Gemma4, rounds: int) -> None:
         def final(samples: np.ndarray = samples) -> float:
             clip = ClipInProgress(prompt)
             for at in range(0, len(samples), BLOCK):
-                clip.hear(samples[at : at + BLOCK])
-            return seconds(lambda: write(model, clip.end(len(samples)), prompt.after, STOP, max_tokens=1))
+                clip.feed(samples[at : at + BLOCK])
+            return seconds(lambda: decoder.decode(clip.end(len(samples)), max_tokens=1))
 
         def at_once(samples: np.ndarray = samples) -> float:
             return seconds(lambda: mx.eval(model(inputs(model, samples), last_only=True)))

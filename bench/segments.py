@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -26,9 +27,9 @@ from gemma4_mlx.log_mel import SAMPLE_RATE
 from gemma4_mlx.model import Gemma4
 from gemma4_mlx.model.cache import KVCache
 from gemma4_mlx.processing.audio import load_audio
-from gemma4_mlx.speech import endpoints, recordings
-from gemma4_mlx.speech.scribe import Scribe
-from gemma4_mlx.speech.writing import write, write_together
+from gemma4_mlx.speech import segmenter
+from gemma4_mlx.speech.clip_transcriber import ClipTranscriber
+from gemma4_mlx.speech.decoding import Decoder
 
 TOGETHER = (1, 2, 4, 8)
 RECORDINGS = Path(__file__).parents[1] / "tests" / "demo_recordings"
@@ -67,22 +68,23 @@ def built_in(rounds: int) -> None:
     sound = spoken(times=2)
 
     def transcribe(together: int) -> None:
-        recordings._TOGETHER = together
+        # The package's own name `transcribe` is the function.
+        sys.modules["gemma4_mlx.speech.transcribe"]._TOGETHER = together
         g4.transcribe(model, processor, sound, "English")
 
-    scribe = Scribe(model, processor, "English", None)
+    transcriber = ClipTranscriber(model, processor, "English", None)
     clips: list[Clip] = []
-    for clip in endpoints.cut([sound]):
-        hearing = scribe.new_clip()
-        hearing.hear(clip.samples)
-        clips.append((hearing.end(len(clip.samples)), len(clip.samples) / SAMPLE_RATE))
+    for clip in segmenter.cut([sound]):
+        in_progress = transcriber.new_clip()
+        in_progress.feed(clip.samples)
+        clips.append((in_progress.end(len(clip.samples)), len(clip.samples) / SAMPLE_RATE))
 
     length = f"{len(sound) / SAMPLE_RATE:.0f} s of {len(clips)} segments"
     compare(f"built-in model, {length}, transcribe", rounds, transcribe)
     compare(
         f"built-in model, {length}, writing alone",
         rounds,
-        lambda together: [list(scribe.answer_all(part)) for part in parts(clips, together)],
+        lambda together: [list(transcriber.answer_all(part)) for part in parts(clips, together)],
     )
 
 
@@ -95,13 +97,15 @@ def e2b_deep(model: Gemma4, rounds: int) -> None:
         mx.eval([layer_cache.state for layer_cache in cache])
         clips.append((cache, seconds))
 
+    decoder = Decoder(model, AFTER, STOP)
+
     def writing(together: int) -> None:
         for part in parts(clips, together):
             budgets = [round(TOKENS_PER_SECOND * seconds) for _, seconds in part]
             if together == 1:
-                write(model, part[0][0], AFTER, STOP, budgets[0])
+                decoder.decode(part[0][0], budgets[0])
             else:
-                write_together(model, [cache for cache, _ in part], AFTER, STOP, budgets)
+                decoder.decode_together([cache for cache, _ in part], budgets)
 
     compare(f"random model of E2B's depth, {len(clips)} segments of 4 to 20 s, writing alone", rounds, writing)
 

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gemma4_mlx.app.speech.live import LiveOptions, _transcribe
 from gemma4_mlx.app.speech.live_screen import LiveScreen
 from gemma4_mlx.app.speech.live_sound import OpenPipe, PlayedSound
-from gemma4_mlx.app.speech.transcripts import TranscriptWriter
+from gemma4_mlx.app.speech.transcribe_live import LiveOptions, _transcribe
+from gemma4_mlx.app.speech.transcript_formats import TranscriptWriter
 from gemma4_mlx.app.terminal import shows_lines
 from rich.console import Console
 

@@ -105,10 +105,10 @@ CONSOLES = {"page.print", "screen.print", "self._console.print", "console.print"
 WRITES = {
     "chat/chat.py: answer.write",  # no stream
     "chat/session_files.py: os.write",  # a file
-    "speech/unfinished.py: file.write",  # a file
+    "speech/unfinished_transcript.py: file.write",  # a file
     "whole_file.py: file.write",  # a file
     "doctor/terminal_answers.py: os.write",  # our own question to the terminal
-    "speech/live.py: os.write",  # words of our own, in a signal handler
+    "speech/transcribe_live.py: os.write",  # words of our own, in a signal handler
     "line/steady_output.py: super().write",  # prompt_toolkit's own, which shows control characters as ^[
 }
 

@@ -23,7 +23,7 @@ from gemma4_mlx.app.chat.model_thread import ModelThread, ThreadedModel
 from gemma4_mlx.app.chat.sessions import SessionStore
 from gemma4_mlx.app.line.attachments import open_attachment
 from gemma4_mlx.app.line.line_input import Typed
-from gemma4_mlx.app.speech.listening import Heard
+from gemma4_mlx.app.speech.microphone_line import Heard
 from gemma4_mlx.app.terminal import note
 
 import gemma4_mlx as g4
@@ -242,7 +242,7 @@ def test_what_is_exactly_no_command_is_sent(chat, text):
 )
 def test_tab_at_once_attaches_nothing_and_says_so(chat, monkeypatch, capsys, text, samples, attached):
     heard = Heard(text, None, np.zeros(samples, np.float32), wants_sound=True, note=None)
-    monkeypatch.setattr(chat_listening.listening, "listen", lambda *_, **__: heard)
+    monkeypatch.setattr(chat_listening.microphone_line, "listen", lambda *_, **__: heard)
     chat.edits_lines = True
     say(chat, "/listen")
     assert len(chat.waiting) == attached

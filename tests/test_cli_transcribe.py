@@ -16,9 +16,9 @@ import av
 import numpy as np
 import pytest
 from gemma4_mlx.app.speech.file_progress import FileProgress
-from gemma4_mlx.app.speech.transcribe import as_json, as_text
-from gemma4_mlx.app.speech.transcripts import clock
-from gemma4_mlx.app.speech.unfinished import UnfinishedTranscript
+from gemma4_mlx.app.speech.transcribe_files import as_json, as_text
+from gemma4_mlx.app.speech.transcript_formats import clock
+from gemma4_mlx.app.speech.unfinished_transcript import UnfinishedTranscript
 from gemma4_mlx.app.whole_file import write_whole
 
 from command_line import checkpoint, only_line, picture, run, start

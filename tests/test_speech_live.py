@@ -136,6 +136,62 @@ def test_finish_ends_what_is_being_said_and_times_go_on_after_it(loaded):
     assert session.seconds == 5.0
 
 
+def test_after_finish_what_is_said_is_read_to_the_last_sample(loaded):
+    # 1,300 samples are two windows and a rest, which the detector gets filled up with silence.
+    session = live(loaded, partial_every=None, language="English")
+    session.feed(noise(2)[:31_300])
+    session.finish()
+    second = np.concatenate([noise(3, seed=1), silence(2)])
+    fresh = live(loaded, partial_every=None, language="English")
+    (expected,), (event,) = ([event for _, event in listen(one, second)] for one in (fresh, session))
+    assert event.text == expected.text
+    assert event.start == pytest.approx(expected.start + 31_300 / RATE)
+    assert event.end == pytest.approx(expected.end + 31_300 / RATE)
+
+
+@pytest.mark.parametrize(
+    ("kind", "scale", "middle"), [(np.int16, 2**15, 0), (np.int32, 2**31, 0), (np.uint8, 128, 128)]
+)
+def test_samples_of_any_usual_kind_are_heard(loaded, kind, scale, middle):
+    sound = np.clip(TWO, -0.99, 0.99).astype(np.float64)
+    events = listen(live(loaded, partial_every=None), (sound * scale + middle).astype(kind))
+    expected = listen(live(loaded, partial_every=None), sound)
+    assert [(event.kind, event.start, event.end) for _, event in events] == [
+        (event.kind, event.start, event.end) for _, event in expected
+    ]
+    assert len(events) == 2
+
+
+@pytest.mark.parametrize("rate", [8_000, 24_000, 44_100])
+def test_another_rate_gives_the_same_times(loaded, rate):
+    sound = (
+        np.repeat(TWO, 3)[:: 48_000 // rate]
+        if 48_000 % rate == 0
+        else np.interp(np.arange(0, len(TWO), RATE / rate), np.arange(len(TWO)), TWO)
+    )
+    session = live(loaded, partial_every=None, rate=rate)
+    finals = [event for at in range(0, len(sound), 4_000) for event in session.feed(sound[at : at + 4_000])]
+    finals += session.finish()
+    expected = [event for _, event in listen(live(loaded, partial_every=None), TWO)]
+    assert [event.start for event in finals] == pytest.approx([event.start for event in expected], abs=0.07)
+    assert [event.end for event in finals] == pytest.approx([event.end for event in expected], abs=0.07)
+    assert session.seconds == pytest.approx(len(TWO) / RATE, abs=0.001)
+
+
+@pytest.mark.parametrize("rate", [0, -1, float("nan"), "16k", None])
+def test_what_is_no_rate_is_refused(loaded, rate):
+    with pytest.raises(g4.InputError, match="rate"):
+        live(loaded, rate=rate)
+
+
+@pytest.mark.parametrize(
+    ("samples", "why"), [(np.zeros((16, 2), np.float32), "mix"), (np.zeros(4, np.int64), "int64"), (["a"], "float")]
+)
+def test_what_cannot_be_taken_is_refused_by_name(loaded, samples, why):
+    with pytest.raises(ValueError, match=why):
+        live(loaded).feed(samples)
+
+
 def test_a_partial_gives_way_to_waiting_sound_and_finals_do_not(loaded):
     waiting = 0.0
     session = live(loaded, backlog=lambda: waiting)
@@ -188,9 +244,9 @@ def test_settings_that_make_no_sense_are_refused(loaded, options):
         live(loaded, **options)
 
 
-def test_a_model_without_ears_is_refused(tmp_path):
+def test_a_model_that_takes_no_sound_is_refused(tmp_path):
     build_checkpoint(tmp_path, "dense")
-    with pytest.raises(g4.InputError, match="no ears"):
+    with pytest.raises(g4.InputError, match="takes no sound"):
         g4.LiveTranscriber(*g4.load(tmp_path))
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from gemma4_mlx.generation import Generation, Stats
 
     from ..models.fetching import Fetch
-    from ..speech.listening import Heard
+    from ..speech.microphone_line import Heard
     from ..tools.tools_file import Tools
 
 

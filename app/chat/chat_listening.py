@@ -10,12 +10,12 @@ from ..answer.answer_screen import AnswerScreen
 from ..interrupts import Interrupts
 from ..line.attachments import recorded
 from ..line.named_files import read_dropped, refusal
-from ..speech import listening
+from ..speech import microphone_line
 from ..speech.live_sound import SAMPLE_RATE
 from ..terminal import note, pasted
 
 if TYPE_CHECKING:
-    from ..speech.listening import Heard
+    from ..speech.microphone_line import Heard
     from .chat import Chat
 
 _NAME = "what you said"
@@ -60,7 +60,7 @@ def translate(chat: Chat, language: str) -> None:
         model.begin()
         with Interrupts() as interrupts:
             translation = model.thread.stream(
-                lambda _: listening.translation_of(heard, *model(), chat.language, language, interrupts),
+                lambda _: microphone_line.translation_of(heard, *model(), chat.language, language, interrupts),
                 lambda _: None,
                 interrupts,
             )
@@ -80,7 +80,7 @@ def _hear(chat: Chat, translate_to: str | None = None) -> Heard | None:
     if not chat.edits_lines:
         raise InputError("listening needs a terminal: attach a sound with /audio, or use `gemma4-mlx transcribe`")
     chat.model.begin()
-    heard = listening.listen(
+    heard = microphone_line.listen(
         chat.model.thread.submit,
         chat.model,
         chat.microphone,

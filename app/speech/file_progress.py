@@ -11,7 +11,7 @@ from types import TracebackType
 from ..live_tail import LiveTail
 from ..printable import on_one_line
 from ..terminal import console, notes_held, shows_lines
-from .transcripts import clock
+from .transcript_formats import clock
 
 _REDRAW_SECONDS = 0.1
 _NARROW = 60  # columns

@@ -16,10 +16,12 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from gemma4_mlx.log_mel import SAMPLE_RATE
+
 from ..answer.lines import rendered
 from ..live_tail import LiveTail
 from ..printable import on_one_line, printable
-from .transcripts import clock
+from .transcript_formats import clock
 
 if TYPE_CHECKING:
     from gemma4_mlx.speech import Event
@@ -39,7 +41,7 @@ class Meter:
 
     def hear(self, samples: npt.NDArray[np.float32]) -> None:
         """The latest samples, float32 `[n]` at 16 kHz."""
-        fallen = self._level - _METER_FALL * len(samples) / 16_000
+        fallen = self._level - _METER_FALL * len(samples) / SAMPLE_RATE
         peak = float(np.abs(samples).max(initial=0.0))
         self._level = max(20 * np.log10(max(peak, 1e-6)), fallen, _METER_FLOOR)
 

@@ -14,11 +14,9 @@ from types import TracebackType
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float32]
+from gemma4_mlx.log_mel import SAMPLE_RATE, FloatArray
 
-SAMPLE_RATE = 16_000
 _QUEUED_BLOCKS = 64
 _LOOK_SECONDS = 0.05
 _QUIET_SECONDS = 0.3

@@ -16,6 +16,7 @@ from ..log_mel import SAMPLE_RATE, FloatArray, frame_count
 from .containers import open_container
 from .downmix import Downmix
 from .loudness import levelled
+from .resampling import Resampler
 from .soundtrack import Soundtrack, sound_tracks, stated_end
 from .sources import FileSource, Pipe, reason, resolve_source, source_name
 from .timeline import Piece
@@ -112,7 +113,7 @@ def stream_pipe(
     Raises:
         InputError: as for `stream_audio`.
     """
-    pieces = Soundtrack(Pipe(name, pipe)).pieces() if rate is None else _raw(pipe, _checked_rate(rate, name))
+    pieces = Soundtrack(Pipe(name, pipe)).pieces() if rate is None else _raw(pipe, checked_rate(rate, name))
     return _blocks(_resampled(pieces, name), round(block_seconds * SAMPLE_RATE))
 
 
@@ -143,7 +144,7 @@ def _given(source: Any, name: str) -> list[Piece]:
         return [(_mono(source, SAMPLE_RATE, name), SAMPLE_RATE)]
     if len(source) != 2:
         raise InputError(f"{name} is a tuple of {len(source)}: give (samples, rate)")
-    rate = _checked_rate(source[1], name)
+    rate = checked_rate(source[1], name)
     return [(_mono(source[0], rate, name), rate)]
 
 
@@ -154,14 +155,7 @@ def _mono(samples: npt.ArrayLike, rate: float, name: str) -> FloatArray:
         raise InputError(f"{name} is not an array of samples ({reason(error)}): give [n] or [n, channels]") from error
     if array.ndim not in (1, 2):
         raise InputError(f"{name} has {array.ndim} dimensions: give samples [n] or [n, channels]")
-    if array.dtype == np.uint8:
-        array = (array.astype(np.float32) - 128.0) / 128.0
-    elif array.dtype in (np.int16, np.int32):
-        array = (array / -float(np.iinfo(array.dtype).min)).astype(np.float32)
-    elif array.dtype.kind == "f":
-        array = array.astype(np.float32)
-    else:
-        raise InputError(f"{name} has {array.dtype} samples: give float, int16, int32 or uint8")
+    array = as_float(array, name)
     if array.ndim == 2:
         channels_last = array if array.shape[0] > array.shape[1] else array.T
         length = max(1, round(rate * _MIX_SECONDS))
@@ -171,7 +165,18 @@ def _mono(samples: npt.ArrayLike, rate: float, name: str) -> FloatArray:
     return array
 
 
-def _checked_rate(rate: float, name: str) -> float:
+def as_float(array: npt.NDArray[Any], name: str) -> FloatArray:
+    """Samples of any of the usual kinds → float32 in [-1, 1]."""
+    if array.dtype == np.uint8:
+        return ((array.astype(np.float32) - 128.0) / 128.0).astype(np.float32)
+    if array.dtype in (np.int16, np.int32):
+        return (array / -float(np.iinfo(array.dtype).min)).astype(np.float32)
+    if array.dtype.kind == "f":
+        return array.astype(np.float32)
+    raise InputError(f"{name} has {array.dtype} samples: give float, int16, int32 or uint8")
+
+
+def checked_rate(rate: float, name: str) -> float:
     # Far wider than any recorder; outside it a resampler would ask for gigabytes or give nothing.
     if not (isinstance(rate, int | float | np.number) and 1_000 <= rate <= 1_000_000):
         raise InputError(f"{name} has a rate of {rate!r} Hz: give the samples per second, such as 44100")
@@ -180,34 +185,20 @@ def _checked_rate(rate: float, name: str) -> float:
 
 def _resampled(pieces: Iterable[Piece], name: str) -> Iterator[FloatArray]:
     """Pieces at any rate → pieces at 16 kHz, filtered as one continuous stream."""
-    resampler = None
     current: float = SAMPLE_RATE
+    resampler = Resampler(current)
     try:
         for samples, rate in pieces:
             if not np.isfinite(samples).all():
                 raise InputError(f"{name} has NaN or infinite samples: check how it was made")
             if rate != current:  # a file may change its rate half way: each stretch is a stream of its own
-                yield from _drained(resampler)
-                current, resampler = rate, _resampler(_checked_rate(rate, name))
-            yield samples if resampler is None else resampler.resample_chunk(samples)
+                yield resampler.finish()
+                current, resampler = rate, Resampler(checked_rate(rate, name))
+            yield resampler.feed(samples)
     except InputError:
-        yield from _drained(resampler)
+        yield resampler.finish()
         raise
-    yield from _drained(resampler)
-
-
-def _resampler(rate: float) -> Any:
-    if rate == SAMPLE_RATE:
-        return None
-    import soxr
-
-    return soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
-
-
-def _drained(resampler: Any) -> Iterator[FloatArray]:
-    """The last samples, still inside the filter."""
-    if resampler is not None:
-        yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+    yield resampler.finish()
 
 
 def _blocks(pieces: Iterable[FloatArray], size: int) -> Iterator[FloatArray]:

@@ -1,6 +1,6 @@
 """Speech to text: recordings of any length and sound still coming in, written down and translated."""
 
-from gemma4_mlx.speech.live import Event, LiveTranscriber
-from gemma4_mlx.speech.recordings import Segment, Transcription, TranscriptionError, transcribe
+from .live import Event, LiveTranscriber
+from .transcribe import Segment, Transcription, TranscriptionError, transcribe
 
 __all__ = ["Event", "LiveTranscriber", "Segment", "Transcription", "TranscriptionError", "transcribe"]

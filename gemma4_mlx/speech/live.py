@@ -7,25 +7,30 @@ they spoke.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from gemma4_mlx.generation.stopping import StopAsked
-from gemma4_mlx.log_mel import SAMPLE_RATE, FloatArray
-from gemma4_mlx.speech.agreement import Agreement
-from gemma4_mlx.speech.hearing import ClipInProgress
-from gemma4_mlx.speech.scribe import Scribe
-from gemma4_mlx.speech.utterances import Closed, Opened, Sound, Step, Utterances
+from ..errors import InputError
+from ..generation.stopping import StopAsked
+from ..log_mel import SAMPLE_RATE, FloatArray
+from ..processing.audio import as_float, checked_rate
+from ..processing.resampling import Resampler
+from .clip_transcriber import ClipTranscriber
+from .decoding import Draft
+from .local_agreement import LocalAgreement
+from .prefill import ClipInProgress
+from .segmenter import LIVE, Closed, Opened, Segmenter, Sound, Step
+from .vad import Voice
 
 if TYPE_CHECKING:
-    from gemma4_mlx.model import Gemma4
-    from gemma4_mlx.processing import Processor
+    from ..model import Gemma4
+    from ..processing import Processor
 
-# Before so much speech there is nothing to guess at.
+# With less speech than this there is nothing to write down yet.
 _SPEECH_FOR_A_PARTIAL = 0.3
 # By then the tail of an utterance has been read: if it ends here, its final has been written already.
 _PAUSE_FOR_A_PARTIAL = 0.4
@@ -63,20 +68,21 @@ class LiveTranscriber:
     utterance under way, and the transcriber can be fed again, its times going on.
 
     Args:
-        model, processor: from `load`, of a size that hears (e2b, e4b).
+        model, processor: from `load`, of a size that takes sound (e2b, e4b).
         language: what is spoken, by English name or ISO 639-1 code; None leaves it to the model.
         translate_to: translate every utterance into this language as well.
+        rate: samples per second of what is fed.
         partial_every: seconds of sound between partials; None for finals only.
         threshold: probability from which the detector takes sound for speech.
         silence: seconds without speech that end an utterance.
         max_utterance: seconds after which one is cut, at its quietest moment; 1 to 28.
         backlog: seconds of sound that wait to be fed. A partial under way gives way to them, and goes on later.
-        voice: another detector, as for `Utterances`.
+        voice: another detector than Silero: probability of speech in a float32 `[512]` window, asked in order.
         should_stop: asked between pieces of sound and between tokens; once it says yes, nothing more is written down,
             and `feed` and `finish` return what they have.
 
     Raises:
-        InputError: a model without ears.
+        InputError: a model that takes no sound, or a rate that is no number of samples per second.
         ValueError: a language that is not one, or a setting out of its range.
     """
 
@@ -87,25 +93,29 @@ class LiveTranscriber:
         language: str | None = None,
         translate_to: str | None = None,
         *,
+        rate: float = SAMPLE_RATE,
         partial_every: float | None = 1.0,
-        threshold: float = 0.5,
-        silence: float = 0.7,
-        max_utterance: float = 20.0,
+        threshold: float = LIVE.threshold,
+        silence: float = LIVE.silence,
+        max_utterance: float = LIVE.longest,
         backlog: Callable[[], float] | None = None,
-        voice: Callable[[FloatArray], float] | None = None,
+        voice: Voice | None = None,
         should_stop: Callable[[], bool] | None = None,
     ) -> None:
         if partial_every is not None and not partial_every > 0:
             raise ValueError(f"partial_every is a number of seconds above 0, or None, not {partial_every}")
-        self._utterances = Utterances(threshold, silence, max_utterance, voice)
+        self._rate = checked_rate(rate, "the sound")
+        self._resampler = Resampler(self._rate)
+        cutting = replace(LIVE, threshold=threshold, silence=silence, longest=max_utterance)
+        self._segmenter = Segmenter(cutting, voice)
         self._should_stop = StopAsked(should_stop)
-        self._scribe = Scribe(model, processor, language, translate_to, self._should_stop)
+        self._transcriber = ClipTranscriber(model, processor, language, translate_to, self._should_stop)
         self._translate_to = translate_to
         self._partial_every = partial_every
         self._backlog = backlog
         self._clip: ClipInProgress | None = None
         self._start = 0  # of the clip, in samples
-        self._agreement = Agreement(self._scribe.text_of)
+        self._agreement = LocalAgreement(self._transcriber.text_of)
         self._partial_at = 0.0  # seconds of the clip known to the last partial
         self._partial_shown = False
 
@@ -120,32 +130,29 @@ class LiveTranscriber:
     @property
     def seconds(self) -> float:
         """Of sound fed so far."""
-        return self._utterances.seconds
+        return self._segmenter.seconds
 
     @property
     def speaking(self) -> bool:
         """Somebody is speaking."""
-        return self._utterances.speaking
+        return self._segmenter.speaking
 
     def feed(self, samples: npt.ArrayLike) -> list[Event]:
-        """Listen to float `[n]` more samples, mono, 16 kHz, in [-1, 1]; any n.
+        """Listen to `[n]` more samples, one channel: float in [-1, 1], int16, int32 or uint8; any n.
 
         Finals come with the call that completes their silence. A call that brings none may bring one partial.
 
         Raises:
-            ValueError: samples of another shape, NaN or infinite ones.
+            ValueError: samples of another shape or kind, NaN or infinite ones.
         """
-        samples = np.asarray(samples, np.float32)
-        if samples.ndim != 1:
-            raise ValueError(f"samples must be [n], one channel, not {list(samples.shape)}")
-        if not np.isfinite(samples).all():
-            raise ValueError("the samples have NaN or infinite values among them")
-        finals = self._follow_all(self._utterances.push(samples))
+        samples = self._resampler.feed(_one_channel(samples))
+        finals = self._follow_all(self._segmenter.push(samples))
         return finals or self._partial()
 
     def finish(self) -> list[Event]:
         """End the utterance under way, if there is one, and return its final."""
-        return self._follow_all(self._utterances.finish())
+        rest, self._resampler = self._resampler.finish(), Resampler(self._rate)
+        return self._follow_all([*self._segmenter.push(rest), *self._segmenter.finish()])
 
     def _follow_all(self, steps: Iterable[Step]) -> list[Event]:
         events: list[Event] = []
@@ -158,12 +165,12 @@ class LiveTranscriber:
     def _follow(self, step: Step) -> list[Event]:
         match step:
             case Opened(start):
-                self._clip, self._start = self._scribe.new_clip(), start
-                self._agreement = Agreement(self._scribe.text_of)
+                self._clip, self._start = self._transcriber.new_clip(), start
+                self._agreement = LocalAgreement(self._transcriber.text_of)
                 self._partial_at, self._partial_shown = 0.0, False
             case Sound(samples):
                 assert self._clip is not None
-                self._clip.hear(samples)
+                self._clip.feed(samples)
             case Closed(end, spoken):
                 assert self._clip is not None
                 clip, self._clip = self._clip, None
@@ -176,7 +183,7 @@ class LiveTranscriber:
 
     def _final(self, clip: ClipInProgress, end: int) -> list[Event]:
         length = end - self._start
-        answer = self._scribe.answer(clip.end(length), length / SAMPLE_RATE, guess=self._agreement.tokens)
+        answer = self._transcriber.answer(clip.end(length), length / SAMPLE_RATE, draft=Draft(self._agreement.tokens))
         if answer is None:
             return []
         if not answer.text and not answer.translation:
@@ -188,28 +195,26 @@ class LiveTranscriber:
             return []
         known = self._clip.seconds
         agreement = self._agreement
-        written = self._scribe.guess(
-            self._clip.so_far(), known, agreement.tokens, agreement.certain, gives_way=self._is_behind
-        )
-        if written.ended == "stopped":
-            agreement.replace_guess(written.tokens)
+        decoded = self._transcriber.answer_so_far(self._clip.so_far(), known, agreement.draft, self._is_behind)
+        if decoded.ended == "stopped":
+            agreement.replace_draft(decoded.tokens)
             return []
-        agreement.add(written.tokens)
+        agreement.add(decoded.tokens)
         self._partial_at = known
-        text, translation = self._scribe.read(written.tokens)
+        text, translation = self._transcriber.read(decoded.tokens)
         if not text and not translation:
             return []
-        certain, _ = self._scribe.read(written.tokens[: agreement.certain])
+        certain, _ = self._transcriber.read(decoded.tokens[: agreement.certain])
         certain = certain if text.startswith(certain) else ""  # half of a translation's marker reads as text
         self._partial_shown = True
         end = self._start + round(known * SAMPLE_RATE)
         return [self._event("partial", text, translation, end, certain=certain)]
 
     def _partial_is_due(self, clip: ClipInProgress) -> bool:
-        if self._partial_every is None or self._utterances.spoken < _SPEECH_FOR_A_PARTIAL:
+        if self._partial_every is None or self._segmenter.spoken < _SPEECH_FOR_A_PARTIAL:
             return False
         new = clip.seconds - self._partial_at
-        return new >= self._partial_every or (new > 0 and self._utterances.pause >= _PAUSE_FOR_A_PARTIAL)
+        return new >= self._partial_every or (new > 0 and self._segmenter.pause >= _PAUSE_FOR_A_PARTIAL)
 
     def _is_behind(self) -> bool:
         return self._backlog is not None and self._backlog() > _BACKLOG
@@ -226,3 +231,20 @@ class LiveTranscriber:
         if self._translate_to is not None and translation is None:
             translation = ""
         return Event(kind, text, translation, self._start / SAMPLE_RATE, end / SAMPLE_RATE, certain, doubtful)
+
+
+def _one_channel(samples: npt.ArrayLike) -> FloatArray:
+    """Samples as they come → float32 `[n]` in [-1, 1]. Raises ValueError."""
+    array = np.asarray(samples)
+    if array.ndim != 1:
+        raise ValueError(
+            f"samples must be [n], one channel, not {list(array.shape)}: "
+            "mix several channels first, as samples.mean(axis=1) does to [n, channels]"
+        )
+    try:
+        array = as_float(array, "the samples")
+    except InputError as error:
+        raise ValueError(str(error)) from error
+    if not np.isfinite(array).all():
+        raise ValueError("the samples have NaN or infinite values among them")
+    return array

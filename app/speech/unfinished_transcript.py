@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..whole_file import write_whole
-from .transcripts import json_line
+from .transcript_formats import json_line
 
 if TYPE_CHECKING:
     from gemma4_mlx.speech import Segment

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from .decoding import Draft
 
-class Agreement:
+
+class LocalAgreement:
     """The last answer, and how much of it is certain.
 
     What has become certain is not asked about again until the sentence ends: answers begin with it.
@@ -39,9 +41,14 @@ class Agreement:
         self.tokens = list(tokens)
         self.certain = max(self.certain, shared)
 
-    def replace_guess(self, tokens: Sequence[int]) -> None:
-        """Remember an answer that was not finished, as a guess only."""
+    def replace_draft(self, tokens: Sequence[int]) -> None:
+        """Remember an answer that was not finished: it makes nothing certain."""
         self.tokens = list(tokens)
+
+    @property
+    def draft(self) -> Draft:
+        """What the next answer is begun from."""
+        return Draft(self.tokens, self.certain)
 
     def _splits_a_word(self, tokens: Sequence[int], at: int) -> bool:
         if at >= len(tokens):

@@ -26,10 +26,10 @@ from ..endings import computing, one_line
 from ..live_tail import LiveTail
 from ..printable import printable
 from ..terminal import console, edits_lines, notes_held, terminal_stream
-from .live import hear
 from .live_screen import METER_CELLS, Meter
 from .live_sound import SAMPLE_RATE, LiveSound
-from .transcripts import clock
+from .transcribe_live import hear
+from .transcript_formats import clock
 
 if TYPE_CHECKING:
     from prompt_toolkit.application import Application

@@ -25,7 +25,7 @@ from ..models.model_choice import choose, fetch_chosen
 from ..terminal import console, note, say, shows_lines
 from ..whole_file import check_free
 from .live_sound import SAMPLE_RATE, FloatArray, LiveSound, OpenPipe, PlayedSound
-from .transcripts import Format, TranscriptWriter
+from .transcript_formats import Format, TranscriptWriter
 
 if TYPE_CHECKING:
     from gemma4_mlx.speech import Event, LiveTranscriber

@@ -24,9 +24,10 @@ from demo_inputs import RECORDINGS
 from gemma4_mlx import load
 from gemma4_mlx.errors import InputError, MediaWarning
 from gemma4_mlx.processing.audio import load_audio
-from gemma4_mlx.speech import Segment, TranscriptionError, endpoints, transcribe
+from gemma4_mlx.speech import Segment, TranscriptionError, segmenter, transcribe
+from gemma4_mlx.speech.clip_transcriber import Answer
 from gemma4_mlx.speech.prompts import read_answer, speech_prompt
-from gemma4_mlx.speech.scribe import Answer
+from gemma4_mlx.speech.subtitles import to_srt, to_vtt
 from media_files import Track, file_of
 
 SPEECH = Path(__file__).parent / "tiny" / "speech.flac"
@@ -39,7 +40,7 @@ def answers(monkeypatch):
 
     `answers.together` is how many were asked about at a time.
     """
-    module = sys.modules["gemma4_mlx.speech.recordings"]
+    module = sys.modules["gemma4_mlx.speech.transcribe"]
     script = SimpleNamespace(texts=[], clips=[], told=None, together=[])
 
     class Scripted:
@@ -49,7 +50,7 @@ def answers(monkeypatch):
 
         def new_clip(self):
             heard = []
-            return SimpleNamespace(hear=heard.append, end=lambda length: np.concatenate(heard)[:length])
+            return SimpleNamespace(feed=heard.append, end=lambda length: np.concatenate(heard)[:length])
 
         def answer_all(self, clips):
             script.together.append(len(clips))
@@ -59,8 +60,8 @@ def answers(monkeypatch):
                 text = script.texts[len(script.clips) - 1]
                 yield Answer(*read_answer(text, self.translate_to), doubtful="?" in text)
 
-    monkeypatch.setattr(module, "Scribe", Scripted)
-    monkeypatch.setattr(endpoints, "silero", lambda: lambda window: float(np.abs(window).mean() > 0.1))
+    monkeypatch.setattr(module, "ClipTranscriber", Scripted)
+    monkeypatch.setattr(segmenter, "silero", lambda: lambda window: float(np.abs(window).mean() > 0.1))
     return script
 
 
@@ -135,8 +136,16 @@ def test_translations_are_told_apart_from_what_was_said(answers):
 def test_a_result_goes_into_json_as_it_is(answers):
     answers.texts = ["one", "two", "three"]
     written = json.loads(json.dumps(dataclasses.asdict(transcribe(MODEL, None, THREE, "English"))))
-    assert list(written) == ["text", "segments", "language", "duration", "translation"]
+    assert list(written) == ["text", "segments", "language", "duration", "translation", "stopped"]
     assert list(written["segments"][0]) == ["start", "end", "text", "translation", "doubtful"]
+
+
+def test_a_result_gives_its_own_subtitles(answers):
+    answers.texts = ["one", "two", "three"]
+    result = transcribe(MODEL, None, THREE)
+    assert result.srt() == to_srt(result.segments)
+    assert result.vtt() == to_vtt(result.segments)
+    assert result.srt().startswith("1\n00:00:00,")
 
 
 def test_clips_that_the_model_hears_nothing_in_leave_no_segment(answers):
@@ -200,7 +209,7 @@ def test_a_recording_is_written_down_as_it_is_one_segment_at_a_time(translate_to
     pause = np.zeros(round(2.5 * RATE), np.float32)
     sound = np.concatenate([part for recording in RECORDINGS for part in (load_audio(recording.path), pause)])
     together = transcribe(model, processor, sound, "English", translate_to)
-    monkeypatch.setattr("gemma4_mlx.speech.recordings._TOGETHER", 1)
+    monkeypatch.setattr(sys.modules["gemma4_mlx.speech.transcribe"], "_TOGETHER", 1)
     assert together == transcribe(model, processor, sound, "English", translate_to)
     assert len(together.segments) == len(RECORDINGS)
     assert len({segment.text for segment in together.segments}) == len(RECORDINGS)
@@ -278,10 +287,10 @@ def test_what_is_no_language_is_refused_before_the_source_is_opened(language, tr
         transcribe(MODEL, None, "no-such.m4a", language, translate_to)
 
 
-def test_a_model_without_ears_names_those_that_have_them():
-    deaf = SimpleNamespace(config=SimpleNamespace(audio=None))
+def test_a_model_that_takes_no_sound_names_those_that_do():
+    no_audio = SimpleNamespace(config=SimpleNamespace(audio=None))
     with pytest.raises(InputError, match="e2b or e4b"):
-        transcribe(deaf, None, THREE)
+        transcribe(no_audio, None, THREE)
 
 
 @pytest.fixture(scope="session")
@@ -307,7 +316,7 @@ def test_a_real_voice_is_found_at_any_level_and_silence_around_it_left_out(level
     voice = load_audio(SPEECH)
     quiet = np.zeros(5 * RATE, np.float32)
     sound = level * np.concatenate([quiet, voice, quiet, voice, quiet])
-    clips = list(endpoints.cut([sound]))
+    clips = list(segmenter.cut([sound]))
     first, second = 5 * RATE, 10 * RATE + len(voice)
     for start in (first, second):
         inside = [clip for clip in clips if start - RATE < clip.start and clip.end < start + len(voice) + RATE]
@@ -321,7 +330,7 @@ def test_noise_and_hum_are_no_voice(level):
     noise = np.random.default_rng(0).standard_normal(len(time))
     hum = np.sin(2 * np.pi * 50 * time) + 0.3 * np.sin(2 * np.pi * 150 * time)
     for sound in (noise, hum, hum + 0.1 * noise):
-        assert list(endpoints.cut([(level * sound).astype(np.float32)])) == []
+        assert list(segmenter.cut([(level * sound).astype(np.float32)])) == []
 
 
 @pytest.mark.parametrize(("container", "codec"), [("mp3", "libmp3lame"), ("ogg", "flac"), ("mpegts", "aac")])

@@ -7,13 +7,16 @@ a recording.
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gemma4_mlx.speech.endpoints import SAMPLE_RATE, WINDOW, Clip, ClipCutter, FloatArray
+from gemma4_mlx.log_mel import SAMPLE_RATE, FloatArray
+from gemma4_mlx.speech.segmenter import FILE, Clip, ClipCollector, Segmenter, cut
+from gemma4_mlx.speech.vad import WINDOW
 
 LONGEST = 28 * SAMPLE_RATE
 PADDING = 0.4
@@ -31,9 +34,7 @@ def _sound(*runs: tuple[str, float]) -> FloatArray:
 
 
 def _cut(samples: FloatArray, block: int = SAMPLE_RATE) -> list[Clip]:
-    cutter = ClipCutter(_is_loud)
-    clips = [clip for at in range(0, len(samples), block) for clip in cutter.push(samples[at : at + block])]
-    return clips + cutter.finish()
+    return list(cut((samples[at : at + block] for at in range(0, len(samples), block)), FILE, _is_loud))
 
 
 def _times(clips: list[Clip]) -> list[tuple[float, float]]:
@@ -149,22 +150,23 @@ def test_a_word_left_over_by_a_cut_is_kept_however_short():
 
 
 def test_no_more_than_one_clip_of_sound_is_held():
-    cutter = ClipCutter(_is_loud)
+    segmenter = Segmenter(FILE, _is_loud)
     block = _sound(("speech", 1.0))
     for heard in range(1, 120):
-        cutter.push(block)
-        assert heard * SAMPLE_RATE - cutter.settled <= LONGEST + WINDOW
+        segmenter.push(block)
+        assert heard * SAMPLE_RATE - segmenter.settled <= LONGEST + WINDOW
 
 
 def test_settled_never_runs_ahead_of_a_clip_still_to_come():
     samples = _sound(("silence", 4), ("speech", 3), ("silence", 4), ("speech", 33), ("silence", 4))
-    cutter = ClipCutter(_is_loud)
+    segmenter = Segmenter(FILE, _is_loud)
+    collector = ClipCollector()
     settled = 0
     for at in range(0, len(samples), 1000):
-        clips = cutter.push(samples[at : at + 1000])
+        clips = collector.add(segmenter.push(samples[at : at + 1000]))
         assert all(clip.start >= settled for clip in clips)
-        assert cutter.settled >= settled
-        settled = cutter.settled
+        assert segmenter.settled >= settled
+        settled = segmenter.settled
     assert settled > 40 * SAMPLE_RATE
 
 
@@ -172,8 +174,7 @@ def test_settled_never_runs_ahead_of_a_clip_still_to_come():
 @settings(max_examples=20)
 def test_other_pauses_and_lengths_lose_nothing_either(runs, silence, longest):
     samples = _sound(*runs)
-    cutter = ClipCutter(_is_loud, silence=silence, longest=longest)
-    clips = cutter.push(samples) + cutter.finish()
+    clips = list(cut([samples], replace(FILE, silence=silence, longest=longest), _is_loud))
     assert all(before.end <= after.start for before, after in itertools.pairwise(clips))
     for clip in clips:
         assert clip.end - clip.start <= longest * SAMPLE_RATE + WINDOW
@@ -185,7 +186,7 @@ def test_other_pauses_and_lengths_lose_nothing_either(runs, silence, longest):
 @pytest.mark.parametrize("options", [{"threshold": 0}, {"silence": 0.01}, {"silence": 11}, {"longest": 29}])
 def test_settings_out_of_their_range_are_refused(options):
     with pytest.raises(ValueError, match=r"probability|silence|utterance"):
-        ClipCutter(_is_loud, **options)
+        replace(FILE, **options)
 
 
 @pytest.mark.parametrize("pause", [0.0, 0.2, 1.0])
@@ -193,13 +194,13 @@ def test_settings_out_of_their_range_are_refused(options):
 def test_no_clip_goes_from_one_recording_into_the_next(pause: float, block: int) -> None:
     samples = _sound(("silence", 1), ("speech", 3), ("silence", pause), ("speech", 3), ("silence", 1))
     joint = round((4 + pause) * SAMPLE_RATE)
-    cutter = ClipCutter(_is_loud)
+    segmenter, collector = Segmenter(FILE, _is_loud), ClipCollector()
     clips = []
     for at in range(0, len(samples), block):
         if at <= joint < at + block:
-            cutter.join(joint)
-        clips += cutter.push(samples[at : at + block])
-    first, second = clips + cutter.finish()
+            segmenter.join(joint)
+        clips += collector.add(segmenter.push(samples[at : at + block]))
+    first, second = clips + collector.add(segmenter.finish())
     assert first.end == pytest.approx(min(joint, (4 + PADDING) * SAMPLE_RATE), abs=WINDOW)
     assert joint - PADDING * SAMPLE_RATE - WINDOW <= second.start <= joint + WINDOW
     assert first.end <= second.start
@@ -207,7 +208,7 @@ def test_no_clip_goes_from_one_recording_into_the_next(pause: float, block: int)
 
 def test_where_recordings_are_joined_in_silence_is_of_no_account() -> None:
     samples = _sound(("speech", 1), ("silence", 6), ("speech", 1), ("silence", 1))
-    cutter = ClipCutter(_is_loud)
+    segmenter = Segmenter(FILE, _is_loud)
     for second in (0, 3, 3.5, 5):
-        cutter.join(round(second * SAMPLE_RATE))
-    assert _times(cutter.push(samples) + cutter.finish()) == _times(_cut(samples))
+        segmenter.join(round(second * SAMPLE_RATE))
+    assert _times(ClipCollector().add(segmenter.push(samples) + segmenter.finish())) == _times(_cut(samples))

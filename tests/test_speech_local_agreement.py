@@ -5,13 +5,13 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gemma4_mlx.speech.agreement import Agreement
+from gemma4_mlx.speech.local_agreement import LocalAgreement
 
 WORDS = {1: "Ask", 2: " not", 3: " what", 4: " your", 5: " coun", 6: "try", 7: " ty", 8: "你", 9: "好", 10: "."}
 
 
-def agreement(*answers: list[int]) -> Agreement:
-    made = Agreement(WORDS.__getitem__)
+def agreement(*answers: list[int]) -> LocalAgreement:
+    made = LocalAgreement(WORDS.__getitem__)
     for answer in answers:
         made.add(answer)
     return made
@@ -33,13 +33,13 @@ def test_half_a_word_is_not_certain_but_a_sign_that_stands_for_itself_is():
 
 def test_a_guess_that_was_not_finished_certifies_nothing_itself():
     made = agreement([1, 2])
-    made.replace_guess([1, 2, 3])
+    made.replace_draft([1, 2, 3])
     assert (made.tokens, made.certain) == ([1, 2, 3], 0)
 
 
 @given(st.lists(st.lists(st.integers(1, 10), max_size=8), max_size=8))
 def test_what_is_certain_never_changes(answers):
-    made = Agreement(WORDS.__getitem__)
+    made = LocalAgreement(WORDS.__getitem__)
     certain: list[int] = []
     for answer in answers:
         made.add([*certain, *answer])

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from checkpoints import build_checkpoint
 from gemma4_mlx import generate_tokens, load
 from gemma4_mlx.errors import InputError
-from gemma4_mlx.speech.hearing import ClipInProgress, SpeechPrompt, copies
+from gemma4_mlx.speech.decoding import Decoder, Draft, one_round
+from gemma4_mlx.speech.prefill import ClipInProgress, SpeechPrompt, copies
 from gemma4_mlx.speech.prompts import speech_prompt
-from gemma4_mlx.speech.writing import one_round, write, write_together
 from generation_checkpoints import lively, prompt_of
 
 RATE = 16_000
@@ -62,7 +62,7 @@ def test_however_a_clip_comes_and_wherever_it_is_cut_the_model_is_where_the_whol
         return
     clip, start = ClipInProgress(prompt), 0
     for piece in pieces:
-        clip.hear(samples[start : start + piece])
+        clip.feed(samples[start : start + piece])
         start += piece
     np.testing.assert_allclose(
         answered(loaded, prompt, clip.end(length)), whole(loaded, samples[:length]), atol=2e-4, rtol=0
@@ -74,7 +74,7 @@ def test_a_long_clip_can_be_cut_anywhere(loaded, prompt, cut):
     samples = sound(20)
     clip = ClipInProgress(prompt)
     for at in range(0, len(samples), 512):
-        clip.hear(samples[at : at + 512])
+        clip.feed(samples[at : at + 512])
     assert len(clip._marks) <= 7
     length = round(cut * RATE)
     np.testing.assert_allclose(
@@ -85,10 +85,10 @@ def test_a_long_clip_can_be_cut_anywhere(loaded, prompt, cut):
 def test_a_look_at_the_clip_so_far_changes_nothing(loaded, prompt):
     samples = sound(3)
     clip = ClipInProgress(prompt)
-    clip.hear(samples[:20_000])
+    clip.feed(samples[:20_000])
     astray = clip.so_far()
     loaded[0](mx.array([[100, 101]]), cache=astray)
-    clip.hear(samples[20_000:])
+    clip.feed(samples[20_000:])
     np.testing.assert_allclose(
         answered(loaded, prompt, clip.end(len(samples))), whole(loaded, samples), atol=2e-4, rtol=0
     )
@@ -99,7 +99,7 @@ def test_what_is_left_to_read_at_the_end_does_not_grow_with_the_clip(loaded, pro
     samples = sound(seconds)
     clip = ClipInProgress(prompt)
     for at in range(0, len(samples), 512):
-        clip.hear(samples[at : at + 512])
+        clip.feed(samples[at : at + 512])
     read = []
     append = type(loaded[0]).append_soft_tokens
     monkeypatch.setattr(
@@ -111,16 +111,16 @@ def test_what_is_left_to_read_at_the_end_does_not_grow_with_the_clip(loaded, pro
     assert sum(read) <= 6
 
 
-def test_a_model_without_ears_is_refused(tmp_path):
+def test_a_model_that_takes_no_sound_is_refused(tmp_path):
     build_checkpoint(tmp_path, "dense")
-    with pytest.raises(InputError, match="no ears"):
+    with pytest.raises(InputError, match="takes no sound"):
         SpeechPrompt(*load(tmp_path), language=None, translate_to=None)
 
 
 @pytest.fixture(scope="module")
 def heard(loaded, prompt):
     clip = ClipInProgress(prompt)
-    clip.hear(sound(2))
+    clip.feed(sound(2))
     return clip.end(2 * RATE)
 
 
@@ -129,33 +129,37 @@ def greedy(loaded, prompt, heard):
     return list(generate_tokens(loaded[0], prompt.after, max_tokens=24, cache=copies(heard)))
 
 
+def decoder(loaded, prompt, stop_ids=NEVER) -> Decoder:
+    return Decoder(loaded[0], prompt.after, stop_ids)
+
+
 @given(st.integers(0, 24), st.lists(st.integers(0, 511), max_size=6))
 @settings(max_examples=25)
-def test_a_guess_right_or_wrong_changes_nothing_about_the_answer(loaded, prompt, heard, greedy, right, wrong):
-    written = write(loaded[0], heard, prompt.after, NEVER, 24, guess=[*greedy[:right], *wrong])
+def test_a_draft_right_or_wrong_changes_nothing_about_the_answer(loaded, prompt, heard, greedy, right, wrong):
+    written = decoder(loaded, prompt).decode(heard, 24, Draft([*greedy[:right], *wrong]))
     assert written.tokens == greedy
     assert written.ended == "length"
 
 
-def test_an_answer_ends_before_its_last_id_with_a_guess_and_without(loaded, prompt, heard, greedy):
+def test_an_answer_ends_before_its_last_id_with_a_draft_and_without(loaded, prompt, heard, greedy):
     stop = frozenset(greedy[10:11])
     said = greedy[: greedy.index(greedy[10])]
-    for guess in ([], greedy[:5], said, [*said, 500, 501]):
-        written = write(loaded[0], heard, prompt.after, stop, 24, guess=guess)
+    for draft in ([], greedy[:5], said, [*said, 500, 501]):
+        written = decoder(loaded, prompt, stop).decode(heard, 24, Draft(draft))
         assert (written.tokens, written.ended) == (said, "stop")
 
 
-def test_what_is_sure_is_not_asked_about_again(loaded, prompt, heard, greedy):
+def test_what_is_certain_is_not_asked_about_again(loaded, prompt, heard, greedy):
     other = [token + 1 for token in greedy[:3]]
-    written = write(loaded[0], heard, prompt.after, NEVER, 8, guess=[*other, *greedy[3:]], sure=3)
+    written = decoder(loaded, prompt).decode(heard, 8, Draft([*other, *greedy[3:]], certain=3))
     assert written.tokens[:3] == other
 
 
 def test_an_answer_yields_between_two_tokens_and_goes_on_from_there(loaded, prompt, heard, greedy):
     turns = iter([False, False, False, True])
-    first = write(loaded[0], heard, prompt.after, NEVER, 24, should_stop=lambda: next(turns))
+    first = decoder(loaded, prompt).decode(heard, 24, should_stop=lambda: next(turns))
     assert (first.tokens, first.ended) == (greedy[:3], "stopped")
-    assert write(loaded[0], heard, prompt.after, NEVER, 24, guess=first.tokens).tokens == greedy
+    assert decoder(loaded, prompt).decode(heard, 24, Draft(first.tokens)).tokens == greedy
 
 
 AFTER = [100, 101]
@@ -174,30 +178,30 @@ def several():
 def test_several_answers_written_together_are_those_written_one_by_one(several):
     model, caches = several
     limits = [30, 1, 24, 40, 12, 30]
-    alone = [write(model, cache, AFTER, NEVER, limit) for cache, limit in zip(caches, limits, strict=True)]
-    assert write_together(model, caches, AFTER, NEVER, limits) == alone
+    alone = [Decoder(model, AFTER, NEVER).decode(cache, limit) for cache, limit in zip(caches, limits, strict=True)]
+    assert Decoder(model, AFTER, NEVER).decode_together(caches, limits) == alone
     # One of them ends early, and the one with the most tokens ends by itself too.
     stop = frozenset({alone[0].tokens[4], alone[3].tokens[-1]})
-    stopped = [write(model, cache, AFTER, stop, limit) for cache, limit in zip(caches, limits, strict=True)]
-    assert write_together(model, caches, AFTER, stop, limits) == stopped
+    stopped = [Decoder(model, AFTER, stop).decode(cache, limit) for cache, limit in zip(caches, limits, strict=True)]
+    assert Decoder(model, AFTER, stop).decode_together(caches, limits) == stopped
     assert {written.ended for written in stopped} == {"stop", "length"}
 
 
 def test_answers_written_together_read_a_table_on_disk_row_by_row(several):
     model, caches = several
     on_disk, _ = load(lively("e2b").folder, per_layer="disk")
-    assert write_together(on_disk, caches, AFTER, NEVER, [20] * 6) == write_together(
-        model, caches, AFTER, NEVER, [20] * 6
-    )
+    assert Decoder(on_disk, AFTER, NEVER).decode_together(caches, [20] * 6) == Decoder(
+        model, AFTER, NEVER
+    ).decode_together(caches, [20] * 6)
 
 
 def test_an_answer_that_goes_round_in_circles_does_not_disturb_the_others(several, monkeypatch):
     model, caches = several
-    whole = [write(model, cache, AFTER, NEVER, 40) for cache in caches]
+    whole = [Decoder(model, AFTER, NEVER).decode(cache, 40) for cache in caches]
     # Small random models do not run into real loops: let it be one when a token comes twice in a row.
     for name, value in (("_LOOP_PERIOD", 1), ("_LOOP_REPEATS", 2), ("_LOOP_TOKENS", 2)):
-        monkeypatch.setattr(f"gemma4_mlx.speech.writing.{name}", value)
-    together = write_together(model, caches, AFTER, NEVER, [40] * 6)
+        monkeypatch.setattr(f"gemma4_mlx.speech.decoding.{name}", value)
+    together = Decoder(model, AFTER, NEVER).decode_together(caches, [40] * 6)
     assert {written.ended for written in together} == {"loop", "length"}
     for written, without_guard in zip(together, whole, strict=True):
         kept = len(written.tokens)

@@ -10,8 +10,8 @@ from functools import cache
 import numpy as np
 import pytest
 from gemma4_mlx.app.chat.model_thread import ModelThread
-from gemma4_mlx.app.speech.listening import listen, listen_to, translation_of
 from gemma4_mlx.app.speech.live_sound import PlayedSound
+from gemma4_mlx.app.speech.microphone_line import listen, listen_to, translation_of
 from prompt_toolkit.application import create_app_session
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput

@@ -1,6 +1,6 @@
-"""A clip read into the model while it is being spoken: prompt first, then sound, then, at any time, the question mark.
+"""A clip is read into the model while it is being spoken: first the prompt, then the sound as it comes.
 
-When it stops, all but the last few tokens have been read. What is said in it is not this file's business.
+When the speaker stops, all but the last few tokens have been read. What is said is decided in `decoding`.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING
 import mlx.core as mx
 import numpy as np
 
-from gemma4_mlx.errors import InputError
-from gemma4_mlx.log_mel import SAMPLE_RATE, FloatArray
-from gemma4_mlx.model.cache import KVCache
-from gemma4_mlx.model.inputs import audio_positions
-from gemma4_mlx.speech.prompts import speech_prompt
+from ..errors import InputError
+from ..log_mel import SAMPLE_RATE, FloatArray
+from ..model.cache import KVCache
+from ..model.inputs import audio_positions
+from .prompts import speech_prompt
 
 if TYPE_CHECKING:
-    from gemma4_mlx.model import Gemma4
-    from gemma4_mlx.model.audio_stream import AudioStream
-    from gemma4_mlx.processing import Processor
+    from ..model import Gemma4
+    from ..model.audio_stream import AudioStream
+    from ..processing import Processor
 
 # Every call of the decoder costs the same few milliseconds, so sound is read five tokens at a time.
 _BATCH = SAMPLE_RATE // 5
-# A clip that is cut is heard again from the last mark before the cut. A mark costs a copy of the cache.
+# A clip that is cut is read again from the last mark before the cut. A mark costs a copy of the cache.
 _MARK_EVERY = 2 * SAMPLE_RATE
 _MARKS = 6  # reach back over the later part of the longest clip
 
@@ -38,13 +38,13 @@ class SpeechPrompt:
         after: ids between the clip and the answer.
 
     Raises:
-        InputError: a model without ears.
+        InputError: a model that takes no sound.
         ValueError: a language that is not one.
     """
 
     def __init__(self, model: Gemma4, processor: Processor, language: str | None, translate_to: str | None) -> None:
         if model.config.audio is None:
-            raise InputError("this model has no ears: load e2b or e4b to transcribe speech")
+            raise InputError("this model takes no sound: load e2b or e4b to transcribe speech")
         # Text before sound: the other way round the model answers what it hears instead of writing it down.
         content = [
             {"type": "text", "text": speech_prompt(language, translate_to)},
@@ -65,9 +65,9 @@ class SpeechPrompt:
 
 @dataclass(frozen=True)
 class _Mark:
-    """The state after `heard` samples."""
+    """The state after `read` samples."""
 
-    heard: int
+    read: int
     stream: AudioStream
     cache: list[KVCache]
 
@@ -81,7 +81,7 @@ class ClipInProgress:
         self._cache = prompt.new_cache()
         self._samples: list[FloatArray] = []
         self._waiting: list[FloatArray] = []
-        self._known = self._heard = 0
+        self._known = self._read = 0
         self._marks = [_Mark(0, self._stream.copy(), copies(self._cache))]
 
     @property
@@ -89,12 +89,12 @@ class ClipInProgress:
         """Of sound known."""
         return self._known / SAMPLE_RATE
 
-    def hear(self, samples: FloatArray) -> None:
+    def feed(self, samples: FloatArray) -> None:
         """Take float32 `[n]` more samples."""
         self._samples.append(samples)
         self._waiting.append(samples)
         self._known += len(samples)
-        if self._known - self._heard >= _BATCH:
+        if self._known - self._read >= _BATCH:
             self._read_waiting()
 
     def so_far(self) -> list[KVCache]:
@@ -103,12 +103,12 @@ class ClipInProgress:
         return copies(self._cache)
 
     def end(self, length: int) -> list[KVCache]:
-        """A cache that has read the whole clip, which is the first `length` samples of what was heard."""
-        if length < self._heard:
-            mark = next(mark for mark in reversed(self._marks) if mark.heard <= length)
+        """A cache that has read the whole clip, which is the first `length` samples of what was fed."""
+        if length < self._read:
+            mark = next(mark for mark in reversed(self._marks) if mark.read <= length)
             self._stream, self._cache = mark.stream.copy(), copies(mark.cache)
-            self._heard = mark.heard
-        self._waiting = [np.concatenate([*self._samples, np.zeros(0, np.float32)])[self._heard : length]]
+            self._read = mark.read
+        self._waiting = [np.concatenate([*self._samples, np.zeros(0, np.float32)])[self._read : length]]
         self._read_waiting()
         self._append(self._stream.finish())
         return self._cache
@@ -117,10 +117,10 @@ class ClipInProgress:
         waiting = np.concatenate([*self._waiting, np.zeros(0, np.float32)])
         self._waiting = []
         self._append(self._stream.feed(waiting))
-        self._heard += len(waiting)
-        if self._heard - self._marks[-1].heard >= _MARK_EVERY:
+        self._read += len(waiting)
+        if self._read - self._marks[-1].read >= _MARK_EVERY:
             # The first mark stays: from it any cut can be reached.
-            self._marks.append(_Mark(self._heard, self._stream.copy(), copies(self._cache)))
+            self._marks.append(_Mark(self._read, self._stream.copy(), copies(self._cache)))
             del self._marks[1:-_MARKS]
 
     def _append(self, soft_tokens: mx.array) -> None:

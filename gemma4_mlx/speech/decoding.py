@@ -1,4 +1,4 @@
-"""What a model writes about a clip it has heard, token by token: begun from a guess, and stopped when it goes astray.
+"""What a model says about a clip it has read, token by token: begun from a draft, and stopped when it goes astray.
 
 Ids only; what the words mean, and which of them are certain, is decided elsewhere.
 """
@@ -13,11 +13,11 @@ from typing import Literal
 import mlx.core as mx
 import numpy as np
 
-from gemma4_mlx.generation import generate_tokens
-from gemma4_mlx.generation.loop_guard import LoopGuard
-from gemma4_mlx.model import Gemma4
-from gemma4_mlx.model.cache import KVCache, join
-from gemma4_mlx.speech.hearing import copies
+from ..generation import generate_tokens
+from ..generation.loop_guard import LoopGuard
+from ..model import Gemma4
+from ..model.cache import KVCache, join
+from .prefill import copies
 
 # Nobody says the same thing six times over in 24 tokens, or a word 24 times; what a person may repeat stays below.
 _LOOP_PERIOD = 32
@@ -26,7 +26,7 @@ _LOOP_TOKENS = 24
 
 
 @dataclass(frozen=True)
-class Written:
+class Decoded:
     """An answer.
 
     Attributes:
@@ -38,79 +38,112 @@ class Written:
     ended: Literal["stop", "length", "loop", "stopped"]
 
 
-def write(
-    model: Gemma4,
-    cache: Sequence[KVCache],
-    after: Sequence[int],
-    stop_ids: frozenset[int],
-    max_tokens: int,
-    guess: Sequence[int] = (),
-    sure: int = 0,
-    temperature: float = 0.0,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> Written:
-    """Answer a clip.
+@dataclass(frozen=True)
+class Draft:
+    """What an answer probably begins with, such as the answer to a little less of the same clip.
 
-    The guess is checked in one pass: up to the first token that is not the likeliest one it is taken as it is, and only
-    what follows is written token by token. At temperature 0 the outcome is what it would be without a guess.
-
-    Args:
-        cache: has read the prompt and the clip; it is left as it is.
-        after: ids between the clip and the answer.
-        stop_ids: ids that end the answer.
-        max_tokens: most tokens of the answer.
-        guess: what the answer probably is, such as the one to a little less sound.
-        sure: so many tokens of the guess are not checked.
-        temperature: 0 takes the likeliest token.
-        should_stop: asked before every token; once it says yes, the answer so far is handed back.
+    Attributes:
+        tokens: its ids.
+        certain: the first of them that are not checked.
     """
-    tokens = list(guess[:max_tokens])
-    branch = copies(cache)
-    unread = list(after)
-    if tokens:
-        logits = model(mx.array([[*after, *tokens]]), cache=branch)[0, len(after) - 1 :]
+
+    tokens: Sequence[int]
+    certain: int = 0
+
+
+NO_DRAFT = Draft(())
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """Answers clips that have been read into a cache each; the caches are left as they are.
+
+    Attributes:
+        model: the model.
+        after: ids between any clip and its answer.
+        stop_ids: ids that end an answer.
+    """
+
+    model: Gemma4
+    after: Sequence[int]
+    stop_ids: frozenset[int]
+
+    def decode(
+        self,
+        cache: Sequence[KVCache],
+        max_tokens: int,
+        draft: Draft = NO_DRAFT,
+        temperature: float = 0.0,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> Decoded:
+        """Answer a clip.
+
+        The draft is checked in one pass: up to the first token that is not the likeliest one it is taken as it is, and
+        only what follows is decoded token by token. At temperature 0 the outcome is what it would be without a draft.
+
+        Args:
+            cache: has read the prompt and the clip.
+            max_tokens: most tokens of the answer.
+            draft: what the answer probably begins with.
+            temperature: 0 takes the likeliest token.
+            should_stop: asked before every token; once it says yes, the answer so far is handed back.
+        """
+        answer = _Answer(self.stop_ids, max_tokens)
+        branch, unread = copies(cache), list(self.after)
+        tokens, known = list(draft.tokens[:max_tokens]), list[int]()
+        if tokens:
+            known = self._check(branch, tokens, draft.certain)
+            if len(known) > len(tokens):
+                unread = known[-1:]
+            else:  # a sliding ring cannot forget the wrong tokens
+                branch, unread = copies(cache), [*self.after, *known]
+        for right in known:
+            if (decoded := answer.add(right)) is not None:
+                return decoded
+        more = generate_tokens(
+            self.model,
+            unread,
+            max_tokens - len(known),
+            temperature=temperature,
+            seed=0,
+            stop_ids=self.stop_ids,
+            cache=branch,
+        )
+        with closing(more):
+            while not should_stop():
+                if (token := next(more, None)) is None:  # the context is full
+                    return Decoded(answer.tokens, "length")
+                if (decoded := answer.add(token)) is not None:
+                    return decoded
+        return Decoded(answer.tokens, "stopped")
+
+    def decode_together(
+        self,
+        caches: Sequence[Sequence[KVCache]],
+        max_tokens: Sequence[int],
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> list[Decoded]:
+        """Answer several clips in one go: what `decode` answers to each, without a draft and at temperature 0."""
+        return decode_together(self.model, caches, self.after, self.stop_ids, max_tokens, should_stop)
+
+    def _check(self, branch: Sequence[KVCache], tokens: Sequence[int], certain: int) -> list[int]:
+        """Read a draft → as much of it as is right, and the token that follows."""
+        logits = self.model(mx.array([[*self.after, *tokens]]), cache=branch)[0, len(self.after) - 1 :]
         likeliest = np.array(mx.argmax(logits, axis=-1))
-        wrong = (i for i in range(min(sure, len(tokens)), len(tokens)) if likeliest[i] != tokens[i])
-        agreed = next(wrong, len(tokens))
-        following = int(likeliest[agreed])
-        if agreed < len(tokens):
-            branch = copies(cache)  # a sliding ring cannot forget the wrong tokens
-            unread = [*after, *tokens[:agreed]]
-        else:
-            unread = []
-        tokens = tokens[:agreed]
-        if following in stop_ids:
-            return Written(tokens, "stop")
-        if len(tokens) == max_tokens:
-            return Written(tokens, "length")
-        tokens.append(following)
-        unread.append(following)
-
-    answer = _Answer(stop_ids, max_tokens)
-    for known in tokens:
-        if (written := answer.add(known)) is not None:
-            return written
-    more = generate_tokens(
-        model, unread, max_tokens - len(tokens), temperature=temperature, seed=0, stop_ids=stop_ids, cache=branch
-    )
-    with closing(more):
-        while not should_stop():
-            if (token := next(more, None)) is None:  # the context is full
-                return Written(answer.tokens, "length")
-            if (written := answer.add(token)) is not None:
-                return written
-    return Written(answer.tokens, "stopped")
+        wrong = (i for i in range(min(certain, len(tokens)), len(tokens)) if likeliest[i] != tokens[i])
+        right = next(wrong, len(tokens))
+        return [*tokens[:right], int(likeliest[right])]
 
 
-def write_together(
+def decode_together(
     model: Gemma4,
     caches: Sequence[Sequence[KVCache]],
     after: Sequence[int],
     stop_ids: frozenset[int],
     max_tokens: Sequence[int],
     should_stop: Callable[[], bool] = lambda: False,
-) -> list[Written]:
-    """Answer several clips in one decode: what `write` answers to each, without a guess and at temperature 0.
+) -> list[Decoded]:
+    """The loop of `Decoder.decode_together`.
 
     A step for several costs less than one for each: the weights are read once, and the operations launched once. A clip
     that is answered stays in the batch until half of them are.
@@ -123,7 +156,7 @@ def write_together(
         should_stop: asked before every step; once it says yes, the answers so far are handed back.
     """
     answers = [_Answer(stop_ids, limit) for limit in max_tokens]
-    written: dict[int, Written] = {}  # by clip
+    written: dict[int, Decoded] = {}  # by clip
     rows = list(range(len(answers)))  # the clip in each row of the batch
     cache, padding, current = _first_tokens(model, caches, after)
     while not should_stop():
@@ -150,7 +183,7 @@ def write_together(
                 layer_cache.keep_rows(kept)
             padding, current = padding[kept], current[kept]
             rows = [rows[row] for row in going]
-    return [written.get(clip, Written(answer.tokens, "stopped")) for clip, answer in enumerate(answers)]
+    return [written.get(clip, Decoded(answer.tokens, "stopped")) for clip, answer in enumerate(answers)]
 
 
 def _first_tokens(
@@ -178,14 +211,14 @@ class _Answer:
         self._max_tokens = max_tokens
         self._guard = LoopGuard(_LOOP_PERIOD, _LOOP_REPEATS, _LOOP_TOKENS)
 
-    def add(self, token: int) -> Written | None:
+    def add(self, token: int) -> Decoded | None:
         """Take the next token; the whole answer, if it ends with it."""
         if token in self._stop_ids:
-            return Written(self.tokens, "stop")
+            return Decoded(self.tokens, "stop")
         self.tokens.append(token)
         if self._guard.feed(token):
-            return Written(one_round(self.tokens), "loop")
-        return Written(self.tokens, "length") if len(self.tokens) == self._max_tokens else None
+            return Decoded(one_round(self.tokens), "loop")
+        return Decoded(self.tokens, "length") if len(self.tokens) == self._max_tokens else None
 
 
 def one_round(tokens: Sequence[int]) -> list[int]:

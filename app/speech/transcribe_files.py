@@ -24,8 +24,8 @@ from ..printable import printable
 from ..terminal import note, write
 from ..whole_file import check_free, write_whole
 from .file_progress import FileProgress
-from .transcripts import SUFFIXES, Format, clock, json_line, recording_line, segment_fields
-from .unfinished import UnfinishedTranscript
+from .transcript_formats import SUFFIXES, Format, clock, json_line, recording_line, segment_fields
+from .unfinished_transcript import UnfinishedTranscript
 
 if TYPE_CHECKING:
     from gemma4_mlx.model import Gemma4

@@ -5,7 +5,7 @@ The tests bring their own detector (loud is speech), so that what is speech is k
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gemma4_mlx.speech.endpoints import SAMPLE_RATE, WINDOW
-from gemma4_mlx.speech.utterances import Closed, Opened, Sound, Utterances
+from gemma4_mlx.log_mel import SAMPLE_RATE
+from gemma4_mlx.speech.segmenter import LIVE, Closed, Opened, Segmenter, Sound
+from gemma4_mlx.speech.vad import WINDOW
 
 
 def is_loud(window: np.ndarray) -> float:
@@ -43,7 +44,7 @@ class Heard:
 
 
 def listen(samples: np.ndarray, block: int = 1_600, **options) -> list[Heard]:
-    utterances = Utterances(voice=is_loud, **options)
+    segmenter = Segmenter(replace(LIVE, **options), is_loud)
     heard: list[Heard] = []
 
     def follow(steps) -> None:
@@ -60,9 +61,9 @@ def listen(samples: np.ndarray, block: int = 1_600, **options) -> list[Heard]:
                     heard[-1].end, heard[-1].spoken = end, spoken
 
     for at in range(0, len(samples), block):
-        follow(utterances.push(samples[at : at + block]))
-    follow(utterances.finish())
-    assert not utterances.speaking
+        follow(segmenter.push(samples[at : at + block]))
+    follow(segmenter.finish())
+    assert not segmenter.speaking
     return heard
 
 
@@ -131,21 +132,34 @@ def test_silence_opens_nothing(samples):
 
 
 def test_silence_of_an_hour_is_not_remembered():
-    utterances = Utterances(voice=is_loud)
+    segmenter = Segmenter(LIVE, is_loud)
     for _ in range(3600):
-        assert list(utterances.push(np.zeros(SAMPLE_RATE, np.float32))) == []
-    assert len(utterances._heard._kept) <= 16
-    assert utterances.seconds == 3600
+        assert list(segmenter.push(np.zeros(SAMPLE_RATE, np.float32))) == []
+    assert len(segmenter._activity._kept) <= 16
+    assert segmenter.seconds == 3600
 
 
 def test_noise_at_any_level_opens_nothing_with_the_real_detector():
     noise = np.random.default_rng(0).normal(size=8 * SAMPLE_RATE).astype(np.float32)
     for level in (0.001, 0.03, 0.3):
-        utterances = Utterances()
-        assert list(utterances.push(noise * level)) == []
+        segmenter = Segmenter(LIVE)
+        assert list(segmenter.push(noise * level)) == []
+
+
+@pytest.mark.parametrize("rest", [0, 1, 100, 511])
+def test_what_comes_after_finish_is_handed_on_to_the_last_sample(rest):
+    first, second = sound(("speech", 2.5))[: 62 * WINDOW + rest], sound(("speech", 3), ("silence", 2))
+    segmenter = Segmenter(LIVE, is_loud)
+    segmenter.push(first)
+    assert isinstance(segmenter.finish()[-1], Closed)
+    opened, *handed_on, closed = segmenter.push(second)
+    assert opened == Opened(len(first))
+    heard = np.concatenate([step.samples for step in handed_on])
+    np.testing.assert_array_equal(heard, second[: closed.end - len(first)])
+    assert segmenter.seconds == (len(first) + len(second)) / SAMPLE_RATE
 
 
 @pytest.mark.parametrize("options", [{"threshold": 0.0}, {"threshold": 1.0}, {"silence": 0.0}, {"longest": 29.0}])
 def test_settings_out_of_range_are_refused(options):
     with pytest.raises(ValueError, match="not"):
-        Utterances(voice=is_loud, **options)
+        replace(LIVE, **options)
