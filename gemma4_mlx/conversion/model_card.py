@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ..checkpoint.quantization import Packing
 from .conversion_plan import ConversionPlan
-from .quantization import Packing
 
 
 def model_card(hub_id: str | None, plan: ConversionPlan) -> str:
