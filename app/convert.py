@@ -6,7 +6,8 @@ from pathlib import Path
 
 import typer
 
-from .models.sizes import byte_size
+from gemma4_mlx.byte_sizes import byte_size
+
 from .terminal import Progress, note, say
 
 _BAR = 24

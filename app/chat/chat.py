@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gemma4_mlx.byte_sizes import byte_size
 from gemma4_mlx.errors import ContextLengthError, Gemma4Error, InputError
 
 from ..answer.answering import Request, Sampling, say_why_it_ended
@@ -16,7 +17,6 @@ from ..endings import INTERRUPTED, one_line
 from ..line.attachments import IMAGE_TOKENS, Attachment
 from ..messages import Message
 from ..models.model_choice import fetch_model
-from ..models.sizes import byte_size
 from ..terminal import Progress, draw, edits_lines, note, shortened
 from ..tools.tool_rounds import Permission, answer_in_rounds
 from ..typed_ahead import asked, leave_terminal_as_it_was

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from gemma4_mlx.byte_sizes import byte_size
 from gemma4_mlx.errors import Gemma4Error
 
 from ..endings import one_line
@@ -42,7 +43,7 @@ def fetch(name: str, on_progress: Callable[[str], None] | None = None, newest: b
 
         def show(done: int, total: int) -> None:
             if not progress.shown:
-                note(f"fetching {name}: {total / 1e9:.1f} GB, this once")
+                note(f"fetching {name}: {byte_size(total)}, this once")
             progress.show(far(done, total) + left(done, total, time.monotonic() - started))
 
         return bring(name, on_progress=show)

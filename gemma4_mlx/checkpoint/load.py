@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Literal
 import mlx.core as mx
 import mlx.nn as nn
 
+from ..byte_sizes import physical_memory
 from ..config import Config
 from ..model import Gemma4
 from .element_types import ELEMENT_TYPES, FLOATS, PRECISIONS, precision
@@ -108,8 +108,7 @@ def automatic_place(weight_bytes: int) -> Literal["disk", "memory"]:
 
     In memory where all of them together leave enough of it to the KV cache, the towers' work and everything else.
     """
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return "memory" if weight_bytes <= _SHARE_FOR_WEIGHTS * memory else "disk"
+    return "memory" if weight_bytes <= _SHARE_FOR_WEIGHTS * physical_memory() else "disk"
 
 
 def _keep_in_memory(weight_bytes: int) -> None:

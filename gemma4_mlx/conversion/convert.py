@@ -17,6 +17,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from ..byte_sizes import byte_size
 from ..checkpoint.element_types import PRECISIONS, precision
 from ..checkpoint.folder_kind import read_config_json
 from ..checkpoint.headers import TensorHeader, read_headers
@@ -197,7 +198,7 @@ def _write(work: _Conversion, output: PartialOutput, on_progress: Callable[[int,
     free = shutil.disk_usage(output.folder).free
     if planned.nbytes - done > free:
         raise CheckpointError(
-            f"{output.target} needs {(planned.nbytes - done) / 1e9:.1f} GB and its disk has {free / 1e9:.1f} GB free: "
+            f"{output.target} needs {byte_size(planned.nbytes - done)} and its disk has {byte_size(free)} free: "
             "make room, or name a folder on another disk"
         )
 
