@@ -17,8 +17,9 @@ import typer
 from gemma4_mlx.errors import InputError
 
 from .answer.answer_screen import AnswerScreen
-from .answer.answering import Request, Sampling, generate, say_why_it_ended, show
+from .answer.answering import Request, Sampling, generate, prompt_progress, say_why_it_ended, show
 from .chat.conversation import Conversation
+from .interrupts import Interrupts
 from .line.attachments import IMAGE_TOKENS, LARGEST, open_attachment
 from .messages import Message
 from .models.model_choice import open_model
@@ -80,11 +81,23 @@ def ask(
     def write(replies: list[Message]) -> Generation:
         asked = replace(request, messages=[*request.messages, *replies])
         if as_json:
-            return generate(model, processor, asked, lambda chunk: None)
-        with AnswerScreen(show_thoughts=thinking) as screen:
-            return generate(model, processor, asked, lambda chunk: show(chunk, screen))
+            answer = generate(model, processor, asked, lambda chunk: None, should_stop=interrupts)
+        else:
+            with AnswerScreen(show_thoughts=thinking) as screen:
+                answer = generate(
+                    model,
+                    processor,
+                    asked,
+                    lambda chunk: show(chunk, screen),
+                    should_stop=interrupts,
+                    on_prompt=prompt_progress(screen),
+                )
+        if interrupts.count:
+            raise KeyboardInterrupt
+        return answer
 
-    answer = answer_in_rounds(write, tools, Permission(run_tools), lambda replies: None)
+    with Interrupts() as interrupts:
+        answer = answer_in_rounds(write, tools, Permission(run_tools), lambda replies: None)
     if as_json:
         _print_json(answer)
     say_why_it_ended(answer, sampling.max_tokens)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import sys
 import textwrap
 import warnings
@@ -77,19 +76,6 @@ def notes_held() -> Iterator[None]:
         lines, _held = _held, None
         if lines:
             note(*lines)
-
-
-@contextmanager
-def interrupts_wait() -> Iterator[None]:
-    """In the body, which must be short, Ctrl-C waits for its end; only in the main thread."""
-    came: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-        if came and callable(before):
-            before(signal.SIGINT, None)
 
 
 def between_words(line: str, columns: int) -> str:

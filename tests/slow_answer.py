@@ -12,24 +12,28 @@ import time
 from pathlib import Path
 
 from gemma4_mlx.app.answer.answer_screen import AnswerScreen
+from gemma4_mlx.app.interrupts import Interrupts
 
 
 def main() -> None:
     file, pause, *options = sys.argv[1:]
     answer = Path(file).read_text()
     screen = AnswerScreen(show_thoughts="think" in options)
-    try:
+    with Interrupts() as interrupts:
         with screen:
             for word in ["What ", "is asked?\nA list, ", "perhaps."]:
                 screen.thought(word)
             for start in range(0, len(answer), 6):
+                if interrupts():
+                    break
                 screen.answer(answer[start : start + 6])
                 time.sleep(float(pause))
-            screen.tool_call("weather", {"city": "Plzeň", "days": 3})
-            screen.tool_result("weather", json.dumps({"hours": list(range(1000))}))
-            screen.answer("That is **all**.")
-    except KeyboardInterrupt:
-        print(f"stopped after {len(screen.text)} characters")
+            else:
+                screen.tool_call("weather", {"city": "Plzeň", "days": 3})
+                screen.tool_result("weather", json.dumps({"hours": list(range(1000))}))
+                screen.answer("That is **all**.")
+        if interrupts():
+            print(f"stopped after {len(screen.text)} characters")
 
 
 if __name__ == "__main__":

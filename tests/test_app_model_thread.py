@@ -1,7 +1,8 @@
-"""The model's thread: results and errors come back, Ctrl-C reaches what runs in it, and the process ends in order."""
+"""The model's thread: results and errors come back, Ctrl-C is asked for in it, and the process ends in order."""
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from gemma4_mlx.app.chat.model_thread import ModelThread, ThreadedModel
+from gemma4_mlx.app.interrupts import Interrupts
 
 from command_line import checkpoint, environment
 from gemma4_mlx.errors import CheckpointError
@@ -34,7 +36,8 @@ def test_items_are_shown_in_order_and_in_the_callers_thread(thread):
             hand_out(number)
         return "done"
 
-    assert thread.stream(work, lambda item: shown.append((item, threading.get_ident()))) == "done"
+    with Interrupts() as interrupts:
+        assert thread.stream(work, lambda item: shown.append((item, threading.get_ident())), interrupts) == "done"
     assert shown == [(number, threading.get_ident()) for number in range(100)]
 
 
@@ -44,52 +47,118 @@ def test_an_error_comes_back_and_the_thread_goes_on(thread):
     assert thread.run(lambda: 1) == 1
 
 
-def endless(hand_out, ended):
-    try:
-        while True:
-            hand_out("again")
-            time.sleep(0.001)
-    finally:
-        ended.append(True)
+def endless(hand_out, should_stop, ended):
+    while not should_stop():
+        hand_out("again")
+        time.sleep(0.001)
+    ended.append(True)
+    return "what came so far"
 
 
-@pytest.mark.parametrize("raised", [KeyboardInterrupt, OSError])
-def test_what_ends_the_showing_interrupts_the_work_at_once(thread, raised):
+def press_ctrl_c(_item=None):
+    signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_stops_the_work_at_its_next_question(thread):
+    ended, shown = [], []
+
+    def show(item):
+        if len(shown) == 5:
+            press_ctrl_c()
+        shown.append(item)
+
+    with Interrupts() as interrupts, pytest.raises(KeyboardInterrupt):
+        thread.stream(lambda hand_out: endless(hand_out, interrupts, ended), show, interrupts)
+    assert ended == [True]
+    assert len(shown) > 5, "what it was handed out by then is shown, and the one in work is shown whole"
+    assert not thread.busy
+
+
+def test_what_ends_the_showing_stops_the_work(thread):
     ended = []
 
     def show(_item):
-        raise raised
+        raise OSError("no space left")
 
-    begun = time.monotonic()
-    with pytest.raises(raised):
-        thread.stream(lambda hand_out: endless(hand_out, ended), show)
-    assert ended == [True]
-    assert not thread.busy
-    assert time.monotonic() - begun < 1.5
+    with Interrupts() as interrupts, pytest.raises(OSError, match="no space"):
+        thread.stream(lambda hand_out: endless(hand_out, interrupts, ended), show, interrupts)
     assert thread.run(lambda: 2) == 2
+    assert ended == [True]
 
 
-def test_an_interrupt_never_hits_the_next_function(thread):
-    def stop(_item):
-        raise KeyboardInterrupt
+def test_a_person_is_told_when_stopping_takes_a_moment(thread):
+    def slow(hand_out, should_stop):
+        should_stop()
+        hand_out("one")
+        time.sleep(0.7)
+        return should_stop()
 
-    for number in range(300):
-        with pytest.raises(KeyboardInterrupt):
-            thread.stream(lambda hand_out: hand_out(1), stop)
+    told = []
+    with Interrupts() as interrupts, pytest.raises(KeyboardInterrupt):
+        thread.stream(lambda hand_out: slow(hand_out, interrupts), press_ctrl_c, interrupts, lambda: told.append(True))
+    assert told == [True]
+    told.clear()
+    with Interrupts() as interrupts:
+        thread.stream(lambda hand_out: slow(hand_out, interrupts), str, interrupts, lambda: told.append(True))
+    assert told == []
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_work_that_does_not_ask_is_left_behind_and_the_next_waits_for_it(thread, asks):
+    begun, go_on, stopped = threading.Event(), threading.Event(), []
+
+    def stubborn(hand_out, should_stop):
+        if asks:
+            should_stop()
+        begun.set()
+        hand_out("one")
+        go_on.wait()
+        stopped.append(should_stop())
+
+    def show(_item):
+        for _ in range(2 if asks else 1):
+            press_ctrl_c()
+
+    with Interrupts() as interrupts, pytest.raises(KeyboardInterrupt):
+        thread.stream(lambda hand_out: stubborn(hand_out, interrupts), show, interrupts)
+    assert thread.busy
+    assert stopped == []
+    go_on.set()
+    assert thread.run(lambda: list(stopped)) == [True]
+
+
+def test_a_wish_never_reaches_the_next_work(thread):
+    for number in range(50):
+        with Interrupts() as interrupts, pytest.raises(KeyboardInterrupt):
+            thread.stream(lambda hand_out, stop=interrupts: (stop(), hand_out(1)), press_ctrl_c, interrupts)
         assert thread.run(lambda number=number: number) == number
 
 
-def test_closing_drops_what_waits_and_stops_what_runs():
-    thread = ModelThread()
-    ended = []
+def test_ctrl_c_while_the_model_is_loading_ends_the_waiting_and_nothing_else(thread):
+    model = ThreadedModel(thread, "tiny", checkpoint())
+    release = threading.Event()
+    thread.submit(release.wait)  # so loading takes long
+    pressed = threading.Timer(0.2, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
+    pressed.start()
+    with pytest.raises(KeyboardInterrupt):
+        model.wait()
+    assert not model.loaded
+    assert model.failure is None
+    release.set()
+    model.wait()
+    assert model.loaded
+    assert model.takes("audio")
+
+
+def test_closing_drops_what_waits():
+    thread, never = ModelThread(), []
     begun = threading.Event()
-    running = thread.submit(lambda: endless(lambda _: begun.set(), ended))
-    waiting = thread.submit(lambda: ended.append("never"))
+    running = thread.submit(lambda: (begun.set(), time.sleep(0.3)))
+    thread.submit(lambda: never.append("never"))
     begun.wait()
-    thread.close()
-    assert waiting.cancelled()
+    assert thread.close()
     assert running.done()
-    assert ended == [True]
+    assert never == []
 
 
 def test_a_model_that_cannot_be_loaded_says_so_where_it_is_used(thread, tmp_path):
@@ -112,21 +181,29 @@ def test_a_damaged_tokenizer_is_a_failure_too(thread, tmp_path):
 
 
 @pytest.mark.parametrize("seconds", [0, 0.05, 0.3])
-def test_a_process_that_computed_in_it_ends_without_a_crash(seconds):
+@pytest.mark.parametrize("asks", [True, False])
+def test_a_process_that_computed_in_it_ends_without_a_crash(seconds, asks):
     program = f"""
 import time
 from pathlib import Path
 import gemma4_mlx as g4
 from gemma4_mlx.app.chat.model_thread import ModelThread, ThreadedModel
+from gemma4_mlx.app.endings import leave_at_once
 thread = ModelThread()
 model = ThreadedModel(thread, "tiny", Path({str(checkpoint())!r}))
 model.wait()
-def answer(max_tokens=2000):
-    return g4.generate(*model(), "hello", max_tokens=max_tokens, seed=1)
-thread.run(lambda: answer(3))
-thread.submit(answer)
+over = []
+def answers():
+    while not ({asks} and over):
+        g4.generate(*model(), "hello", max_tokens=2000, should_stop=lambda: {asks} and bool(over))
+thread.run(lambda: g4.generate(*model(), "hello", max_tokens=3))
+thread.submit(answers)
 time.sleep({seconds})
-thread.close()
+over.append(True)
+at_rest = thread.close()
+assert at_rest == {asks}
+if not at_rest:
+    leave_at_once(0)
 """
     finished = subprocess.run(
         [sys.executable, "-c", program], env=environment(), cwd=Path(__file__).parents[1], check=False, timeout=60

@@ -365,3 +365,30 @@ def test_after_a_tools_result_the_makers_templates_open_a_thought(processor, nam
     ids = processor.tokenizer.encode("It is sunny.<channel|>Take a hat.<turn|>")
     out = generate(ScriptedModel(ids), processor, messages, thinking=True, temperature=0)
     assert (out.thought, out.text) == (("It is sunny.", "Take a hat.") if opens else ("", "It is sunny.Take a hat."))
+
+
+@pytest.mark.parametrize("questions", range(1, 6))
+def test_a_stopped_answer_is_what_came_until_then_and_says_so(processor, questions):
+    ids = processor.tokenizer.encode("one two three four five<turn|>")
+    asked = iter([False] * questions + [True])
+    out = generate(ScriptedModel(ids), processor, "Hello", temperature=0, should_stop=lambda: next(asked))
+    assert out.tokens == ids[: questions - 1]  # the first question came before the prompt
+    assert out.text == processor.tokenizer.decode(out.tokens)
+    assert out.finish_reason == "stopped"
+
+
+def test_stopped_in_the_middle_of_a_call_no_tool_is_called(processor):
+    ids = processor.tokenizer.encode(PARIS + "<turn|>")
+    for questions in range(len(ids)):
+        asked = iter([False] * questions + [True])
+        out = generate(ScriptedModel(ids), processor, "Hello", temperature=0, should_stop=lambda it=asked: next(it))
+        assert out.finish_reason == "stopped"
+
+
+def test_an_answer_that_ended_by_itself_was_not_stopped(processor):
+    ids = processor.tokenizer.encode("one<turn|>")
+    asked: list[int] = []
+    out = generate(ScriptedModel(ids), processor, "Hello", temperature=0, should_stop=lambda: len(asked) > 0)
+    assert (out.text, out.finish_reason) == ("one", "stop")
+    out = generate(ScriptedModel(ids), processor, "Hello", temperature=0, max_tokens=1, should_stop=lambda: False)
+    assert out.finish_reason == "length"

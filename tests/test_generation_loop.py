@@ -261,3 +261,55 @@ def test_an_argument_of_another_type_is_a_value_error_with_its_name(model, argum
     with pytest.raises(ValueError, match=f"^{argument} must be") as error:
         generate_tokens(model, [30, 31], **{"max_tokens": 3, argument: value})
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("constrained", [False, True])
+def test_stopped_at_any_question_the_cache_goes_on_as_if_nothing_had_happened(variant, constrained, monkeypatch):
+    monkeypatch.setattr(loop_module, "PREFILL_TOKENS", 20)
+    model, prompt = lively(variant).model, prompt_of(50)
+    constraint = Anything(model.config.text.vocab_size) if constrained else None
+    whole = list(generate_tokens(model, prompt, max_tokens=8, constraint=constraint))
+    for questions in range(3 + 8):
+        cache, asked = model.make_cache(), iter([False] * questions + [True])
+        options = {"cache": cache, "constraint": constraint}
+        tokens = list(generate_tokens(model, prompt, 8, should_stop=asked.__next__, **options))
+        assert tokens == whole[: max(0, questions - 3)]
+        (held,) = offsets(cache)
+        if not constrained:
+            assert held == min(20 * questions, 50) + len(tokens)
+        rest = [*prompt, *tokens][held:]
+        assert not rest or tokens + list(generate_tokens(model, rest, 8 - len(tokens), **options)) == whole
+
+
+class Anything:
+    """A constraint that allows all."""
+
+    def __init__(self, vocab_size: int) -> None:
+        self._all = np.ones(vocab_size, bool)
+
+    def allowed(self):
+        return self._all.copy()
+
+    def accept(self, token):
+        return True
+
+
+def test_how_far_the_prompt_is_read_is_told_before_every_piece(model, monkeypatch):
+    monkeypatch.setattr(loop_module, "PREFILL_TOKENS", 20)
+    told: list[tuple[int, int]] = []
+    cache = model.make_cache()
+    list(generate_tokens(model, prompt_of(50), 2, cache=cache, on_prompt=lambda *far: told.append(far)))
+    assert told == [(0, 50), (20, 50), (40, 50)]
+    told.clear()
+    list(generate_tokens(model, prompt_of(30), 2, cache=cache, on_prompt=lambda *far: told.append(far)))
+    assert told == [(0, 30), (20, 30)], "of this prompt, not of what the cache held before it"
+
+
+def test_of_a_conversation_the_tokens_held_already_count_as_read(model):
+    told: list[tuple[int, int]] = []
+    cache = g4.ConversationCache(model)
+    list(generate_tokens(model, prompt_of(50), 2, cache=cache))
+    list(generate_tokens(model, [*prompt_of(50), 5, 6, 7], 2, cache=cache, on_prompt=lambda *far: told.append(far)))
+    assert told == [(cache.reused, 53)]
+    assert cache.reused > 40

@@ -153,8 +153,8 @@ def test_what_is_sure_is_not_asked_about_again(loaded, prompt, heard, greedy):
 
 def test_an_answer_yields_between_two_tokens_and_goes_on_from_there(loaded, prompt, heard, greedy):
     turns = iter([False, False, False, True])
-    first = write(loaded[0], heard, prompt.after, NEVER, 24, should_yield=lambda: next(turns))
-    assert (first.tokens, first.ended) == (greedy[:3], "yielded")
+    first = write(loaded[0], heard, prompt.after, NEVER, 24, should_stop=lambda: next(turns))
+    assert (first.tokens, first.ended) == (greedy[:3], "stopped")
     assert write(loaded[0], heard, prompt.after, NEVER, 24, guess=first.tokens).tokens == greedy
 
 

@@ -210,3 +210,12 @@ def test_a_model_without_ears_is_refused(tmp_path):
 )
 def test_an_answer_to_the_speech_looks_different_from_its_words(answer, translate_to, suspect):
     assert is_suspect(answer, translate_to) is suspect
+
+
+@pytest.mark.parametrize("questions", [0, 5, 60, 130, 200, 400])
+def test_once_stopped_nothing_more_is_written_down(loaded, questions):
+    everything = listen(live(loaded), TWO)
+    asked = itertools.count()
+    stopped = listen(live(loaded, should_stop=lambda: next(asked) >= questions), TWO)
+    assert stopped == everything[: len(stopped)]
+    assert len(stopped) < len(everything)

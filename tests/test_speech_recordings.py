@@ -43,7 +43,7 @@ def answers(monkeypatch):
     script = SimpleNamespace(texts=[], clips=[], told=None, together=[])
 
     class Scripted:
-        def __init__(self, model, processor, language, translate_to):
+        def __init__(self, model, processor, language, translate_to, should_stop):
             script.told = speech_prompt(language, translate_to)
             self.translate_to = translate_to
 
@@ -334,3 +334,22 @@ def test_of_two_files_joined_both_are_written_down(container, codec):
         result = transcribe(model, processor, content * 2)
     assert result.text == f"{recording.transcript} {recording.transcript}"
     assert len(result.segments) == 2
+
+
+@pytest.mark.parametrize("questions", range(0, 120, 13))
+def test_a_stopped_transcription_is_what_came_until_then_and_can_be_gone_on_with(answers, questions):
+    answers.texts = ["one", "two", "three"] * 2
+    asked = itertools.count()
+    first = transcribe(MODEL, None, THREE, should_stop=lambda: next(asked) >= questions)
+    assert first.segments == transcribe_all(answers).segments[: len(first.segments)]
+    assert first.stopped == (len(first.segments) < 3)
+    if first.stopped:
+        assert first.duration == (first.segments[-1].end if first.segments else 0.0)
+    answers.clips.clear()
+    answers.texts = ["one", "two", "three"][len(first.segments) :]
+    assert transcribe(MODEL, None, THREE, after=first.segments).text == "one two three"
+
+
+def transcribe_all(answers):
+    answers.clips.clear()
+    return transcribe(MODEL, None, THREE)

@@ -7,13 +7,13 @@ the answer to stdout, everything else to stderr.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from ..printable import Gate
-from ..terminal import draw, interrupts_wait, note, notes_held, shows_colour, shows_lines, terminal_size, write
+from ..terminal import draw, note, notes_held, shows_colour, shows_lines, terminal_size, write
 from .shown_call import call_rows, one_row
 
 if TYPE_CHECKING:
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 
 class AnswerScreen:
-    """Shows one answer; a context manager. Leaving it, also by Ctrl-C, shows what is still held back.
+    """Shows one answer; a context manager. Leaving it, however, shows what is still held back.
+
+    To be used where Ctrl-C is not thrown (`Interrupts`): a line that it finds half drawn would be lost, or drawn twice.
 
     Args:
         show_thoughts: show what the model thinks, and not only that it does.
@@ -34,22 +36,18 @@ class AnswerScreen:
         self.text = ""
         self._shown: TerminalAnswer | _PlainAnswer
         self._notes: AbstractContextManager[None] = nullcontext()
-        # A line that Ctrl-C finds half drawn would be lost, or drawn twice. A pipe may keep its writer waiting.
-        self._undivided: Callable[[], AbstractContextManager[None]] = nullcontext
         if shows_colour(sys.stdout) and shows_lines(sys.stdout):
             from .answer_terminal import TerminalAnswer
 
             self._shown = TerminalAnswer(sys.stdout, show_thoughts)
             self._notes = notes_held()
-            self._undivided = interrupts_wait
         else:
             self._shown = _PlainAnswer(show_thoughts)
 
     def __enter__(self) -> AnswerScreen:
         self._notes.__enter__()
         try:
-            with self._undivided():
-                self._shown.start()
+            self._shown.start()
         except BaseException:  # Python does not leave what it could not enter, and notes would be held for ever
             self.__exit__(None, None, None)
             raise
@@ -59,31 +57,30 @@ class AnswerScreen:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            with self._undivided():
-                self._shown.finish()
+            self._shown.finish()
         finally:
             self._notes.__exit__(None, None, None)
 
     def answer(self, text: str) -> None:
         """Show more of the answer."""
-        with self._undivided():
-            self.text += text
-            self._shown.answer(text)
+        self.text += text
+        self._shown.answer(text)
+
+    def status(self, text: str) -> None:
+        """Say what is going on, in a terminal and until something else is shown."""
+        self._shown.status(text)
 
     def thought(self, text: str) -> None:
         """Show more of what the model thinks, or that it does."""
-        with self._undivided():
-            self._shown.thought(text)
+        self._shown.thought(text)
 
     def tool_call(self, name: str, arguments: Mapping[str, object]) -> None:
         """Show that the model calls a function."""
-        with self._undivided():
-            self._shown.tool_call(name, arguments)
+        self._shown.tool_call(name, arguments)
 
     def tool_result(self, name: str, result: str) -> None:
         """Show what a function gave back."""
-        with self._undivided():
-            self._shown.tool_result(name, result)
+        self._shown.tool_result(name, result)
 
 
 class _PlainAnswer:
@@ -96,6 +93,9 @@ class _PlainAnswer:
         self._answer_gate, self._thought_gate = Gate(), Gate()
 
     def start(self) -> None:
+        pass
+
+    def status(self, text: str) -> None:
         pass
 
     def finish(self) -> None:

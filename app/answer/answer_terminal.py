@@ -42,9 +42,15 @@ class TerminalAnswer:
         self._above = False  # something of this answer stands above
         self._standing = ""  # text of the paragraph that is being written that does
         self._drawn_at = 0.0
+        self._status = ""  # what is going on, beneath all else, while it is drawn
 
     def start(self) -> None:
         self._tail.replace([], self._text("…"))
+
+    def status(self, text: str) -> None:
+        self._status = text
+        self._put([])
+        self._status = ""
 
     def answer(self, text: str) -> None:
         self._end_thought()
@@ -123,6 +129,8 @@ class TerminalAnswer:
                 above, live = True, beginning.growing
             else:
                 live = gap + beginning.growing
+        if self._status:
+            live = [*live, *self._text(self._status)]
         if going_on is None:
             self._tail.replace(painted, live)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from gemma4_mlx.generation import Chunk, ConversationCache, Generation
     from gemma4_mlx.model import Gemma4
     from gemma4_mlx.processing import Processor
+
+
+_SECONDS_WITHOUT_A_WORD = 1.0
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,14 @@ def generate(
     request: Request,
     hand_out: Callable[[Chunk], None],
     cache: ConversationCache | None = None,
+    *,
+    should_stop: Callable[[], bool],
+    on_prompt: Callable[[int, int], None] | None = None,
 ) -> Generation:
     """Answer a request; every chunk is handed out as it comes.
+
+    Args:
+        should_stop, on_prompt: as for `gemma4_mlx.generate`.
 
     Raises:
         InputError: something in the messages cannot be given to this model; `ContextLengthError` if it is too much.
@@ -69,11 +79,24 @@ def generate(
         schema=request.schema,
         image_tokens=request.image_tokens,
         cache=cache,
+        should_stop=should_stop,
+        on_prompt=on_prompt,
         **asdict(request.sampling),
     )
     for chunk in chunks:
         hand_out(chunk)
     return chunks.result()
+
+
+def prompt_progress(screen: AnswerScreen) -> Callable[[int, int], None]:
+    """To be told how far a prompt has been read; a person who waits for longer than a moment sees it."""
+    begun = time.monotonic()
+
+    def tell(read: int, tokens: int) -> None:
+        if time.monotonic() - begun >= _SECONDS_WITHOUT_A_WORD:
+            screen.status(f"reading {read:,} of {tokens:,} tokens")
+
+    return tell
 
 
 def show(chunk: Chunk, screen: AnswerScreen) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,13 +12,14 @@ from gemma4_mlx.byte_sizes import byte_size
 from gemma4_mlx.errors import ContextLengthError, Gemma4Error, InputError
 
 from ..answer.answering import Request, Sampling, say_why_it_ended
-from ..endings import INTERRUPTED, one_line
+from ..endings import INTERRUPTED, ComputingError, leave_at_once, one_line
+from ..interrupts import Interrupts
 from ..line.attachments import IMAGE_TOKENS, Attachment
 from ..messages import Message
 from ..models.model_choice import fetch_model
 from ..terminal import Progress, draw, edits_lines, note, shortened
 from ..tools.tool_rounds import Permission, answer_in_rounds
-from ..typed_ahead import asked, leave_terminal_as_it_was
+from ..typed_ahead import asked
 from .context import oldest_to_drop
 from .conversation import Conversation, Exchange
 from .kept_answer import KeptAnswer
@@ -118,7 +118,6 @@ class Chat:
 
     def footer(self) -> str:
         """What stands beneath the line: the most important first."""
-        self.model.begin()  # the line is on the screen, keys are taken: now loading may take its share of the machine
         if self.model.failure is not None:
             return f"{self.model.name} cannot be loaded: {one_line(self.model.failure)}"
         parts = [self.model.name if self.model.loaded else f"{self.model.name} is being loaded"]
@@ -133,19 +132,20 @@ class Chat:
             parts.append("microphone off, Ctrl-R")
         return " · ".join(parts)
 
-    def close(self) -> None:
-        """Leave everything in order. Ctrl-C meanwhile leaves at once."""
+    def close(self) -> bool:
+        """Leave everything in order. Ctrl-C meanwhile leaves at once.
+
+        Returns:
+            Whether the model has come to rest; if not, only `leave_at_once` is safe.
+        """
         self.store.put_away(self.session, self.conversation)
         self.store.leave()
         if self.fetching is not None:
             self.fetching.stop()
         try:
-            self.model.thread.close()
+            return self.model.thread.close()
         except KeyboardInterrupt:
-            # MLX would crash in the ordinary way out, with its thread still at work.
-            sys.stdout.flush()
-            leave_terminal_as_it_was()
-            os._exit(INTERRUPTED)
+            leave_at_once(INTERRUPTED)
 
     # Talking
 
@@ -187,7 +187,11 @@ class Chat:
 
     def _answer(self, exchange: Exchange, before: list[Message]) -> None:
         """Have the last exchange answered. If nothing comes of it, all is as before: a new message is taken back."""
-        answer = KeptAnswer(self.model, self.session, exchange, self.show_thoughts)
+        with Interrupts() as interrupts:
+            self._answer_unless(interrupts, exchange, before)
+
+    def _answer_unless(self, interrupts: Interrupts, exchange: Exchange, before: list[Message]) -> None:
+        answer = KeptAnswer(self.model, self.session, exchange, self.show_thoughts, interrupts)
         try:
             self._make_room()
             request = self.request()
@@ -195,6 +199,7 @@ class Chat:
                 lambda replies: answer.write(request, replies), self._tools, self._may_run, answer.keep
             )
         except KeyboardInterrupt:
+            interrupts.never_thrown = True
             if not self.edits_lines and sys.stderr.isatty() and (not answer.text or answer.text.endswith("\n")):
                 draw(sys.stderr, "\n")  # the terminal has put ^C on this line
             if answer.keep_what_there_is():
@@ -205,18 +210,21 @@ class Chat:
                     self.prefilled, self.waiting = exchange.text, exchange.attachments
                 kept = "the answer before stays" if before else "your message was taken back"
                 note(f"stopped before the answer began; {kept}")
-            if self.model.thread.busy:  # pressed again, while the first one took effect
-                raise
             return
         except (Gemma4Error, ValueError) as error:
+            interrupts.never_thrown = True
             if answer.keep_what_there_is() or error is self.model.failure:
                 raise
             self._take_back(exchange, before)
             if before:
                 raise
             self.prefilled = exchange.text
-            # Whatever was wrong with an attachment would be wrong with it again in the next message.
-            lost = ", and what was attached is dropped" if exchange.attachments else ""
+            lost = ""
+            if isinstance(error, ComputingError) and self.edits_lines:
+                self.waiting = exchange.attachments
+            elif exchange.attachments:
+                # Whatever was wrong with an attachment would be wrong with it again in the next message.
+                lost = ", and what was attached is dropped"
             kind = type(error) if isinstance(error, Gemma4Error) else InputError
             raise kind(f"{one_line(error)} (not sent{lost})") from error
         self.answers.append(generation)

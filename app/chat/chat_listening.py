@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from gemma4_mlx.errors import InputError
 
 from ..answer.answer_screen import AnswerScreen
+from ..interrupts import Interrupts
 from ..line.attachments import recorded
 from ..line.named_files import read_dropped, refusal
 from ..speech import listening
@@ -57,7 +58,12 @@ def translate(chat: Chat, language: str) -> None:
         heard = chat.heard
         model = chat.model
         model.begin()
-        translation = model.thread.run(lambda: listening.translation_of(heard, *model(), chat.language, language))
+        with Interrupts() as interrupts:
+            translation = model.thread.stream(
+                lambda _: listening.translation_of(heard, *model(), chat.language, language, interrupts),
+                lambda _: None,
+                interrupts,
+            )
     else:
         now = _hear(chat, language)
         if now is None:
@@ -66,7 +72,7 @@ def translate(chat: Chat, language: str) -> None:
         note(now.text)
     if not translation:
         raise InputError(f"the model gave no translation into {language}")
-    with AnswerScreen(show_thoughts=False) as screen:
+    with Interrupts(), AnswerScreen(show_thoughts=False) as screen:
         screen.answer(translation)
 
 

@@ -11,7 +11,7 @@ from contextlib import nullcontext
 
 from gemma4_mlx.errors import Gemma4Error
 
-from ..endings import one_line
+from ..endings import FAILED, INTERRUPTED, leave_at_once, one_line
 from ..line.line_input import InputLine, Typed
 from ..models.model_choice import choose, fetch_chosen
 from ..terminal import note, somebody_types
@@ -35,7 +35,7 @@ def chat(model_name: str | None, options: ChatOptions) -> None:
     Raises:
         Gemma4Error: there is no such model, session or file of tools, or the model cannot be loaded. Errors in a
             message are reported and the conversation goes on.
-        KeyboardInterrupt: Ctrl-C twice at an empty prompt, or in an answer.
+        KeyboardInterrupt: Ctrl-C twice at an empty prompt.
     """
     tools = None
     if options.tools is not None:
@@ -49,7 +49,7 @@ def chat(model_name: str | None, options: ChatOptions) -> None:
     conversation = replay.conversation if replay else Conversation(options.system, options.thinking)
     model = ThreadedModel(ModelThread(), chosen.name, folder)
     chat = Chat(model, conversation, session, store, options, tools, chosen.background)
-    line = InputLine(commands.COMMANDS, chat.footer, image_tokens=lambda: chat.image_tokens)
+    line = InputLine(commands.COMMANDS, chat.footer, image_tokens=lambda: chat.image_tokens, on_shown=model.begin)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # leaves everything in order
     with keys_wait() if chat.edits_lines else nullcontext():
         try:
@@ -60,9 +60,24 @@ def chat(model_name: str | None, options: ChatOptions) -> None:
             pass
         finally:
             way_back = _way_back(chat)
-            chat.close()
+            is_at_rest = chat.close()
             if way_back:
                 note(way_back)
+            if not is_at_rest:
+                leave_at_once(_exit_code(sys.exc_info()[1]))
+
+
+def _exit_code(ended_by: BaseException | None) -> int:
+    match ended_by:
+        case None:
+            return 0
+        case KeyboardInterrupt():
+            return INTERRUPTED
+        case SystemExit(code=int(code)):
+            return code
+        case _:
+            note(f"error: {one_line(ended_by)}")
+            return FAILED
 
 
 def _session(store: SessionStore, resume: str | None) -> tuple[Session, Replay | None]:
@@ -98,7 +113,7 @@ def _read_and_handle(chat: Chat, line: InputLine) -> None:
 
     Raises:
         EOFError: stdin has ended.
-        KeyboardInterrupt: Ctrl-C at an empty prompt, for the second time or where nobody types, or twice in an answer.
+        KeyboardInterrupt: Ctrl-C at an empty prompt, for the second time or where nobody types.
         Exception: the model cannot be loaded.
     """
     chat.store.try_again()
@@ -126,8 +141,6 @@ def _read_and_handle(chat: Chat, line: InputLine) -> None:
     try:
         handle(chat, typed)
     except KeyboardInterrupt:
-        if chat.model.thread.busy:  # pressed again while the first one took effect
-            raise
         note("stopped")
     except (Gemma4Error, ValueError, OSError) as error:
         if error is chat.model.failure:

@@ -1,22 +1,25 @@
 """The one thread that loads a model and computes with it, while the main thread reads keys and draws.
 
-There is one, and it never ends, because MLX (0.32) wants it so: a process that has computed in two threads, or in one
-that has ended, crashes at its exit, and so may one whose thread is still computing then. Python (before 3.14) ends a
-thread that wants to go on when the interpreter is leaving, so this one must be blocked for good by then.
+A queue and a loop. Nothing breaks into what runs in it: an answer asks whether it is to stop, and a model that is being
+loaded is waited for, or not.
+
+There is one thread, and it never ends, because MLX (0.32) wants it so: a process that has computed in two threads, or
+in one that has ended, crashes at its exit, and so may one whose thread is still computing then. Python (before 3.14)
+ends a thread that wants to go on when the interpreter is leaving, so this one must be blocked for good by then.
 """
 
 from __future__ import annotations
 
-import ctypes
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, wait
-from dataclasses import dataclass
+from concurrent.futures import Future
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..endings import computing
+from ..interrupts import Interrupts
 from ..line.attachments import Kind
 
 if TYPE_CHECKING:
@@ -27,9 +30,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Item = TypeVar("Item")
 
-# An interrupt may be lost, in a `__del__` or a callback from C; a second one must not fall into the tidying up after
-# the first.
-_SECONDS_BETWEEN_INTERRUPTS = 2.0
+_SECONDS_BEFORE_A_WORD = 0.2
+"""Nothing has come for so long since Ctrl-C: a person is told that it will."""
+_SECONDS_TO_REST = 2.0
 # From one call to the next; much longer than it takes, and too short to be noticed.
 _SECONDS_TO_BLOCK = 0.02
 
@@ -39,118 +42,105 @@ class ModelThread:
 
     def __init__(self) -> None:
         self._jobs: SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = SimpleQueue()
-        self._futures: list[Future[Any]] = []  # of what runs or waits, and perhaps of what is done
-        self._lock = threading.Lock()
-        self._interruptible = False  # a function is running; changed and asked only under the lock
-        self._thread = threading.Thread(target=self._work, name="model", daemon=True)
-        self._thread.start()
+        self._last: Future[Any] | None = None
+        self._closed = False
+        self._resting = threading.Event()
+        threading.Thread(target=self._work, name="model", daemon=True).start()
 
     def submit(self, function: Callable[[], T]) -> Future[T]:
         """Run `function` when its turn comes."""
         future: Future[T] = Future()
-        self._futures = [*(f for f in self._futures if not f.done()), future]
+        self._last = future
         self._jobs.put((function, future))
         return future
 
     def run(self, function: Callable[[], T]) -> T:
-        """Run `function` and wait for it. Raises what it raises, and KeyboardInterrupt as `stream` does."""
-        return self.stream(lambda _: function(), lambda _: None)
+        """Run `function` and wait for it. Raises what it raises.
 
-    def stream(self, function: Callable[[Callable[[Item], None]], T], show: Callable[[Item], None]) -> T:
+        Ctrl-C (KeyboardInterrupt) ends the waiting, and not the function.
+        """
+        return self.submit(function).result()
+
+    def stream(
+        self,
+        function: Callable[[Callable[[Item], None]], T],
+        show: Callable[[Item], None],
+        interrupts: Interrupts,
+        on_stopping: Callable[[], None] = lambda: None,
+    ) -> T:
         """Run `function` and show what it hands out on the way.
 
         Args:
-            function: is given a function to hand items out with.
+            function: is given a function to hand items out with. It asks `interrupts` whether to stop.
             show: called in the main thread with every item, in order.
+            interrupts: in whose body this is.
+            on_stopping: called when it takes a moment to stop.
 
         Returns:
             What `function` returns.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C. `function` was interrupted too, and the thread is at rest unless Ctrl-C was
-                pressed again in the meantime.
-            Exception: whatever `function` or `show` raises; in the latter case `function` was interrupted.
+            KeyboardInterrupt: Ctrl-C. The function has ended, unless it was pressed before the function asked, or
+                again: then it goes on until it asks.
+            Exception: whatever `function` or `show` raises; in the latter case `function` is stopped as well.
         """
         items: SimpleQueue[tuple[Item] | None] = SimpleQueue()
         future = self.submit(lambda: function(lambda item: items.put((item,))))
         future.add_done_callback(lambda _: items.put(None))
+        told = False
         try:
-            while (item := items.get()) is not None:
+            while True:
+                try:
+                    item = items.get(timeout=_SECONDS_BEFORE_A_WORD)
+                except Empty:
+                    if interrupts.count and not told:
+                        told = True
+                        on_stopping()
+                    continue
+                if item is None:
+                    break
                 show(*item)
         except BaseException:
-            self._interrupt(future)
+            interrupts.count += 1
             raise
-        return future.result()
+        result = future.result()
+        if interrupts.count:
+            raise KeyboardInterrupt
+        return result
 
     @property
     def busy(self) -> bool:
         """Whether something is running or waits."""
-        return any(not future.done() for future in self._futures)
+        return self._last is not None and not self._last.done()
 
-    def close(self) -> None:
-        """Come to rest for good: drop what waits, interrupt what is running. Before the process ends."""
-        for future in self._futures:
-            future.cancel()
-        for future in self._futures:
-            self._interrupt(future)
-        about_to_block = threading.Event()
-        forever = threading.Event()
+    def close(self) -> bool:
+        """Come to rest for good, before the process ends: what waits is dropped.
 
-        def block() -> None:
-            about_to_block.set()
-            forever.wait()
-
-        self._jobs.put((block, Future()))
-        about_to_block.wait()
+        Returns:
+            Whether it has; not if it is in the middle of something that takes long, such as loading. Then only
+            `endings.leave_at_once` is safe.
+        """
+        self._closed = True
+        self._jobs.put((lambda: None, Future()))
+        if not self._resting.wait(_SECONDS_TO_REST):
+            return False
         time.sleep(_SECONDS_TO_BLOCK)
-
-    def _interrupt(self, future: Future[Any]) -> None:
-        """Do to the function that runs what Ctrl-C does to the main thread, and wait until `future` is done."""
-        while not future.done():
-            with self._lock:
-                if self._interruptible:
-                    thread = ctypes.c_ulong(self._thread.ident or 0)
-                    ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(KeyboardInterrupt))
-            wait([future], _SECONDS_BETWEEN_INTERRUPTS)
+        return True
 
     def _work(self) -> None:
         while True:
             function, future = self._jobs.get()
-            if not future.set_running_or_notify_cancel():
-                continue
-            outcome = _Outcome()
+            if self._closed:
+                self._resting.set()
+                threading.Event().wait()
             try:
-                self._call(function, outcome)
-                _take_interrupt()
-            except KeyboardInterrupt as late:
-                self._interruptible = False
-                outcome.error = outcome.error or late
-            if outcome.error is None:
-                future.set_result(outcome.result)
+                result = function()
+            except BaseException as error:  # handed on to whoever waits for it
+                future.set_exception(error)
             else:
-                future.set_exception(outcome.error)
-            del function, future, outcome  # and with them pictures, sounds and what a traceback holds
-
-    def _call(self, function: Callable[[], Any], outcome: _Outcome) -> None:
-        try:
-            with self._lock:
-                self._interruptible = True
-            outcome.result = function()
-        except BaseException as error:  # handed on to whoever waits for it
-            outcome.error = error
-        finally:
-            with self._lock:
-                self._interruptible = False
-
-
-@dataclass
-class _Outcome:
-    result: Any = None
-    error: BaseException | None = None
-
-
-def _take_interrupt() -> None:
-    """One that was sent and has not fallen yet does so at the next call of a function, which is this."""
+                future.set_result(result)
+                del result
+            del function, future  # and with them pictures, sounds and what a traceback holds
 
 
 class ThreadedModel:
@@ -170,20 +160,21 @@ class ThreadedModel:
         self._model: Gemma4 | None = None
         self._processor: Processor | None = None
         self._cache: ConversationCache | None = None
-        self._loading: Future[None] | None = None
+        self._begun = False
 
     def begin(self) -> None:
         """Begin to load it, if that has not begun. Once a person can type: it takes half of the time until then."""
-        if self._loading is None:
-            self._loading = self.thread.submit(self._load)
+        if not self._begun:
+            self._begun = True
+            self.thread.submit(self._load)
 
     @property
     def loaded(self) -> bool:
         """Whether the weights are in memory."""
-        return self._loading is not None and self._loading.done() and self.failure is None
+        return self._model is not None
 
     def wait(self) -> None:
-        """Until it can be used. In the main thread; raises as a call does, and KeyboardInterrupt."""
+        """Until it can be used. In the main thread; raises as a call does. Ctrl-C ends the waiting, and not more."""
         self.begin()
         self.thread.run(self)
 
@@ -200,7 +191,8 @@ class ThreadedModel:
             from gemma4_mlx.processing import Processor
 
             try:
-                self._processor = Processor.from_folder(self._folder, self._model.config)
+                with computing():
+                    self._processor = Processor.from_folder(self._folder, self._model.config)
             except Exception as error:
                 self.failure = error
                 raise
@@ -225,16 +217,22 @@ class ThreadedModel:
             self._cache = ConversationCache(self()[0])
         return self._cache
 
+    def forget(self) -> None:
+        """Remember nothing of the conversation: something went wrong while it was read. In the model's thread."""
+        self._cache = None
+
     def _load(self) -> None:
         try:
             import gemma4_mlx as g4
             from gemma4_mlx.checkpoint import load_model, read_config
 
-            # The processor waits for the first message: reading a large tokenizer holds Python's lock for a second, in
-            # which nobody could type.
-            self._model = load_model(self._folder, read_config(self._folder))
-            # Two tokens, of nothing: the weights are read and a step of decoding is compiled, and the first answer need
-            # not wait for either.
-            list(g4.generate_tokens(self._model, [0], max_tokens=2))
+            with computing():
+                # The processor waits for the first message: reading a large tokenizer holds Python's lock for a second,
+                # in which nobody could type.
+                model = load_model(self._folder, read_config(self._folder))
+                # Two tokens, of nothing: the weights are read and a step of decoding is compiled, and the first answer
+                # need not wait for either.
+                list(g4.generate_tokens(model, [0], max_tokens=2))
+            self._model = model
         except Exception as error:  # raised where the model is used
             self.failure = error

@@ -61,10 +61,16 @@ class LineEditor:
         commands, footer: as for `InputLine`.
         tokens: what stands for attachments and long pastes in the line.
         rules: says what is a command, and which files go with a line.
+        on_shown: called when the line has been drawn, every time.
     """
 
     def __init__(
-        self, commands: Sequence[Command], footer: Callable[[], str], tokens: Tokens, rules: InputLine
+        self,
+        commands: Sequence[Command],
+        footer: Callable[[], str],
+        tokens: Tokens,
+        rules: InputLine,
+        on_shown: Callable[[], None],
     ) -> None:
         self._footer = footer
         self._tokens = tokens
@@ -92,6 +98,7 @@ class LineEditor:
         )
         # What prompt_toolkit says of a terminal that does not tell where its cursor is helps nobody: it draws anyway.
         self._session.app.renderer.cpr_not_supported_callback = None
+        self._session.app.after_render += lambda _: on_shown()
 
     def read(self, attachments: str, prefilled: str) -> Checked:
         """One line, with tokens.

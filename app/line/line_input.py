@@ -54,6 +54,7 @@ class InputLine:
         commands: slash commands; they complete, and what follows one is not searched for files.
         footer: what stands beneath the line: parts joined by " · ", the most important first.
         image_tokens: the most soft tokens a picture may take, as chosen now.
+        on_shown: called when the line has been drawn and keys are taken, every time.
     """
 
     def __init__(
@@ -62,10 +63,12 @@ class InputLine:
         footer: Callable[[], str],
         *,
         image_tokens: Callable[[], int] = lambda: IMAGE_TOKENS,
+        on_shown: Callable[[], None] = lambda: None,
     ) -> None:
         self._commands = commands
         self._names = {command.name for command in commands}
         self._footer = footer
+        self._on_shown = on_shown
         self._image_tokens = image_tokens
         self._tokens = Tokens(image_tokens)
         self._editor: LineEditor | None = None
@@ -91,7 +94,7 @@ class InputLine:
             if self._editor is None:
                 from .line_editor import LineEditor
 
-                self._editor = LineEditor(self._commands, self._footer, self._tokens, self)
+                self._editor = LineEditor(self._commands, self._footer, self._tokens, self, self._on_shown)
             checked = self._editor.read(self._tokens.add(attachments), prefilled)
         if checked.refused:
             note(refusal(checked.refused))

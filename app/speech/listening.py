@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from gemma4_mlx.errors import Gemma4Error, InputError
 
-from ..endings import one_line
+from ..endings import computing, one_line
 from ..printable import printable
 from ..terminal import edits_lines
 from .live import hear
@@ -125,11 +125,20 @@ def listen_to(
     return listening.heard()
 
 
-def translation_of(heard: Heard, model: Gemma4, processor: Processor, language: str | None, translate_to: str) -> str:
+def translation_of(
+    heard: Heard,
+    model: Gemma4,
+    processor: Processor,
+    language: str | None,
+    translate_to: str,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> str:
     """What was heard once more, translated; in the model's thread. Raises as `gemma4_mlx.transcribe`."""
     import gemma4_mlx as g4
 
-    return g4.transcribe(model, processor, heard.samples, language, translate_to).translation or ""
+    with computing():
+        again = g4.transcribe(model, processor, heard.samples, language, translate_to, should_stop=should_stop)
+    return again.translation or ""
 
 
 class _Listening:
@@ -180,7 +189,12 @@ class _Listening:
     def _hear(self, model: Gemma4, processor: Processor) -> None:
         import gemma4_mlx as g4
 
-        with g4.LiveTranscriber(model, processor, self._language, self._translate_to, backlog=self._backlog) as live:
+        listener = g4.LiveTranscriber(
+            *(model, processor, self._language, self._translate_to),
+            backlog=self._backlog,
+            should_stop=lambda: self.cancelled,
+        )
+        with computing(), listener as live:
 
             def take(samples: FloatArray) -> None:
                 self._kept.append(samples)
@@ -194,8 +208,7 @@ class _Listening:
 
             self.broken = hear(self.sound, take, is_over)
             self.over.set()
-            if not self.cancelled:
-                self._see(live.finish())
+            self._see(live.finish())
 
     def heard(self) -> Heard:
         """Everything that was said."""

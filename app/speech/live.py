@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, BinaryIO, TextIO, cast
 from gemma4_mlx.errors import InputError
 
 from ..endings import FAILED, one_line
+from ..interrupts import Interrupts
 from ..models.model_choice import choose, fetch_chosen
 from ..terminal import console, note, say, shows_lines
 from ..whole_file import check_free
@@ -26,8 +27,6 @@ from .live_sound import SAMPLE_RATE, FloatArray, LiveSound, OpenPipe, PlayedSoun
 from .transcripts import Format, TranscriptWriter
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from gemma4_mlx.speech import Event, LiveTranscriber
 
     from .live_screen import LiveScreen
@@ -124,7 +123,10 @@ def _transcribe(
     with ExitStack() as stack:
         # Nobody is recorded while they are asked which model, nor while it is fetched.
         folder = fetch_chosen(choose(model_name, hearing=True))
-        interrupts = stack.enter_context(_interrupts())
+        screen: LiveScreen | None = None
+        # The first one is a wish also while the model is loaded: what was said in the meantime is written down.
+        interrupts = stack.enter_context(Interrupts(signal.SIGTERM, on_wish=lambda: _finishing(screen)))
+        interrupts()
         sound = open_sound()
         stack.enter_context(sound)
         model, processor = g4.load(folder)
@@ -142,8 +144,8 @@ def _transcribe(
             )
         )
         outputs = _Outputs(stack, name, options)
-        screen = stack.enter_context(_screen(title)) if outputs.leave_the_screen_free else None
-        interrupts.shown = screen is not None
+        if outputs.leave_the_screen_free:
+            screen = stack.enter_context(_screen(title))
         if screen is None:
             note(f"{title} (Ctrl-C to finish)")
         broken = _listen(sound, live, outputs, screen, interrupts, options.duration)
@@ -272,36 +274,12 @@ class _Outputs:
             self._transcript.close(duration)
 
 
-class Interrupts:
-    """How often Ctrl-C was pressed (or the process asked to end): once is a wish, twice an order.
-
-    Attributes:
-        count: how often.
-        shown: a screen says what it led to; else a line on stderr does.
-    """
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.shown = False
-
-    def __call__(self, _signal: int, _frame: FrameType | None) -> None:
-        self.count += 1
-        if self.count > 1:
-            raise KeyboardInterrupt
-        if not self.shown:
-            # Not through `sys.stderr`: the signal may have come in the middle of a write to it.
-            os.write(sys.stderr.fileno(), b"finishing (Ctrl-C again leaves at once)\n")
-
-
-@contextmanager
-def _interrupts() -> Iterator[Interrupts]:
-    interrupts = Interrupts()
-    before = {number: signal.signal(number, interrupts) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield interrupts
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _finishing(screen: LiveScreen | None) -> None:
+    """Say what Ctrl-C leads to; a screen says so itself."""
+    if screen is not None:
+        return
+    # Not through `sys.stderr`: the signal may have come in the middle of a write to it.
+    os.write(sys.stderr.fileno(), b"finishing (Ctrl-C again leaves at once)\n")
 
 
 @contextmanager

@@ -16,7 +16,8 @@ import typer
 
 from gemma4_mlx.errors import Gemma4Error, InputError
 
-from ..endings import FAILED, one_line
+from ..endings import FAILED, computing, one_line
+from ..interrupts import Interrupts
 from ..models.model_choice import VARIABLE, open_model
 from ..printable import printable
 from ..terminal import note, write
@@ -191,8 +192,12 @@ def _listen(
                 _remember(unfinished, segment, file)
 
     try:
-        with progress:
-            result = g4.transcribe(model, processor, file, on_progress=show, after=before, **asdict(options))
+        with Interrupts() as interrupts, progress, computing():
+            result = g4.transcribe(
+                *(model, processor, file), on_progress=show, after=before, should_stop=interrupts, **asdict(options)
+            )
+        if result.stopped:
+            raise KeyboardInterrupt
     except TranscriptionError as error:
         keep(error.partial)
         if unfinished is not None:
@@ -213,6 +218,8 @@ def _listen(
         note(f"note: {file}: no speech in it")
     if doubtful := [clock(segment.start) for segment in result.segments if segment.doubtful]:
         note(f"note: {file}: the model may have made up what it wrote at {', '.join(doubtful)}")
+    if interrupts.count:  # it was all written down by then: no further file
+        raise KeyboardInterrupt
 
 
 def _remember(unfinished: UnfinishedTranscript, segment: Segment, file: str) -> None:

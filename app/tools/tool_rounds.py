@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..answer.answer_screen import AnswerScreen
 from ..answer.shown_call import all_rows, call_rows
+from ..interrupts import ctrl_c_is_thrown
 from ..messages import Message, assistant_message
 from ..terminal import note, terminal_size
 from ..typed_ahead import asked, can_be_asked, lines_are_typed
@@ -114,8 +115,9 @@ def _run(call: ToolCall, tools: Tools, may_run: Callable[[ToolCall], bool]) -> M
     with AnswerScreen(show_thoughts=False) as screen:
         screen.tool_call(call.name, call.arguments)
     # What is no function of ours is not worth a question: the model is told.
-    allowed = call.name not in tools.names or may_run(call)
-    with lines_are_typed():  # a function may ask the person something
+    with ctrl_c_is_thrown():
+        allowed = call.name not in tools.names or may_run(call)
+    with ctrl_c_is_thrown(), lines_are_typed():  # a function may ask the person something, or never end
         result = tools.call(call.name, call.arguments) if allowed else _REFUSED
     with AnswerScreen(show_thoughts=False) as screen:
         screen.tool_result(call.name, json.dumps(result, ensure_ascii=False))

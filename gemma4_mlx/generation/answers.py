@@ -23,13 +23,14 @@ from .loop_guard import LoopGuard
 from .loose_calls import declared_tools
 from .schema import SchemaConstraint
 from .stop_strings import StopStrings
+from .stopping import StopAsked
 from .thought_first import ThoughtFirst
 from .tool_calls import ToolCall
 
 if TYPE_CHECKING:
     from ..processing import Processor
 
-FinishReason = Literal["stop", "length", "tool_call", "loop"]
+FinishReason = Literal["stop", "length", "tool_call", "loop", "stopped"]
 
 # Gemma 4's published sampling, for checkpoints that come without generation_config.json.
 _PUBLISHED_SAMPLING = {"temperature": 1.0, "top_p": 0.95, "top_k": 64}
@@ -70,7 +71,8 @@ class Generation:
         tool_calls: tools the model wants run, in order.
         tokens: every id the model produced, the one that ended its turn included.
         finish_reason: "stop": it ended its turn, or wrote a stop string; "tool_call": it ended its turn having asked
-            for tools; "length": `max_tokens` or the context was reached; "loop": it repeated itself without end.
+            for tools; "length": `max_tokens` or the context was reached; "loop": it repeated itself without end;
+            "stopped": `should_stop` said yes.
         stats: durations and counts.
         unread_calls: what the model meant for calls of tools, but wrote so that it could not be read, or not in one way
             only. They are no `tool_calls`; their text is part of `text`.
@@ -101,6 +103,8 @@ def generate(
     stop: str | Sequence[str] | None = None,
     image_tokens: int = 280,
     cache: ConversationCache | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    on_prompt: Callable[[int, int], None] | None = None,
 ) -> Generation:
     """Answer `messages`.
 
@@ -120,6 +124,9 @@ def generate(
             tool calls.
         image_tokens: the most soft tokens a picture may take: 70, 140, 280, 560 or 1120.
         cache: what it holds of these messages' beginning, from earlier turns of a conversation, is not read again.
+        should_stop: asked between pieces of the prompt and between tokens; once it says yes, the answer is what has
+            come so far. It may be set by another thread.
+        on_prompt: told how far the prompt has been read, before every piece of it: tokens read, tokens in all.
 
     Raises:
         ValueError: an argument out of its range.
@@ -140,6 +147,8 @@ def generate(
         stop=stop,
         image_tokens=image_tokens,
         cache=cache,
+        should_stop=should_stop,
+        on_prompt=on_prompt,
     )
     for _ in stream:
         pass
@@ -162,6 +171,8 @@ def stream_generate(
     stop: str | Sequence[str] | None = None,
     image_tokens: int = 280,
     cache: ConversationCache | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    on_prompt: Callable[[int, int], None] | None = None,
 ) -> GenerationStream:
     """Like `generate`, but the answer comes in chunks while it is being written.
 
@@ -172,6 +183,7 @@ def stream_generate(
     from ..processing import read_tools
 
     called = time.perf_counter()
+    stop_asked = StopAsked(should_stop)
     stop_strings = StopStrings([stop] if isinstance(stop, str) else stop or ())
     inputs = processor(messages, thinking=thinking, tools=tools, image_tokens=image_tokens)
     prompt = cast(list[int], inputs.input_ids[0].tolist())
@@ -191,6 +203,8 @@ def stream_generate(
         stop_ids=stop_ids,
         cache=cache,
         constraint=constraint,
+        should_stop=stop_asked,
+        on_prompt=on_prompt,
         **sampling_settings(processor.generation_config, temperature, top_p, top_k),
     )
     return GenerationStream(
@@ -200,6 +214,7 @@ def stream_generate(
         cache,
         stop_ids,
         stop_strings,
+        stop_asked,
         # JSON repeats itself where the schema says so: a table of zeros is no loop.
         (lambda: True) if constraint is None else (lambda: not constraint.answer_begun),
         time.perf_counter() - called,
@@ -240,12 +255,14 @@ class GenerationStream(Iterator[Chunk]):
         cache: ConversationCache | None,
         stop_ids: frozenset[int],
         stop_strings: StopStrings,
+        stop_asked: StopAsked,
         may_loop: Callable[[], bool],
         preparation_s: float,
     ) -> None:
         self._token_source = tokens
         self._stop_ids = stop_ids
         self._stop_strings = stop_strings
+        self._stop_asked = stop_asked
         self._reader = reader
         self._may_loop = may_loop  # whether repetition may be a loop just now
         self._loop_guard = LoopGuard()
@@ -294,7 +311,7 @@ class GenerationStream(Iterator[Chunk]):
     def _run(self) -> Iterator[Chunk]:
         with closing(self._token_source):  # an answer that ended early must not keep its cache in memory
             yield from self._until_the_end()
-        if not self._stop_strings.hit:
+        if not self._stop_strings.hit and self._finish_reason != "stopped":  # half a call is none, and no text
             yield from self._show(self._reader.finish())
         if self._stop_strings.hit:
             self._finish_reason = "stop"
@@ -320,6 +337,8 @@ class GenerationStream(Iterator[Chunk]):
             if self._may_loop() and self._loop_guard.feed(token):
                 self._finish_reason = "loop"
                 return
+        if self._stop_asked.said_yes:
+            self._finish_reason = "stopped"
 
     def _show(self, chunks: list[Chunk]) -> Iterator[Chunk]:
         for chunk in chunks:

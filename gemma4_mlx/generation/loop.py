@@ -25,6 +25,8 @@ _STEPS_BETWEEN_CLEARS = 256
 Prompt = ModelInputs | mx.array | np.ndarray | Sequence[int]
 # → what is to be read, and into what; called when the first token is asked for
 _Begin = Callable[[], tuple[ModelInputs, Reading]]
+# tokens in the cache → whether to read the next piece of the prompt
+_BeforePiece = Callable[[int], bool]
 
 
 class Constraint(Protocol):
@@ -48,19 +50,21 @@ def generate_tokens(
     stop_ids: Collection[int] = (),
     cache: Sequence[KVCache] | ConversationCache | None = None,
     constraint: Constraint | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    on_prompt: Callable[[int, int], None] | None = None,
 ) -> Generator[int, None, None]:
     """Read a prompt, then produce token ids one by one.
 
-    It ends after `max_tokens` tokens, after a token of `stop_ids` (which is handed out, as the last one), or when the
-    context is full: prompt and tokens together never exceed `max_position_embeddings`, and a prompt that fills it
-    exactly gets no token.
+    It ends after `max_tokens` tokens, after a token of `stop_ids` (which is handed out, as the last one), when
+    `should_stop` says yes, or when the context is full: prompt and tokens together never exceed
+    `max_position_embeddings`, and a prompt that fills it exactly gets no token.
 
     However it ends, be it by exhaustion, by closing the iterator, by an error or by Ctrl-C in the middle of anything,
     every layer of `cache` holds the same number of tokens, `cache[0].offset`, and they are a prefix of what was there
     before, the prompt, and the tokens handed out so far. In particular:
 
     - during the prompt: whole pieces of at most about `PREFILL_TOKENS` tokens;
-    - closed or interrupted after n tokens: the prompt and these n tokens;
+    - closed, stopped or interrupted after n tokens: the prompt and these n tokens;
     - ended by itself: the prompt and all tokens, without the last one if `max_tokens` or the context was the reason.
 
     So a conversation goes on from any point by giving the same cache the ids after `cache[0].offset`.
@@ -77,6 +81,9 @@ def generate_tokens(
         cache: from `model.make_cache()`; tokens it already holds come before the prompt. Or a `ConversationCache`: the
             prompt is then the whole conversation, and of it is read what the cache does not hold. None: a fresh one.
         constraint: says at every step which tokens may come; None: all.
+        should_stop: asked before every piece of the prompt and before every token; once it says yes, no more come.
+        on_prompt: called before every piece of the prompt with the number of its tokens that the cache holds by then,
+            and the number of all its tokens. A piece has about `PREFILL_TOKENS` tokens.
 
     Raises:
         ValueError: an empty prompt, ids of another shape or outside the vocabulary, max_tokens below 1, a sampling
@@ -106,9 +113,18 @@ def generate_tokens(
             f"the prompt has {length} tokens{before}, but the context holds {context}: shorten it, or start afresh"
         )
     limit, ends = min(max_tokens, room), frozenset(stop_ids)
+    asked = (lambda: False) if should_stop is None else should_stop
+
+    def before_piece(held: int) -> bool:
+        if asked():
+            return False
+        if on_prompt is not None:
+            on_prompt(held - past, length)
+        return True
+
     if constraint is not None:
-        return _run_constrained(model, begin, sampler, seed, limit, ends, constraint)
-    return _run(model, begin, sampler, seed, limit, ends)
+        return _run_constrained(model, begin, before_piece, sampler, seed, limit, ends, asked, constraint)
+    return _run(model, begin, before_piece, sampler, seed, limit, ends, asked)
 
 
 def _begin(inputs: ModelInputs, cache: Sequence[KVCache]) -> tuple[ModelInputs, Reading]:
@@ -137,19 +153,23 @@ def _as_inputs(inputs_or_ids: Prompt, vocab_size: int) -> ModelInputs:
 def _run(
     model: Gemma4,
     begin: _Begin,
+    before_piece: _BeforePiece,
     sampler: Sampler,
     seed: int | None,
     limit: int,
     stop_ids: frozenset[int],
+    should_stop: Callable[[], bool],
 ) -> Generator[int, None, None]:
-    reading, logits = _prefill(model, begin)
+    reading, logits = _prefill(model, begin, before_piece)
     cache = reading.cache
-    if limit == 0:
+    if limit == 0 or logits is None:
         return
     key = _first_key(seed)
     current, key = sampler(logits[:, -1], key)
     mx.async_eval(current)
     for step in range(1, limit + 1):
+        if should_stop():
+            return
         held = reading.held()
         try:
             if step < limit:
@@ -181,18 +201,24 @@ def _run(
 def _run_constrained(
     model: Gemma4,
     begin: _Begin,
+    before_piece: _BeforePiece,
     sampler: Sampler,
     seed: int | None,
     limit: int,
     stop_ids: frozenset[int],
+    should_stop: Callable[[], bool],
     constraint: Constraint,
 ) -> Generator[int, None, None]:
     """Like `_run`, one step at a time: what may come next is known only when the token before it is."""
-    reading, logits = _prefill(model, begin)
+    reading, logits = _prefill(model, begin, before_piece)
     cache = reading.cache
+    if logits is None:
+        return
     key = _first_key(seed)
     token: int | None = None
     for _ in range(limit):
+        if should_stop():
+            return
         held = reading.held()
         try:
             if token is not None:
@@ -225,12 +251,18 @@ def _first_key(seed: int | None) -> mx.array:
     return mx.random.key(secrets.randbits(64) if seed is None else seed % 2**64)
 
 
-def _prefill(model: Gemma4, begin: _Begin) -> tuple[Reading, mx.array]:
-    """Read the prompt into its cache piece by piece; the last position's logits `[1, 1, vocab]`, not yet evaluated."""
+def _prefill(model: Gemma4, begin: _Begin, before_piece: _BeforePiece) -> tuple[Reading, mx.array | None]:
+    """Read the prompt into its cache piece by piece.
+
+    Returns:
+        What has read it, and the last position's logits `[1, 1, vocab]`, not yet evaluated; None if it was stopped.
+    """
     inputs, reading = begin()
     cache = reading.cache
     pieces = split_inputs(inputs, model.config, reading.piece_length(inputs.input_ids.shape[1], PREFILL_TOKENS))
     for index, piece in enumerate(pieces):
+        if not before_piece(cache[0].offset):
+            return reading, None
         reading.before_piece()
         with restoring(cache):
             logits = model(piece, cache=cache, last_only=True)

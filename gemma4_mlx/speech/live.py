@@ -6,7 +6,7 @@ they spoke.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
+from gemma4_mlx.generation.stopping import StopAsked
 from gemma4_mlx.log_mel import SAMPLE_RATE, FloatArray
 from gemma4_mlx.speech.agreement import Agreement
 from gemma4_mlx.speech.hearing import ClipInProgress
@@ -71,6 +72,8 @@ class LiveTranscriber:
         max_utterance: seconds after which one is cut, at its quietest moment; 1 to 28.
         backlog: seconds of sound that wait to be fed. A partial under way gives way to them, and goes on later.
         voice: another detector, as for `Utterances`.
+        should_stop: asked between pieces of sound and between tokens; once it says yes, nothing more is written down,
+            and `feed` and `finish` return what they have.
 
     Raises:
         InputError: a model without ears.
@@ -90,11 +93,13 @@ class LiveTranscriber:
         max_utterance: float = 20.0,
         backlog: Callable[[], float] | None = None,
         voice: Callable[[FloatArray], float] | None = None,
+        should_stop: Callable[[], bool] | None = None,
     ) -> None:
         if partial_every is not None and not partial_every > 0:
             raise ValueError(f"partial_every is a number of seconds above 0, or None, not {partial_every}")
         self._utterances = Utterances(threshold, silence, max_utterance, voice)
-        self._scribe = Scribe(model, processor, language, translate_to)
+        self._should_stop = StopAsked(should_stop)
+        self._scribe = Scribe(model, processor, language, translate_to, self._should_stop)
         self._translate_to = translate_to
         self._partial_every = partial_every
         self._backlog = backlog
@@ -135,12 +140,20 @@ class LiveTranscriber:
             raise ValueError(f"samples must be [n], one channel, not {list(samples.shape)}")
         if not np.isfinite(samples).all():
             raise ValueError("the samples have NaN or infinite values among them")
-        finals = [event for step in self._utterances.push(samples) for event in self._follow(step)]
+        finals = self._follow_all(self._utterances.push(samples))
         return finals or self._partial()
 
     def finish(self) -> list[Event]:
         """End the utterance under way, if there is one, and return its final."""
-        return [event for step in self._utterances.finish() for event in self._follow(step)]
+        return self._follow_all(self._utterances.finish())
+
+    def _follow_all(self, steps: Iterable[Step]) -> list[Event]:
+        events: list[Event] = []
+        for step in steps:
+            if self._should_stop():
+                break
+            events += self._follow(step)
+        return events
 
     def _follow(self, step: Step) -> list[Event]:
         match step:
@@ -164,19 +177,21 @@ class LiveTranscriber:
     def _final(self, clip: ClipInProgress, end: int) -> list[Event]:
         length = end - self._start
         answer = self._scribe.answer(clip.end(length), length / SAMPLE_RATE, guess=self._agreement.tokens)
+        if answer is None:
+            return []
         if not answer.text and not answer.translation:
             return self._nothing(end)
         return [self._event("final", answer.text, answer.translation, end, answer.text, answer.doubtful)]
 
     def _partial(self) -> list[Event]:
-        if self._clip is None or not self._partial_is_due(self._clip) or self._is_behind():
+        if self._clip is None or not self._partial_is_due(self._clip) or self._is_behind() or self._should_stop():
             return []
         known = self._clip.seconds
         agreement = self._agreement
         written = self._scribe.guess(
-            self._clip.so_far(), known, agreement.tokens, agreement.certain, should_yield=self._is_behind
+            self._clip.so_far(), known, agreement.tokens, agreement.certain, gives_way=self._is_behind
         )
-        if written.ended == "yielded":
+        if written.ended == "stopped":
             agreement.replace_guess(written.tokens)
             return []
         agreement.add(written.tokens)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gemma4_mlx.errors import InputError
+from gemma4_mlx.generation.stopping import StopAsked
 from gemma4_mlx.log_mel import SAMPLE_RATE, FloatArray, frame_count
 from gemma4_mlx.processing.audio import AudioSource, audio_duration, stream_audio
 from gemma4_mlx.processing.loudness import levelled
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 # eight hardly less (bench/segments.py). More would also lose more to an interrupt and hold more memory: what the model
 # has read of a segment, 38 MB for the longest in E4B, and about as much again while it is written down.
 _TOGETHER = 4
+# A clip is read ten seconds at a time, as much as the tower encodes in one go; in between one can stop.
+_BLOCK = 10 * SAMPLE_RATE
 
 _Stretch = tuple[int, int]  # a clip's first sample and the one past its last
 
@@ -62,6 +65,8 @@ class Transcription:
         language: as the caller gave it; None if the model was left to hear which it is.
         duration: seconds of sound that were listened to, on the file's clock: silence where the file has none.
         translation: all segments' translations, with a space between; None if none was asked for.
+        stopped: `should_stop` said yes: these are the segments until then, and `duration` is the end of the last one.
+            `after` goes on from them.
     """
 
     text: str
@@ -69,6 +74,7 @@ class Transcription:
     language: str | None
     duration: float
     translation: str | None
+    stopped: bool = False
 
 
 class TranscriptionError(InputError):
@@ -98,12 +104,13 @@ def transcribe(
     threshold: float = 0.5,
     silence: float = LONG_PAUSE,
     max_utterance: float = LONGEST,
+    should_stop: Callable[[], bool] | None = None,
 ) -> Transcription:
     """Write down what is said in a recording of any length.
 
     Memory does not grow with the length: the file is decoded as it is listened to, at most 28 s of it are held, and
     what the model has read of four segments. Segments are written down together, the first alone, then two, then four
-    at a time: so an interrupt, such as Ctrl-C, loses up to four of them.
+    at a time: so stopping, or an interrupt such as Ctrl-C, loses up to four of them.
 
     Args:
         model, processor: from `load`, of a size that hears (e2b, e4b).
@@ -116,6 +123,8 @@ def transcribe(
         threshold: probability from which the detector takes sound for speech.
         silence: seconds without speech that end a segment, whatever its length.
         max_utterance: seconds after which a segment is cut, at a pause if there is one; 1 to 28.
+        should_stop: asked between blocks of sound and between tokens; once it says yes, what has been transcribed so
+            far is returned.
 
     What could not be decoded is left out, and said with `MediaWarning`.
 
@@ -125,7 +134,8 @@ def transcribe(
         ValueError: a language that is not one, or a setting out of its range.
     """
     cutter = ClipCutter(threshold=threshold, silence=silence, longest=max_utterance)
-    scribe = Scribe(model, processor, language, translate_to)
+    stop_asked = StopAsked(should_stop)
+    scribe = Scribe(model, processor, language, translate_to, stop_asked)
     name = source_name(source, "sound")
     if isinstance(source, FileSource):
         source = resolve_source(source, "sound")  # a URL is fetched once, not once more for its duration
@@ -136,7 +146,7 @@ def transcribe(
     heard = 0
     segments = list(after)
     skipped = round(segments[-1].end * SAMPLE_RATE) if segments else 0
-    waiting = _WaitingClips(scribe)
+    waiting = _WaitingClips(scribe, stop_asked)
 
     def keep(answered: Iterable[tuple[_Stretch, Answer]]) -> None:
         for (start, end), answer in answered:
@@ -154,6 +164,8 @@ def transcribe(
 
     damage: InputError | None = None
     for block in _until_damage(blocks):
+        if stop_asked():
+            break
         if isinstance(block, InputError):
             damage = block
             break
@@ -167,12 +179,15 @@ def transcribe(
         if on_progress is not None:
             done = cutter.settled if waiting.start is None else waiting.start
             on_progress((skipped + done) / SAMPLE_RATE, total, None)
-    if frame_count(heard) == 0:
+    if frame_count(heard) == 0 and not stop_asked.said_yes:
         raise InputError(f"{name} is too short to say anything ({heard} samples at 16 kHz): check the recording")
-    for clip in cutter.finish():
+    for clip in () if stop_asked() else cutter.finish():
         keep(waiting.add(clip))
-    keep(waiting.answers())
-    if on_progress is not None:
+    if not stop_asked():
+        keep(waiting.answers())
+    if stop_asked.said_yes:
+        heard = round(segments[-1].end * SAMPLE_RATE) if segments else 0
+    elif on_progress is not None:
         on_progress(heard / SAMPLE_RATE, total, None)
 
     result = Transcription(
@@ -181,8 +196,9 @@ def transcribe(
         language=language,
         duration=heard / SAMPLE_RATE,
         translation=None if translate_to is None else _joined(segment.translation or "" for segment in segments),
+        stopped=stop_asked.said_yes,
     )
-    if damage is not None:
+    if damage is not None and not result.stopped:
         raise TranscriptionError(f"{damage} (the first {result.duration:.1f} s were transcribed)", result) from damage
     return result
 
@@ -219,8 +235,9 @@ class _WaitingClips:
     something is soon to be seen, a long one goes as fast as it can.
     """
 
-    def __init__(self, scribe: Scribe) -> None:
+    def __init__(self, scribe: Scribe, should_stop: Callable[[], bool]) -> None:
         self._scribe = scribe
+        self._should_stop = should_stop
         self._stretches: list[_Stretch] = []
         self._read: list[tuple[Sequence[KVCache], float]] = []  # what `answer_all` takes
         self._enough = 1
@@ -233,8 +250,11 @@ class _WaitingClips:
     def add(self, clip: Clip) -> Iterable[tuple[_Stretch, Answer]]:
         """Read a clip; if there are enough now, the answers."""
         hearing = self._scribe.new_clip()
-        hearing.hear(levelled(clip.samples))
-        length = len(clip.samples)
+        samples, length = levelled(clip.samples), len(clip.samples)
+        for start in range(0, length, _BLOCK):
+            if self._should_stop():
+                return ()
+            hearing.hear(samples[start : start + _BLOCK])
         self._stretches.append((clip.start, clip.end))
         self._read.append((hearing.end(length), length / SAMPLE_RATE))
         if len(self._read) < self._enough:
@@ -243,10 +263,10 @@ class _WaitingClips:
         return self.answers()
 
     def answers(self) -> Iterable[tuple[_Stretch, Answer]]:
-        """The answers to all clips that wait, in order; none waits any more."""
+        """The answers to all clips that wait, in order, as far as it was not stopped; none waits any more."""
         stretches, read = self._stretches, self._read
         self._stretches, self._read = [], []
-        return zip(stretches, self._scribe.answer_all(read), strict=True) if read else ()
+        return zip(stretches, self._scribe.answer_all(read), strict=False) if read else ()
 
 
 def _joined(texts: Iterable[str]) -> str:

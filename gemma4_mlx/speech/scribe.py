@@ -49,18 +49,27 @@ class Scribe:
         model, processor: from `load`, of a size that hears (e2b, e4b).
         language: what is spoken, by English name or ISO 639-1 code; None leaves it to the model.
         translate_to: translate every clip into this language as well.
+        should_stop: asked before every token; once it says yes, no clip is answered any more.
 
     Raises:
         InputError: a model without ears.
         ValueError: a language that is not one.
     """
 
-    def __init__(self, model: Gemma4, processor: Processor, language: str | None, translate_to: str | None) -> None:
+    def __init__(
+        self,
+        model: Gemma4,
+        processor: Processor,
+        language: str | None,
+        translate_to: str | None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._prompt = SpeechPrompt(model, processor, language, translate_to)
         self._model = model
         self._tokenizer = processor.tokenizer
         self._stop_ids = end_of_turn_ids(processor)
         self._translate_to = translate_to
+        self._should_stop = should_stop
 
     def new_clip(self) -> ClipInProgress:
         """A clip of which nothing has been heard yet."""
@@ -72,34 +81,48 @@ class Scribe:
         seconds: float,
         guess: Sequence[int],
         sure: int,
-        should_yield: Callable[[], bool],
+        gives_way: Callable[[], bool],
     ) -> Written:
-        """An answer to `seconds` of a clip that is still being spoken; see `write`."""
-        return self._write(cache, seconds, guess, sure=sure, should_yield=should_yield)
+        """An answer to `seconds` of a clip that is still being spoken; see `write`.
 
-    def answer(self, cache: Sequence[KVCache], seconds: float, guess: Sequence[int] = ()) -> Answer:
-        """The answer to a whole clip of `seconds`, read into `cache`. A suspicious one is asked for once more."""
+        Args:
+            gives_way: whether to stop although `should_stop` says no.
+        """
+        return self._write(cache, seconds, guess, sure=sure, gives_way=gives_way)
+
+    def answer(self, cache: Sequence[KVCache], seconds: float, guess: Sequence[int] = ()) -> Answer | None:
+        """The answer to a whole clip of `seconds`, read into `cache`; None if it was stopped.
+
+        A suspicious one is asked for once more.
+        """
         return self._checked(cache, seconds, self._write(cache, seconds, guess))
 
     def answer_all(self, clips: Sequence[tuple[Sequence[KVCache], float]]) -> Iterator[Answer]:
-        """The answers to several clips, each given as to `answer`, in order.
+        """The answers to several clips, each given as to `answer`, in order; once stopped, no more come.
 
         All of them are written down in one decode before the first one comes; those that have to be asked for once
         more are so one by one.
         """
         if len(clips) == 1:
-            yield self.answer(*clips[0])
+            if (answer := self.answer(*clips[0])) is not None:
+                yield answer
             return
         caches = [cache for cache, _ in clips]
         budgets = [self._budget(seconds) for _, seconds in clips]
-        answers = write_together(self._model, caches, self._prompt.after, self._stop_ids, budgets)
+        answers = write_together(self._model, caches, self._prompt.after, self._stop_ids, budgets, self._should_stop)
         for (cache, seconds), written in zip(clips, answers, strict=True):
-            yield self._checked(cache, seconds, written)
+            if (answer := self._checked(cache, seconds, written)) is None:
+                return
+            yield answer
 
-    def _checked(self, cache: Sequence[KVCache], seconds: float, written: Written) -> Answer:
+    def _checked(self, cache: Sequence[KVCache], seconds: float, written: Written) -> Answer | None:
+        if written.ended == "stopped":
+            return None
         doubtful = self._is_suspect(written)
         if doubtful:
             again = self._write(cache, seconds, temperature=_RETRY_TEMPERATURE)
+            if again.ended == "stopped":
+                return None
             if not self._is_suspect(again):
                 written, doubtful = again, False
         text, translation = self.read(written.tokens)
@@ -120,7 +143,7 @@ class Scribe:
         guess: Sequence[int] = (),
         sure: int = 0,
         temperature: float = 0.0,
-        should_yield: Callable[[], bool] = lambda: False,
+        gives_way: Callable[[], bool] = lambda: False,
     ) -> Written:
         return write(
             self._model,
@@ -131,7 +154,7 @@ class Scribe:
             guess=guess,
             sure=sure,
             temperature=temperature,
-            should_yield=should_yield,
+            should_stop=lambda: self._should_stop() or gives_way(),
         )
 
     def _budget(self, seconds: float) -> int:

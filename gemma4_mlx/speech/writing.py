@@ -31,11 +31,11 @@ class Written:
 
     Attributes:
         tokens: its ids, without the one that ended it; of a loop, one round.
-        ended: "stop" by itself; "length" by the limit; "loop" going round in circles; "yielded" to something better.
+        ended: "stop" by itself; "length" by the limit; "loop" going round in circles; "stopped" by the caller.
     """
 
     tokens: list[int]
-    ended: Literal["stop", "length", "loop", "yielded"]
+    ended: Literal["stop", "length", "loop", "stopped"]
 
 
 def write(
@@ -47,7 +47,7 @@ def write(
     guess: Sequence[int] = (),
     sure: int = 0,
     temperature: float = 0.0,
-    should_yield: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Written:
     """Answer a clip.
 
@@ -62,7 +62,7 @@ def write(
         guess: what the answer probably is, such as the one to a little less sound.
         sure: so many tokens of the guess are not checked.
         temperature: 0 takes the likeliest token.
-        should_yield: asked before every token; once it says yes, the answer so far is handed back.
+        should_stop: asked before every token; once it says yes, the answer so far is handed back.
     """
     tokens = list(guess[:max_tokens])
     branch = copies(cache)
@@ -94,12 +94,12 @@ def write(
         model, unread, max_tokens - len(tokens), temperature=temperature, seed=0, stop_ids=stop_ids, cache=branch
     )
     with closing(more):
-        while not should_yield():
+        while not should_stop():
             if (token := next(more, None)) is None:  # the context is full
                 return Written(answer.tokens, "length")
             if (written := answer.add(token)) is not None:
                 return written
-    return Written(answer.tokens, "yielded")
+    return Written(answer.tokens, "stopped")
 
 
 def write_together(
@@ -108,6 +108,7 @@ def write_together(
     after: Sequence[int],
     stop_ids: frozenset[int],
     max_tokens: Sequence[int],
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> list[Written]:
     """Answer several clips in one decode: what `write` answers to each, without a guess and at temperature 0.
 
@@ -119,12 +120,13 @@ def write_together(
         after: ids between any clip and its answer.
         stop_ids: ids that end an answer.
         max_tokens: most tokens of each answer; with the prompt, the context must hold them.
+        should_stop: asked before every step; once it says yes, the answers so far are handed back.
     """
     answers = [_Answer(stop_ids, limit) for limit in max_tokens]
     written: dict[int, Written] = {}  # by clip
     rows = list(range(len(answers)))  # the clip in each row of the batch
     cache, padding, current = _first_tokens(model, caches, after)
-    while True:
+    while not should_stop():
         # As in `generate_tokens`, the step after a token is built before the token is known.
         logits, read_rows = model.step_ahead(current[:, None], cache, padding)
         following = mx.argmax(logits[:, -1], axis=-1)
@@ -148,6 +150,7 @@ def write_together(
                 layer_cache.keep_rows(kept)
             padding, current = padding[kept], current[kept]
             rows = [rows[row] for row in going]
+    return [written.get(clip, Written(answer.tokens, "stopped")) for clip, answer in enumerate(answers)]
 
 
 def _first_tokens(
