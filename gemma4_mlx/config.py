@@ -17,6 +17,10 @@ FULL = config_rules.FULL
 
 LayerType = Literal["sliding_attention", "full_attention"]
 
+#: The soft tokens that a picture may take, as Gemma 4 was trained with them, and what it takes when nobody says.
+IMAGE_TOKEN_BUDGETS = (70, 140, 280, 560, 1120)
+DEFAULT_IMAGE_TOKENS = 280
+
 
 @dataclass(frozen=True)
 class RopeConfig:

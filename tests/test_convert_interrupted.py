@@ -208,7 +208,7 @@ def test_a_disk_that_is_too_small_is_told_before_the_first_byte(
 ) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
-    with pytest.raises(CheckpointError, match=r"needs \d+(\.\d)? MB and its disk has 0\.0 MB free: make room"):
+    with pytest.raises(CheckpointError, match=r"needs \d+(\.\d)? MB and its disk has \d+(\.\d)? MB free: make room"):
         g4.convert(source, tmp_path / "out", bits=4)
 
 

@@ -10,11 +10,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gemma4_mlx.config import DEFAULT_IMAGE_TOKENS
 from gemma4_mlx.errors import InputError
 
 from ..printable import printable
 from ..terminal import draw, terminal_stream
-from .attachments import IMAGE_TOKENS, Attachment, open_attachment
+from .attachments import Attachment, open_attachment
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,7 +27,7 @@ _LONGEST_ESCAPE = 100_000
 """Base64 characters that terminals take in one escape sequence."""
 
 
-def read(image_tokens: int = IMAGE_TOKENS) -> str | list[Attachment]:
+def read(image_tokens: int = DEFAULT_IMAGE_TOKENS) -> str | list[Attachment]:
     """What is in the clipboard: a picture or a file as an attachment, else its text.
 
     Raises:
@@ -44,7 +45,7 @@ def read(image_tokens: int = IMAGE_TOKENS) -> str | list[Attachment]:
     raise InputError("the clipboard is empty: copy a picture, a file or text first")
 
 
-def attachments(image_tokens: int = IMAGE_TOKENS) -> list[Attachment]:
+def attachments(image_tokens: int = DEFAULT_IMAGE_TOKENS) -> list[Attachment]:
     """The picture or the file in the clipboard.
 
     Raises:
