@@ -26,6 +26,7 @@ from .per_layer_table import PerLayerTable
 from .quantization import Packing, quantize_modules
 from .sources import StoredTensor, check_fit, find_packings, find_sources, in_our_order, parameter_shapes
 from .stored_numbers import decoded, read_tensor
+from .wired_memory import keep_in_memory
 
 PerLayer = Literal["auto", "disk", "memory"]
 
@@ -99,7 +100,7 @@ def load_model(
             weights.append((name, array.astype(target) if source.header.dtype in FLOATS else array))
     model.load_weights(weights, strict=False)
     model.eval()
-    _keep_in_memory(_weight_bytes(sources, target))
+    keep_in_memory(model, _weight_bytes(sources, target))
     return model
 
 
@@ -109,18 +110,6 @@ def automatic_place(weight_bytes: int) -> Literal["disk", "memory"]:
     In memory where all of them together leave enough of it to the KV cache, the towers' work and everything else.
     """
     return "memory" if weight_bytes <= _SHARE_FOR_WEIGHTS * physical_memory() else "disk"
-
-
-def _keep_in_memory(weight_bytes: int) -> None:
-    """Have macOS keep so much of what the GPU uses from being paged out between steps, as far as it allows.
-
-    Without it, macOS 15 and newer slow a model down many times that takes most of the memory; see `mx.set_wired_limit`,
-    and the same in mlx-lm (`wired_limit` in its generate.py).
-    """
-    if mx.metal.is_available():
-        most = mx.device_info()["max_recommended_working_set_size"]
-        assert isinstance(most, int)
-        mx.set_wired_limit(min(weight_bytes, most))
 
 
 def _weight_bytes(sources: Mapping[str, StoredTensor], dtype: mx.Dtype) -> int:
