@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
+from ..config import DEFAULT_IMAGE_TOKENS
 from ..model import Gemma4
 from ..processing.tool_descriptions import read_tools
 from .answer_reader import AnswerReader
@@ -48,7 +49,7 @@ class Request:
     tools: Sequence[Any] | None = None
     schema: Mapping[str, Any] | str | None = None
     stop: str | Sequence[str] | None = None
-    image_tokens: int = 280
+    image_tokens: int = DEFAULT_IMAGE_TOKENS
     cache: ConversationCache | None = None
     should_stop: Callable[[], bool] | None = None
     on_prompt: Callable[[int, int], None] | None = None
@@ -80,7 +81,7 @@ def stream_generate(
     tools: Sequence[Any] | None = None,
     schema: Mapping[str, Any] | str | None = None,
     stop: str | Sequence[str] | None = None,
-    image_tokens: int = 280,
+    image_tokens: int = DEFAULT_IMAGE_TOKENS,
     cache: ConversationCache | None = None,
     should_stop: Callable[[], bool] | None = None,
     on_prompt: Callable[[int, int], None] | None = None,
