@@ -1,4 +1,4 @@
-"""`python convert.py MODEL FOLDER`: the same as `gemma4-mlx convert`, which calls `gemma4_mlx.checkpoint.convert`."""
+"""`python convert.py MODEL FOLDER`: the same as `gemma4-mlx convert`, which calls `gemma4_mlx.conversion.convert`."""
 
 import sys
 

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from gemma4_mlx.config import DEFAULT_IMAGE_TOKENS
 from gemma4_mlx.errors import InputError
 
 from .answer.answer_screen import AnswerScreen
 from .answer.answering import Request, Sampling, generate, prompt_progress, say_why_it_ended, show
 from .chat.conversation import Conversation
 from .interrupts import Interrupts
-from .line.attachments import IMAGE_TOKENS, LARGEST, open_attachment
+from .line.attachments import LARGEST, open_attachment
 from .messages import Message
 from .models.model_choice import open_model
 from .terminal import note, say
@@ -43,7 +44,7 @@ def ask(
     sampling: Sampling,
     as_json: bool,
     schema: Path | None = None,
-    image_tokens: int = IMAGE_TOKENS,
+    image_tokens: int = DEFAULT_IMAGE_TOKENS,
     tools_file: Path | None = None,
     run_tools: bool = False,
 ) -> None:

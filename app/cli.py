@@ -116,10 +116,10 @@ def _sampling(settings: Settings, max_tokens: int | None, temperature: float | N
 
 
 def _image_tokens(option: int | None) -> int:
-    from .line.attachments import IMAGE_TOKENS
+    from gemma4_mlx.config import DEFAULT_IMAGE_TOKENS
 
     if option is None:
-        return IMAGE_TOKENS
+        return DEFAULT_IMAGE_TOKENS
     from gemma4_mlx.processing.images import check_image_tokens
 
     try:

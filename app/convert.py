@@ -6,8 +6,9 @@ from pathlib import Path
 
 import typer
 
+from gemma4_mlx.byte_sizes import byte_size
+
 from .awake import kept_awake
-from .models.sizes import byte_size
 from .progress import Progress
 from .terminal import note, say
 
@@ -25,7 +26,7 @@ def convert_checkpoint(
         Gemma4Error: the source cannot be read, or the result not be written or uploaded.
         OSError: the folder cannot be written to.
     """
-    from gemma4_mlx.checkpoint.convert import convert
+    from gemma4_mlx.conversion.convert import convert
 
     target = folder or _default_folder(source, recipe)
     with Progress(f"converting {source}") as progress:
@@ -58,7 +59,7 @@ def print_plan(source: str, *, recipe: str, dtype: str, revision: str | None) ->
     Raises:
         Gemma4Error: the source cannot be read.
     """
-    from gemma4_mlx.checkpoint.convert import plan
+    from gemma4_mlx.conversion.convert import plan
 
     planned = plan(source, recipe=recipe, dtype=dtype, revision=revision)
     parts = planned.part_bytes

@@ -22,7 +22,7 @@ class TranscriptFormat(StrEnum):
 
 
 class RecipeName(StrEnum):
-    """What `convert` makes of the weights; `gemma4_mlx.checkpoint.recipes` says what each one does."""
+    """What `convert` makes of the weights; `gemma4_mlx.conversion.recipes` says what each one does."""
 
     four_bit = "4bit"
     eight_bit = "8bit"

@@ -61,9 +61,9 @@ def _is_count(value: object) -> bool:
 
 
 def _is_image_budget(value: object) -> bool:
-    from gemma4_mlx.processing.images import IMAGE_TOKENS
+    from gemma4_mlx.config import IMAGE_TOKEN_BUDGETS
 
-    return _is_count(value) and value in IMAGE_TOKENS
+    return _is_count(value) and value in IMAGE_TOKEN_BUDGETS
 
 
 def _text(example: str) -> Check:

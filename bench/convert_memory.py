@@ -24,10 +24,10 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from gemma4_mlx.checkpoint.conversion_plan import plan_conversion
-from gemma4_mlx.checkpoint.recipes import RECIPES
-from gemma4_mlx.checkpoint.writing import ShardFile
 from gemma4_mlx.config import Config
+from gemma4_mlx.conversion.conversion_plan import plan_conversion
+from gemma4_mlx.conversion.recipes import RECIPES
+from gemma4_mlx.conversion.shard_file import ShardFile
 
 CONVERT = """
 import resource, sys

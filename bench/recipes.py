@@ -25,8 +25,8 @@ from random_checkpoint import e2b_like, write_random_checkpoint
 
 import gemma4_mlx as g4
 from gemma4_mlx.checkpoint import load_model, read_config, resolve
-from gemma4_mlx.checkpoint.convert import convert, plan
-from gemma4_mlx.checkpoint.recipes import AFFINE_4, AFFINE_8, KEPT, RECIPES, Recipe, Rule
+from gemma4_mlx.conversion.convert import convert, plan
+from gemma4_mlx.conversion.recipes import AFFINE_4, AFFINE_8, KEPT, RECIPES, Recipe, Rule
 from gemma4_mlx.model import Gemma4
 
 PROMPTS, PROMPT_TOKENS = 2, 64

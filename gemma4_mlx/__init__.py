@@ -11,7 +11,7 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .checkpoint.convert import convert
+    from .conversion.convert import convert
     from .errors import (
         CheckpointError,
         ConfigError,
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from .loading import load
     from .model import Gemma4, ModelInputs
     from .processing import Processor
-    from .speech import LiveTranscriber, transcribe
+    from .speech import LiveTranscriber
+    from .speech.transcribe import transcribe
 
 __version__ = "0.1.0"
 
@@ -40,7 +41,7 @@ _HOME_OF = {
     "Gemma4": "model",
     "ModelInputs": "model",
     "Processor": "processing",
-    "convert": "checkpoint.convert",
+    "convert": "conversion.convert",
     "ConversationCache": "generation",
     "generate": "generation",
     "generate_tokens": "generation",
@@ -82,7 +83,7 @@ def __getattr__(name: str) -> Any:
         if name in _HOME_OF:
             return getattr(import_module(f".{_HOME_OF[name]}", __name__), name)
         # `gemma4_mlx.config` and the other rooms, without an import of their own.
-        if name in ("config", "errors", "model", "checkpoint", "processing", "generation", "speech"):
+        if name in ("config", "errors", "model", "checkpoint", "conversion", "processing", "generation", "speech"):
             return import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

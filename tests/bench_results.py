@@ -6,11 +6,9 @@ import dataclasses
 import json
 from pathlib import Path
 
+from gemma4_mlx.app.bench.report import Measurement, Plan, Result, Software, Weights
+from gemma4_mlx.app.machine import Machine
 from jsonschema import Draft202012Validator
-
-from gemma4_mlx.measuring import Measurement, Plan, Result
-from gemma4_mlx.measuring.machine import Machine
-from gemma4_mlx.measuring.report import Software, Weights
 
 SCHEMA = json.loads((Path(__file__).parents[1] / "docs" / "bench-schema.json").read_text(encoding="utf-8"))
 

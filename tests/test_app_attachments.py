@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import threading
 import wave
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import av
@@ -17,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+import gemma4_mlx as g4
 from command_line import picture
 from gemma4_mlx.errors import InputError
 from gemma4_mlx.processing.audio import load_audio
@@ -41,6 +45,35 @@ def video(path: Path, frames: int, size: tuple[int, int] = (96, 64)) -> Path:
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[bytes], tuple[str, list[str]]]]:
+    servers: list[HTTPServer] = []
+
+    def start(content: bytes) -> tuple[str, list[str]]:
+        asked: list[str] = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                asked.append(self.command)
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        server = HTTPServer(("127.0.0.1", 0), Handler)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{server.server_port}/shared/42", asked
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
 
 
 @pytest.fixture
@@ -215,3 +248,23 @@ def test_bytes_are_called_by_the_name_they_are_given():
 @pytest.mark.parametrize("typed", ["two\\ cats.png", "'two cats.png' ", "two cats.png"])
 def test_a_commands_path_is_meant_without_its_quotes(folder, typed):
     assert unquoted(typed) == "two cats.png"
+
+
+def test_an_address_without_a_telling_name_is_fetched_once(serve: Callable[[bytes], tuple[str, list[str]]]) -> None:
+    for content, kind in ((picture().read_bytes(), "image"), (b"# Notes", "text")):
+        address, asked = serve(content)
+        assert open_attachment(address).kind == kind
+        assert asked == ["GET"]
+
+
+@pytest.mark.parametrize("frames", [1, 2, 31, 32, 33, 100])
+def test_the_processor_says_of_a_videos_size_what_it_takes_in_the_prompt(frames: int, tmp_path: Path) -> None:
+    _, processor = g4.load("demo")
+    attachment = open_attachment(video(tmp_path / "clip.mp4", frames, (96, 64)))
+    assert attachment.video is not None
+    without = [{"role": "user", "content": [{"type": "text", "text": "Say"}]}]
+    with_it = [{"role": "user", "content": [attachment.part(), {"type": "text", "text": "Say"}]}]
+    real = processor(with_it).input_ids.shape[1]
+    one_placeholder = len(processor.tokenizer.encode(processor.render(with_it)))
+    assert one_placeholder + processor.video_tokens(attachment.video) - 1 == real
+    assert real - processor(without).input_ids.shape[1] > (attachment.soft_tokens() or 0)

@@ -17,11 +17,10 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from gemma4_mlx.app.bench.report import LABELS, report_dict
 
 from bench_results import check_report, check_row, result
 from command_line import checkpoint, environment, only_line, run, scratch, start
-from gemma4_mlx.measuring import report_dict
-from gemma4_mlx.measuring.report import LABELS
 from tmux_terminal import TmuxTerminal
 
 SHORT = ("-p", "24", "-g", "4", "-r", "2", "--text-only")

@@ -7,10 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from gemma4_mlx.app.machine import Machine, linux, mac, this_machine
 from hypothesis import given
 from hypothesis import strategies as st
-
-from gemma4_mlx.measuring.machine import Machine, linux, mac, this_machine
 
 HARDWARE = Path(__file__).parent / "tiny" / "hardware"
 

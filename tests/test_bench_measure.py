@@ -13,15 +13,15 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
+from gemma4_mlx.app.bench.engines import copied, load_engine
+from gemma4_mlx.app.bench.measure import MeasuringError, Request, _origin, _packing, measure
+from gemma4_mlx.app.bench.report import Plan, Result, report_dict
+from gemma4_mlx.app.bench.speed import random_ids
 
 from bench_results import check_report
 from command_line import checkpoint
 from gemma4_mlx.checkpoint import load_model, read_config
 from gemma4_mlx.errors import CheckpointError
-from gemma4_mlx.measuring import MeasuringError, Plan, Request, Result, measure, report_dict
-from gemma4_mlx.measuring.engines import copied, load_engine
-from gemma4_mlx.measuring.measure import _origin, _packing
-from gemma4_mlx.measuring.speed import random_ids
 from tiny_tokenizer import SPECIAL_IDS
 
 PLAN = Plan((40, 24), (6,), (0, 60), 2)
@@ -178,7 +178,7 @@ def test_an_interrupt_ends_the_process_too() -> None:
 
 
 def test_whoever_is_measured_imports_what_it_needs_on_its_own_time() -> None:
-    program = "import gemma4_mlx.measuring, sys; print({'mlx', 'numpy', 'PIL', 'tokenizers'} & {*sys.modules})"
+    program = "import gemma4_mlx.app.bench.measure, sys; print({'mlx', 'numpy', 'PIL', 'tokenizers'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

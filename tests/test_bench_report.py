@@ -8,14 +8,13 @@ import statistics
 from pathlib import Path
 
 import pytest
+from gemma4_mlx.app.bench.report import LABELS, Measurement, compare, read_result, report_dict
 from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import ValidationError
 
 from bench_results import check_report, result
 from gemma4_mlx.errors import InputError
-from gemma4_mlx.measuring import Measurement, compare, read_result, report_dict
-from gemma4_mlx.measuring.report import LABELS
 
 
 def written(path: Path, report: object) -> Path:

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from gemma4_mlx.app.bench import bench_plot
 from gemma4_mlx.app.bench.bench_tables import facts, flat_rows, render, titles
+from gemma4_mlx.app.bench.report import Result
 from PIL import Image
 
 from bench_results import M3_PRO, check_report, check_row, result
 from gemma4_mlx.errors import Gemma4Error
-from gemma4_mlx.measuring import Result
 
 OTHER = dataclasses.replace(result().software, engine="mlx-vlm", engine_version="0.7.10")
 
@@ -34,7 +34,7 @@ def lines_of(text: str) -> dict[str, list[str]]:
 
 def test_the_facts_fit_on_three_lines() -> None:
     assert facts(result()) == [
-        "e2b (mlx-community/gemma-4-e2b-it-8bit 01234567) · 5.50 GB · 8-bit affine, group 64 · per-layer table on disk",
+        "e2b (mlx-community/gemma-4-e2b-it-8bit 01234567) · 5.5 GB · 8-bit affine, group 64 · per-layer table on disk",
         "Apple M3 Pro · 18 GPU cores · 36 GB · macOS 15.1 · mains",
         "gemma4-mlx 0.1.0 · MLX 0.32.4 on metal · Python 3.12.4 · 2026-11-24 09:30",
     ]

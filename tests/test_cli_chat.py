@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from gemma4_mlx.app.answer.answering import Sampling
@@ -381,6 +382,30 @@ def test_figures_of_context_and_speed(chat, capsys):
     assert "of 4,096 tokens" in told
     say(chat, "/stats")
     assert f"{stats.cached_tokens} of them read before" in capsys.readouterr().err
+
+
+def test_a_video_a_picture_and_a_sound_are_counted_as_they_are_read(chat, tmp_path, capsys):
+    clip = tmp_path / "clip.mp4"
+    with av.open(str(clip), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for _ in range(20):
+            container.mux(stream.encode(av.VideoFrame(96, 64, "yuv420p")))
+        container.mux(stream.encode())
+    say(
+        chat,
+        "What is this?",
+        open_attachment(clip),
+        open_attachment(picture()),
+        open_attachment(wave_of(2), name="a.wav"),
+    )
+    capsys.readouterr()
+    say(chat, "/context")
+    total = int(capsys.readouterr().err.splitlines()[-1].split()[0].replace(",", ""))
+    read_back = chat.model.thread.run(
+        lambda: chat.model()[1](chat.conversation.messages(), add_generation_prompt=False).input_ids.shape[1]
+    )
+    assert total == read_back
 
 
 class InterruptedScreen(io.StringIO):

@@ -22,14 +22,14 @@ from gemma4_mlx.app.doctor.doctor import examine
 from gemma4_mlx.app.doctor.doctor_checks import gpu_findings, look_at_demo, look_at_models, machine_findings
 from gemma4_mlx.app.doctor.findings import Check, Finding
 from gemma4_mlx.app.doctor.terminal_answers import brackets_pastes
+from gemma4_mlx.app.gpu import Gpu, wired_limit
+from gemma4_mlx.app.machine import Machine
 from gemma4_mlx.app.models.model_choice import largest_that_fits
-from gemma4_mlx.app.models.sizes import physical_memory
 
 from command_line import only_line
+from gemma4_mlx.byte_sizes import physical_memory
 from gemma4_mlx.checkpoint import builtin
 from gemma4_mlx.checkpoint.hub import SHORT_NAMES
-from gemma4_mlx.measuring.gpu import Gpu, wired_limit
-from gemma4_mlx.measuring.machine import Machine
 from hub_server import running_demo_hub
 from tmux_terminal import TmuxTerminal
 from users import User

@@ -13,9 +13,10 @@ import pytest
 from gemma4_mlx.app.models.fetching import Fetch, left
 from gemma4_mlx.app.models.first_run import Offer
 from gemma4_mlx.app.models.model_choice import largest_that_fits
-from gemma4_mlx.app.models.sizes import SIZES, physical_memory
+from gemma4_mlx.app.models.sizes import SIZES
 from gemma4_mlx.app.settings import read_settings, remember_model
 
+from gemma4_mlx.byte_sizes import physical_memory
 from gemma4_mlx.checkpoint.hub import SHORT_NAMES
 from hub_server import HubServer, running_demo_hub
 from tmux_terminal import TmuxTerminal

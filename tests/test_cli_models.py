@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from gemma4_mlx.app.models.sizes import SIZES, byte_size
+from gemma4_mlx.app.models.sizes import SIZES
 
 from command_line import COMMAND, only_line
+from gemma4_mlx.byte_sizes import byte_size
 from gemma4_mlx.checkpoint.builtin import FOLDER
 from gemma4_mlx.checkpoint.hub import SHORT_NAMES
 from hub_server import HubServer, Repository, running_demo_hub

@@ -14,11 +14,12 @@ from mlx.utils import tree_flatten
 
 import gemma4_mlx as g4
 from checkpoints import build_checkpoint
-from gemma4_mlx.checkpoint import conversion_plan, load_model, read_config, writing
-from gemma4_mlx.checkpoint.convert import plan
+from gemma4_mlx.checkpoint import load_model, read_config
 from gemma4_mlx.checkpoint.headers import read_header, read_headers
 from gemma4_mlx.checkpoint.quantization import quantize_modules
-from gemma4_mlx.checkpoint.recipes import AFFINE_8, RECIPES, Recipe, Rule, choose_recipe
+from gemma4_mlx.conversion import conversion_plan, shard_file
+from gemma4_mlx.conversion.convert import plan
+from gemma4_mlx.conversion.recipes import AFFINE_8, RECIPES, Recipe, Rule, choose_recipe
 from gemma4_mlx.errors import CheckpointError, ConfigError, Gemma4Error, HubError
 
 IDS = [[2, 50, 61, 200, 300, 77, 410]]
@@ -88,7 +89,7 @@ def test_blocks_of_a_few_rows_give_the_same_file(
     sources: dict[str, Path], variant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     g4.convert(sources[variant], tmp_path / "whole", bits=4)
-    monkeypatch.setattr(writing, "_BLOCK_BYTES", 3000)
+    monkeypatch.setattr(shard_file, "_BLOCK_BYTES", 3000)
     g4.convert(sources[variant], tmp_path / "blocks", bits=4)
     assert files(tmp_path / "blocks") == files(tmp_path / "whole")
 
@@ -407,7 +408,7 @@ def test_memory_stays_at_a_few_blocks(tmp_path: Path) -> None:
     before = mx.get_active_memory()
     mx.reset_peak_memory()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writing, "_BLOCK_BYTES", 4 << 20)
+        patch.setattr(shard_file, "_BLOCK_BYTES", 4 << 20)
         out = g4.convert(folder, tmp_path / "out")
     assert mx.get_peak_memory() - before < 24 << 20
     assert np.prod(read_headers(out)["language_model.model.embed_tokens_per_layer.weight"].shape) == rows * 256 // 4

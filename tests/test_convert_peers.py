@@ -11,7 +11,7 @@ import pytest
 
 import gemma4_mlx as g4
 from checkpoints import build_checkpoint
-from gemma4_mlx.checkpoint import conversion_plan
+from gemma4_mlx.conversion import conversion_plan
 from tiny_tokenizer import SPECIAL_IDS
 
 PROMPT = [2, 50, 61, 200, 300, 77, 410, 33]

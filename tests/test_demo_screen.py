@@ -9,7 +9,8 @@ import re
 import numpy as np
 import pytest
 from gemma4_mlx.app.demo.demo_picture import COLOURS, SHAPES, draw_two_shapes, random_things
-from gemma4_mlx.app.demo.demo_screen import Answer, Part, PlainScreen, TerminalScreen, half_blocks, waveform
+from gemma4_mlx.app.demo.demo_screen import Answer, Part, PlainScreen, TerminalScreen, waveform
+from gemma4_mlx.app.line.preview import half_blocks
 from gemma4_mlx.app.models.model_choice import ModelChoice, largest_that_fits
 from hypothesis import given
 from hypothesis import strategies as st

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import gemma4_mlx as g4
 from gemma4_mlx.generation import GenerationStream, ToolCall, generate, generate_tokens, stream_generate
 from gemma4_mlx.generation import loop as loop_module
 from gemma4_mlx.generation.answer_reader import opened_channel
-from gemma4_mlx.generation.answers import end_of_turn_ids, sampling_settings
+from gemma4_mlx.generation.answers import Request, end_of_turn_ids, sampling_settings
 from gemma4_mlx.model.cache import FullCache
 from gemma4_mlx.processing import Processor
 from gemma4_mlx.processing.chat import ChatTemplate
@@ -239,11 +240,15 @@ def test_a_prompt_longer_than_the_context_is_refused_at_the_call(processor):
 
 def test_settings_come_from_the_caller_then_the_checkpoint_then_what_was_published():
     published = {"temperature": 1.0, "top_p": 0.95, "top_k": 64}
-    assert sampling_settings({}, None, None, None) == published
-    assert sampling_settings({"top_k": 20, "top_p": None}, None, None, None) == {**published, "top_k": 20}
-    assert sampling_settings({"top_k": 20}, 0.0, 1.0, 0) == {"temperature": 0.0, "top_p": 1.0, "top_k": 0}
-    assert sampling_settings({"do_sample": False}, None, None, None)["temperature"] == 0.0
-    assert sampling_settings({"do_sample": False}, 0.7, None, None)["temperature"] == 0.7
+    assert sampling_settings({}, Request()) == published
+    assert sampling_settings({"top_k": 20, "top_p": None}, Request()) == {**published, "top_k": 20}
+    assert sampling_settings({"top_k": 20}, Request(temperature=0.0, top_p=1.0, top_k=0)) == {
+        "temperature": 0.0,
+        "top_p": 1.0,
+        "top_k": 0,
+    }
+    assert sampling_settings({"do_sample": False}, Request())["temperature"] == 0.0
+    assert sampling_settings({"do_sample": False}, Request(temperature=0.7))["temperature"] == 0.7
 
 
 def test_a_checkpoint_without_generation_config_still_ends_its_turns(processor, monkeypatch):
@@ -392,3 +397,14 @@ def test_an_answer_that_ended_by_itself_was_not_stopped(processor):
     assert (out.text, out.finish_reason) == ("one", "stop")
     out = generate(ScriptedModel(ids), processor, "Hello", temperature=0, max_tokens=1, should_stop=lambda: False)
     assert out.finish_reason == "length"
+
+
+def test_both_ways_to_ask_and_the_request_itself_have_the_same_arguments_and_defaults() -> None:
+    whole, stream = inspect.signature(generate), inspect.signature(stream_generate)
+    assert whole.parameters == stream.parameters
+    assert whole.return_annotation == "Generation"
+    options = {name: p.default for name, p in whole.parameters.items() if p.kind is p.KEYWORD_ONLY}
+    assert options == {field.name: field.default for field in dataclasses.fields(Request)}
+    assert all(f"{name}" in (generate.__doc__ or "") for name in options)
+    with pytest.raises(TypeError, match="invented"):
+        generate(None, None, "", invented=1)  # type: ignore[call-arg, arg-type]

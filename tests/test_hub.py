@@ -432,7 +432,7 @@ def test_a_model_of_another_family_is_refused_before_anything_is_fetched(hub):
 def test_too_small_a_disk_is_refused_before_anything_is_fetched(hub, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr("gemma4_mlx.checkpoint.hub.shutil.disk_usage", lambda path: usage(10, 10, 1000))
-    _refused(REPO, match="needs 0.0 GB of disk .* set HF_HOME")
+    _refused(REPO, match="needs 0.4 MB of disk .* set HF_HOME")
     assert not hub.downloads
 
 

@@ -13,7 +13,7 @@ import pytest
 from checkpoints import build_checkpoint
 from gemma4_mlx.checkpoint import load_model, read_config
 from gemma4_mlx.checkpoint.builtin import FOLDER
-from gemma4_mlx.checkpoint.convert import convert
+from gemma4_mlx.conversion.convert import convert
 from tiny_tokenizer import SPECIAL_IDS
 
 TOLERANCE = 1e-2  # of the peer logits' standard deviation

@@ -11,7 +11,7 @@ import pytest
 from checkpoints import raw_config
 from gemma4_mlx import CheckpointError, Processor
 from gemma4_mlx.config import Config
-from gemma4_mlx.generation.answers import end_of_turn_ids, sampling_settings
+from gemma4_mlx.generation.answers import Request, end_of_turn_ids, sampling_settings
 from gemma4_mlx.generation.sampling import make_sampler
 from tiny_tokenizer import write_tokenizer
 
@@ -74,7 +74,7 @@ def test_every_way_to_write_a_choice_that_the_reference_loads_is_read(
     (tmp_path / "generation_config.json").write_text(json.dumps({key: written}))
     processor = Processor.from_folder(tmp_path, CONFIG)
     assert processor.generation_config == {key: read}
-    settings = sampling_settings(processor.generation_config, None, None, None)
+    settings = sampling_settings(processor.generation_config, Request())
     make_sampler(**settings)
     assert end_of_turn_ids(processor)
 
@@ -83,7 +83,7 @@ def test_top_p_0_keeps_the_most_likely_token_alone(tmp_path: Path) -> None:
     write_tokenizer(tmp_path)
     (tmp_path / "generation_config.json").write_text('{"top_p": 0, "top_k": -1, "temperature": 1.5}')
     processor = Processor.from_folder(tmp_path, CONFIG)
-    draw = make_sampler(**sampling_settings(processor.generation_config, None, None, None))
+    draw = make_sampler(**sampling_settings(processor.generation_config, Request()))
     logits = mx.random.normal((1, 512), key=mx.random.key(3))
     for seed in range(20):
         assert draw(logits, mx.random.key(seed))[0].item() == logits.argmax().item()

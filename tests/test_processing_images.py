@@ -23,8 +23,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from transformers.models.gemma4.image_processing_pil_gemma4 import Gemma4ImageProcessorPil
 
+from gemma4_mlx.config import IMAGE_TOKEN_BUDGETS
 from gemma4_mlx.errors import InputError, MediaWarning
-from gemma4_mlx.processing.images import IMAGE_TOKENS, image_patches, load_image, token_grid
+from gemma4_mlx.processing.images import image_patches, load_image, token_grid
 from processing_reference import our_processor
 
 REFERENCE = Gemma4ImageProcessorPil()
@@ -48,7 +49,7 @@ def difference(one: Image.Image, other: Image.Image) -> float:
     return float(np.abs(np.asarray(one, np.float32) - np.asarray(other, np.float32)).mean())
 
 
-@given(st.integers(1, 700), st.integers(1, 700), st.sampled_from(IMAGE_TOKENS), st.integers(0, 9))
+@given(st.integers(1, 700), st.integers(1, 700), st.sampled_from(IMAGE_TOKEN_BUDGETS), st.integers(0, 9))
 @settings(max_examples=60)
 def test_patches_are_the_reference_s_to_the_bit(width: int, height: int, image_tokens: int, seed: int) -> None:
     if max(width, height) >= image_tokens * min(width, height):
@@ -63,7 +64,7 @@ def test_patches_are_the_reference_s_to_the_bit(width: int, height: int, image_t
     np.testing.assert_array_equal(np.array(ours.patches), theirs["pixel_values"][0][: 9 * soft_tokens])
 
 
-@given(st.integers(1, 20_000), st.integers(1, 20_000), st.sampled_from(IMAGE_TOKENS))
+@given(st.integers(1, 20_000), st.integers(1, 20_000), st.sampled_from(IMAGE_TOKEN_BUDGETS))
 def test_the_grid_fills_the_budget_and_never_passes_it(height: int, width: int, image_tokens: int) -> None:
     try:
         rows, columns = token_grid(height, width, image_tokens)

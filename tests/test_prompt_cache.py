@@ -13,7 +13,7 @@ from mlx_lm.models import cache as mlx_lm_cache
 
 import gemma4_mlx as g4
 from checkpoints import VARIANTS
-from gemma4_mlx import CheckpointError, InputError
+from gemma4_mlx import InputError
 from gemma4_mlx.generation.prompt_cache import load_prompt_cache, save_prompt_cache
 from parity import pair
 from tiny_tokenizer import SPECIAL_IDS
@@ -88,8 +88,9 @@ def test_a_missing_or_damaged_file_is_told(tmp_path: Path) -> None:
     path = tmp_path / "prompt"
     save_prompt_cache(path, cache, model)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(CheckpointError, match="truncated"):
+    with pytest.raises(InputError, match="not a whole prompt cache: make it again") as refusal:
         load_prompt_cache(path, model)
+    assert "truncated" in str(refusal.value.__cause__)
     mx.save_safetensors(str(tmp_path / "other.safetensors"), {"a": mx.ones(3)})
     with pytest.raises(InputError, match="not a prompt cache"):
         load_prompt_cache(tmp_path / "other.safetensors", model)
@@ -142,3 +143,15 @@ def test_an_empty_cache_and_a_folder_that_is_not_there_are_errors(tmp_path: Path
     model(mx.array([IDS]), cache=cache)
     with pytest.raises(OSError, match="cannot be written"):
         save_prompt_cache(tmp_path / "nowhere" / "prompt", cache, model)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a cache", b"\x00" * 64, (1 << 40).to_bytes(8, "little") + b"{}"])
+def test_a_file_that_is_no_whole_cache_is_an_input_error_that_says_to_make_it_again(
+    content: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "chat.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="make it again") as refusal:
+        load_prompt_cache(path, g4.load("demo")[0])
+    assert "download" not in str(refusal.value)
+    assert "\n" not in str(refusal.value)

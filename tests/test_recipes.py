@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from gemma4_mlx.app.options import RecipeName, StoredType
 
-from gemma4_mlx.checkpoint.conversion_plan import STORED_DTYPES, ConversionPlan, plan_conversion
+from gemma4_mlx.checkpoint.element_types import PRECISIONS
 from gemma4_mlx.checkpoint.quantization import Packing
-from gemma4_mlx.checkpoint.recipes import AFFINE_4, AFFINE_8, KEPT, MXFP4, RECIPES, Recipe, Rule, choose_recipe
 from gemma4_mlx.config import Config
+from gemma4_mlx.conversion.conversion_plan import ConversionPlan, plan_conversion
+from gemma4_mlx.conversion.recipes import AFFINE_4, AFFINE_8, KEPT, MXFP4, RECIPES, Recipe, Rule, choose_recipe
 from gemma4_mlx.errors import CheckpointError
 
 _S, _F = "sliding_attention", "full_attention"
@@ -209,4 +210,4 @@ def test_an_unknown_recipe_is_told_with_the_known_ones(recipe: str | None, bits:
 
 def test_the_command_line_offers_the_recipes_and_precisions_there_are() -> None:
     assert [name.value for name in RecipeName] == list(RECIPES)
-    assert {name.value for name in StoredType} == set(STORED_DTYPES)
+    assert {name.value for name in StoredType} == set(PRECISIONS)

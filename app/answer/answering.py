@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..line.attachments import IMAGE_TOKENS
+from gemma4_mlx.config import DEFAULT_IMAGE_TOKENS
+
 from ..messages import Message
 from ..terminal import note
 from .answer_screen import AnswerScreen
@@ -46,7 +47,7 @@ class Request:
     thinking: bool = False
     tools: Sequence[Any] | None = None
     schema: str | None = None
-    image_tokens: int = IMAGE_TOKENS
+    image_tokens: int = DEFAULT_IMAGE_TOKENS
 
 
 def generate(

@@ -18,7 +18,7 @@ from ..terminal import draw, note, write
 from . import bench_plot, bench_tables
 
 if TYPE_CHECKING:
-    from gemma4_mlx.measuring import Plan, Result
+    from .report import Plan, Result
 
 Peer = Literal["mlx-lm", "mlx-vlm"]
 
@@ -61,13 +61,13 @@ def bench(options: BenchOptions, model_name: str | None) -> None:
         raise typer.BadParameter("compare with one file or with one engine, or two files with each other")
     if options.plot:
         bench_plot.check(options.plot)
-    from gemma4_mlx.measuring import read_result
+    from .report import read_result
 
     results = [read_result(path) for path in options.compared]
     failed = None
     if len(results) < 2:
         if options.against:
-            from gemma4_mlx.measuring import engine_version
+            from .engines import engine_version
 
             engine_version(options.against)
         measured, failed = _measured(options, plan, model_name)
@@ -87,7 +87,8 @@ def bench(options: BenchOptions, model_name: str | None) -> None:
 
 def _measured(options: BenchOptions, plan: Plan, model_name: str | None) -> tuple[list[Result], Gemma4Error | None]:
     """Our result, then the other engine's if one is asked for, or the error it ended with."""
-    from gemma4_mlx.measuring import OURS, MeasuringError, Request, measure
+    from .engines import OURS
+    from .measure import MeasuringError, Request, measure
 
     name, folder = fetch_model(model_name)
     with Progress(f"measuring {name}") as progress:
@@ -112,7 +113,7 @@ def _warn_of_power(result: Result) -> None:
 
 
 def _plan(options: BenchOptions) -> Plan:
-    from gemma4_mlx.measuring import Plan
+    from .report import Plan
 
     prompts, generations = _lengths(options.prompts, "-p"), _lengths(options.generations, "-g")
     if not prompts and not generations:

@@ -14,7 +14,7 @@ from gemma4_mlx.errors import Gemma4Error
 from .bench_tables import facts, titles
 
 if TYPE_CHECKING:
-    from gemma4_mlx.measuring import Result
+    from .report import Result
 
 SUFFIXES = (".png", ".svg", ".pdf")
 

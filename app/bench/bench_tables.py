@@ -9,10 +9,11 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from gemma4_mlx.measuring import Measurement, Result, compare, report_dict
+from gemma4_mlx.byte_sizes import byte_size, memory_size
 
 from ..printable import printable
 from ..terminal import console, shows_colour
+from .report import Measurement, Result, compare, report_dict
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -51,14 +52,14 @@ def facts(result: Result) -> list[str]:
     lines: list[list[str | int | None]] = [
         [
             f"{weights.name} ({origin})" if origin else weights.name,
-            _bytes(weights.nbytes),
+            byte_size(weights.nbytes),
             weights.quantization,
             table,
         ],
         [
             machine.chip,
             machine.gpu_cores and f"{machine.gpu_cores} GPU cores",
-            machine.memory_bytes and f"{machine.memory_bytes / 2**30:.0f} GB",
+            machine.memory_bytes and memory_size(machine.memory_bytes),
             machine.system,
             {"ac": "mains", "battery": "battery", "ups": "UPS", None: None}[machine.power],
             "low power mode" if machine.low_power_mode else None,
@@ -241,7 +242,3 @@ def _scale(measurement: Measurement) -> tuple[float, str, int]:
             return 1.0, "", 3
         case _:
             return 1.0, "tok/s", 1
-
-
-def _bytes(nbytes: int) -> str:
-    return f"{nbytes / 1e9:.2f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:.1f} MB"

@@ -8,15 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gemma4_mlx.byte_sizes import byte_size
+from gemma4_mlx.config import DEFAULT_IMAGE_TOKENS
 from gemma4_mlx.errors import ContextLengthError, Gemma4Error, InputError
 
 from ..answer.answering import Request, Sampling, say_why_it_ended
 from ..endings import INTERRUPTED, ComputingError, leave_at_once, one_line
 from ..interrupts import Interrupts
-from ..line.attachments import IMAGE_TOKENS, Attachment
+from ..line.attachments import Attachment
 from ..messages import Message
 from ..models.model_choice import fetch_model
-from ..models.sizes import byte_size
 from ..progress import Progress
 from ..terminal import draw, edits_lines, note, shortened
 from ..tools.tool_rounds import Permission, answer_in_rounds
@@ -59,7 +60,7 @@ class ChatOptions:
     system: str | None = None
     thinking: bool = False
     resume: str | None = None
-    image_tokens: int = IMAGE_TOKENS
+    image_tokens: int = DEFAULT_IMAGE_TOKENS
     tools: Path | None = None
     run_tools: bool = False
     microphone: str | None = None

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from gemma4_mlx.byte_sizes import byte_size
 from gemma4_mlx.errors import InputError
 
-from ..models.sizes import byte_size
 from ..terminal import shortened
 from .context import tokens_by_exchange
 

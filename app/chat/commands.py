@@ -202,14 +202,17 @@ def _model(chat: Chat, argument: str) -> None:
 
 
 def _detail(chat: Chat, argument: str) -> None:
-    from gemma4_mlx.processing.images import IMAGE_TOKENS, check_image_tokens
+    from gemma4_mlx.config import IMAGE_TOKEN_BUDGETS
+    from gemma4_mlx.processing.images import check_image_tokens
 
     if argument:
         try:
             image_tokens = int(argument)
             check_image_tokens(image_tokens)
         except ValueError:
-            raise InputError(f"/detail {'|'.join(map(str, IMAGE_TOKENS))}: one of these, not {argument}") from None
+            raise InputError(
+                f"/detail {'|'.join(map(str, IMAGE_TOKEN_BUDGETS))}: one of these, not {argument}"
+            ) from None
         chat.image_tokens = image_tokens
     note(f"pictures take up to {chat.image_tokens} tokens")
 

@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from gemma4_mlx.processing import Processor
 
     from ..answer.answering import Request
+    from ..line.attachments import Attachment
 
 # Forgetting happens in steps: a conversation that is always full would have to be read anew at every message.
 _SHARE_TO_FREE = 0.25
 _ROOM_FOR_AN_ANSWER = 256
-_AROUND_A_MEDIUM = 2  # tokens before and after its soft tokens
+_AROUND_A_MEDIUM = 2  # tokens before and after the soft tokens of a picture or sound
 
 
 def limit_of(processor: Processor) -> int:
@@ -43,8 +44,14 @@ def count_tokens(processor: Processor, request: Request, exchanges: Sequence[Exc
         add_generation_prompt=request.messages[-1]["role"] != "assistant",
     )
     media = [a for exchange in exchanges for a in exchange.attachments if a.kind != "text"]
-    soft = sum((a.soft_tokens(request.image_tokens) or 0) + _AROUND_A_MEDIUM - 1 for a in media)
-    return len(processor.tokenizer.encode(text)) + soft
+    # The text has one placeholder for each.
+    return len(processor.tokenizer.encode(text)) + sum(_tokens(processor, request, medium) - 1 for medium in media)
+
+
+def _tokens(processor: Processor, request: Request, attachment: Attachment) -> int:
+    if attachment.video is not None:
+        return processor.video_tokens(attachment.video)
+    return (attachment.soft_tokens(request.image_tokens) or 0) + _AROUND_A_MEDIUM
 
 
 def tokens_by_exchange(processor: Processor, request: Request, conversation: Conversation) -> list[int]:

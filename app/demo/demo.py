@@ -9,9 +9,10 @@ import random
 import time
 from typing import TYPE_CHECKING
 
+from gemma4_mlx.byte_sizes import physical_memory
+
 from ..endings import one_line
 from ..models.model_choice import largest_that_fits
-from ..models.sizes import physical_memory
 from ..terminal import note
 from .demo_picture import TwoShapes, draw_two_shapes, random_things
 from .demo_recording import RECORDING, what_is_said

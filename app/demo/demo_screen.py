@@ -12,6 +12,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from gemma4_mlx.byte_sizes import byte_size
+
+from ..line.preview import half_blocks
 from ..live_tail import LiveTail
 from ..models.model_choice import ModelChoice
 from ..printable import printable
@@ -218,22 +221,6 @@ class TerminalScreen:
         return heading
 
 
-def half_blocks(image: Image, columns: int, rows: int) -> Text:
-    """A picture in `rows` rows of `columns` half blocks, each of them two pixels: its colour and its background's."""
-    import numpy as np
-    from rich.color import Color
-    from rich.style import Style
-    from rich.text import Text
-
-    pixels = np.asarray(image.convert("RGB").resize((columns, 2 * rows)))
-    text = Text(no_wrap=True)
-    for row in range(rows):
-        for above, below in zip(pixels[2 * row], pixels[2 * row + 1], strict=True):
-            text.append("▀", Style(color=Color.from_rgb(*above), bgcolor=Color.from_rgb(*below)))
-        text.append("\n" if row < rows - 1 else "")
-    return text
-
-
 def waveform(samples: npt.NDArray[np.float32], columns: int, rows: int) -> Text:
     """How loud each stretch is as a column of blocks, the loudest as high as there are rows."""
     import numpy as np
@@ -248,7 +235,7 @@ def waveform(samples: npt.NDArray[np.float32], columns: int, rows: int) -> Text:
 
 
 def _introduction(weight_bytes: int) -> str:
-    return f"a small Gemma 4 inside the package, {weight_bytes / 1e6:.0f} MB"
+    return f"a small Gemma 4 inside the package, {byte_size(weight_bytes)}"
 
 
 def _command(choice: ModelChoice) -> str:

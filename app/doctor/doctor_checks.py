@@ -15,16 +15,17 @@ import time
 import huggingface_hub.hf_api  # noqa: F401  (for `ask_hub`)
 from huggingface_hub import constants
 
+from gemma4_mlx.byte_sizes import memory_size, physical_memory
 from gemma4_mlx.checkpoint.builtin import DEMO
 from gemma4_mlx.checkpoint.hub import ask_hub
 from gemma4_mlx.errors import Gemma4Error, HubError
-from gemma4_mlx.measuring.gpu import Gpu, this_gpu, wired_limit
-from gemma4_mlx.measuring.machine import Machine, this_machine
 
 from ..demo.demo_recording import RECORDING, what_is_said
 from ..endings import one_line
+from ..gpu import Gpu, this_gpu, wired_limit
+from ..machine import Machine, this_machine
 from ..microphone import Microphone, MicrophoneError, devices, find_device
-from ..models.sizes import SIZES, Size, physical_memory
+from ..models.sizes import SIZES, Size
 from ..settings import Settings, config_file, read_settings
 from ..terminal import console, somebody_types
 from .findings import Check, Finding, Status
@@ -91,7 +92,7 @@ def _version(system: str) -> tuple[int, ...]:
 
 def _memory(memory: int) -> Finding:
     fitting = [size.name for size in reversed(SIZES) if size.fits(memory)]
-    have = f"{memory / 2**30:.0f} GB"
+    have = memory_size(memory)
     if not fitting:
         smallest = SIZES[-1]
         text = f"{have}: {smallest.name}, the smallest, is made for {smallest.memory_gb} GB; close what else runs"
@@ -158,7 +159,7 @@ def look_at_tables() -> list[Finding]:
     text = ", ".join(
         f"{name} {'in memory' if place == 'memory' else 'on disk, read row by row'}" for name, place in places.items()
     )
-    memory = f"{physical_memory() / 2**30:.0f} GB"
+    memory = memory_size(physical_memory())
     return [Finding("tables", "ok", f"{text} (in memory where the weights leave half of {memory} free)")]
 
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from gemma4_mlx.errors import InputError
 
 from ..endings import FAILED
+from ..gpu import this_gpu
+from ..machine import this_machine
 from ..progress import Progress
 from ..terminal import note, say
 from ..whole_file import write_whole
@@ -82,8 +84,5 @@ def finding(check: Check) -> Finding:
 
 def machine_facts() -> dict[str, Any]:
     """What a reader of a report has to know of the machine; None where it cannot be found out."""
-    from gemma4_mlx.measuring.gpu import this_gpu
-    from gemma4_mlx.measuring.machine import this_machine
-
     packages = {name: version(name) for name in ("gemma4-mlx", "mlx", "numpy")}
     return asdict(this_machine()) | {"gpu": asdict(this_gpu()), "python": platform.python_version()} | packages

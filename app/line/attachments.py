@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from gemma4_mlx.config import DEFAULT_IMAGE_TOKENS
 from gemma4_mlx.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,11 +21,9 @@ if TYPE_CHECKING:
 
     from gemma4_mlx.processing import CachedSource
     from gemma4_mlx.processing.sources import Source
+    from gemma4_mlx.processing.video import VideoSize
 
 Kind = Literal["image", "audio", "video", "text"]
-
-IMAGE_TOKENS = 280
-"""Soft tokens of a picture, as the processor has it when nobody says."""
 
 LARGEST = {"image": 100 << 20, "audio": 256 << 20, "video": 512 << 20, "text": 1 << 20}
 """Bytes of a file. Cameras stay far below; a text of 1 MiB is more than any Gemma 4 reads at once."""
@@ -50,7 +49,7 @@ class Attachment:
         content: a Pillow image; float32 samples `[n]` at 16 kHz; a video's `Source`; or a text.
         data: the file's bytes as they were read.
         path: where it was read from, if that was a file.
-        soft_tokens_of_frames: of a video, what its frames take in the prompt.
+        video: of a video, how large and how long it is.
     """
 
     kind: Kind
@@ -59,7 +58,7 @@ class Attachment:
     content: Any = field(compare=False, repr=False)
     data: bytes = field(default=b"", repr=False)
     path: Path | None = None
-    soft_tokens_of_frames: int = 0
+    video: VideoSize | None = None
 
     def part(self) -> dict[str, object]:
         """The message part that carries it. A text goes in as text, beneath its name."""
@@ -75,8 +74,8 @@ class Attachment:
 
         return CachedSource(self.content)
 
-    def soft_tokens(self, image_tokens: int = IMAGE_TOKENS) -> int | None:
-        """How many tokens it takes of the prompt; None for a text, which only a tokenizer can tell.
+    def soft_tokens(self, image_tokens: int = DEFAULT_IMAGE_TOKENS) -> int | None:
+        """How many soft tokens it takes of the prompt, without their borders and times; None for a text.
 
         Args:
             image_tokens: the most soft tokens a picture may take.
@@ -95,7 +94,12 @@ class Attachment:
 
                 return soft_token_count(len(self.content))
             case "video":
-                return self.soft_tokens_of_frames
+                from gemma4_mlx.processing.images import token_grid
+                from gemma4_mlx.processing.video import FRAMES, TOKENS_PER_FRAME
+
+                assert self.video is not None
+                rows, columns = token_grid(self.video.height, self.video.width, TOKENS_PER_FRAME)
+                return min(self.video.frames, FRAMES) * rows * columns
         return None
 
 
@@ -108,7 +112,10 @@ def fenced(text: str, language: str) -> str:
 
 
 def open_attachment(
-    source: str | Path | bytes, kind: Kind | None = None, name: str | None = None, image_tokens: int = IMAGE_TOKENS
+    source: str | Path | bytes,
+    kind: Kind | None = None,
+    name: str | None = None,
+    image_tokens: int = DEFAULT_IMAGE_TOKENS,
 ) -> Attachment:
     """Read a file and make sure that the model can be given it.
 
@@ -123,10 +130,10 @@ def open_attachment(
     """
     from gemma4_mlx.processing.sources import Source, resolve_source, source_name
 
-    if kind is None:
-        kind = _kind(source, name)
-    noun = _NOUNS[kind]
-    file = resolve_source(source, noun)
+    kind = kind or suffix_kind(Path(name or (source if not isinstance(source, bytes) else "")))
+    noun = _NOUNS[kind] if kind else "file"
+    file = resolve_source(source, noun)  # a URL is fetched here and nowhere else
+    kind = kind or _kind(file, name or (str(source) if not isinstance(source, bytes) else "this"))
     path = file.content if isinstance(file.content, Path) else None
     if kind == "audio" and path is not None:
         _refuse_long_sound(path, file.name)
@@ -165,19 +172,10 @@ def suffix_kind(path: Path) -> Kind | None:
     return SUFFIXES.get(path.suffix.lower())
 
 
-def _kind(source: str | Path | bytes, name: str | None) -> Kind:
-    """What a file is, by its suffix or else by what is in it."""
-    if not isinstance(source, bytes):
-        if kind := suffix_kind(Path(name or source)):
-            return kind
-        from gemma4_mlx.processing.sources import resolve_source
-
-        with resolve_source(source, "file").open() as stream:
-            head = stream.read(LARGEST["text"])
-    else:
-        if kind := suffix_kind(Path(name or "")):
-            return kind
-        head = source
+def _kind(file: Source, called: str) -> Kind:
+    """What a file is by what is in it."""
+    with file.open() as stream:
+        head = stream.read(LARGEST["text"])
     if b"\0" not in head[:4096] and _is_text(head):
         return "text"
     from PIL import Image, UnidentifiedImageError
@@ -186,9 +184,8 @@ def _kind(source: str | Path | bytes, name: str | None) -> Kind:
         Image.open(io.BytesIO(head)).close()
         return "image"
     except (UnidentifiedImageError, OSError, ValueError):
-        what = name or (source if not isinstance(source, bytes) else "this")
         raise InputError(
-            f"{what} is neither a picture, a sound, a video nor a text: give a file that is one of them"
+            f"{called} is neither a picture, a sound, a video nor a text: give a file that is one of them"
         ) from None
 
 
@@ -247,13 +244,12 @@ def _sound(file: Source, name: str, path: Path | None) -> Attachment:
 def _video(file: Source, name: str, path: Path | None) -> Attachment:
     """Its frames are counted and the first one is decoded; the others when the model looks at them."""
     from gemma4_mlx.processing.images import token_grid
-    from gemma4_mlx.processing.video import FRAMES, TOKENS_PER_FRAME, video_size
+    from gemma4_mlx.processing.video import TOKENS_PER_FRAME, video_size
 
     video = video_size(file)
-    rows, columns = token_grid(video.height, video.width, TOKENS_PER_FRAME, file.name)
-    soft_tokens = min(video.frames, FRAMES) * rows * columns
+    token_grid(video.height, video.width, TOKENS_PER_FRAME, file.name)
     size = f"{video.width}×{video.height} {_seconds(video.seconds)}"
-    return Attachment("video", name, size, file, _bytes(file), path, soft_tokens)
+    return Attachment("video", name, size, file, _bytes(file), path, video)
 
 
 def _bytes(file: Source) -> bytes:

@@ -10,11 +10,12 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
+from gemma4_mlx.config import DEFAULT_IMAGE_TOKENS
 from gemma4_mlx.errors import InputError
 
 from ..printable import printable
 from ..terminal import draw, terminal_stream
-from .attachments import IMAGE_TOKENS, Attachment, open_attachment
+from .attachments import Attachment, open_attachment
 
 _SECONDS = 5.0
 _PASTE = (["pbpaste"], ["wl-paste", "--no-newline"], ["xclip", "-selection", "clipboard", "-out"])
@@ -35,7 +36,7 @@ _LONGEST_ESCAPE = 100_000
 """Base64 characters that terminals take in one escape sequence."""
 
 
-def read(image_tokens: int = IMAGE_TOKENS) -> str | list[Attachment]:
+def read(image_tokens: int = DEFAULT_IMAGE_TOKENS) -> str | list[Attachment]:
     """What is in the clipboard: a picture or a file as an attachment, else its text.
 
     Raises:
@@ -51,7 +52,7 @@ def read(image_tokens: int = IMAGE_TOKENS) -> str | list[Attachment]:
     raise InputError("the clipboard is empty: copy a picture, a file or text first")
 
 
-def attachments(image_tokens: int = IMAGE_TOKENS) -> list[Attachment]:
+def attachments(image_tokens: int = DEFAULT_IMAGE_TOKENS) -> list[Attachment]:
     """The picture or the file in the clipboard.
 
     Raises:

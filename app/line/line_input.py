@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gemma4_mlx.config import DEFAULT_IMAGE_TOKENS
 from gemma4_mlx.errors import InputError
 
 from ..terminal import draw, edits_lines, note
-from .attachments import IMAGE_TOKENS, Attachment
+from .attachments import Attachment
 from .history_file import NOWHERE, Place
 from .line_blocks import is_open, unblocked
 from .line_tokens import TOKEN, Tokens, Typed
@@ -65,7 +66,7 @@ class InputLine:
         commands: Sequence[Command],
         footer: Callable[[], str],
         *,
-        image_tokens: Callable[[], int] = lambda: IMAGE_TOKENS,
+        image_tokens: Callable[[], int] = lambda: DEFAULT_IMAGE_TOKENS,
         place: Callable[[], Place | None] = lambda: NOWHERE,
         chats: Callable[[], Sequence[str]] = list,
         on_shown: Callable[[], None] = lambda: None,

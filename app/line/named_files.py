@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gemma4_mlx.config import DEFAULT_IMAGE_TOKENS
 from gemma4_mlx.errors import Gemma4Error
 
 from ..endings import one_line
 from ..printable import printable
 from ..terminal import shortened
-from .attachments import IMAGE_TOKENS, SUFFIXES, Attachment, open_attachment, suffix_kind
+from .attachments import SUFFIXES, Attachment, open_attachment, suffix_kind
 from .dropped import dropped_files, files_within, read_drop
 
 _MOST_UNTOLD = 4
@@ -54,7 +55,7 @@ class Typed:
     is_files: bool = False
 
 
-def read_dropped(text: str, image_tokens: int = IMAGE_TOKENS) -> Dropped:
+def read_dropped(text: str, image_tokens: int = DEFAULT_IMAGE_TOKENS) -> Dropped:
     """Open the files in what was dropped or pasted."""
     drop = read_drop(text)
     if drop is None or not _are_meant(drop.files, text):
@@ -67,7 +68,7 @@ def read_dropped(text: str, image_tokens: int = IMAGE_TOKENS) -> Dropped:
 
 
 def read_typed(
-    text: str, image_tokens: int = IMAGE_TOKENS, is_foreign: Callable[[str], bool] = lambda _: False
+    text: str, image_tokens: int = DEFAULT_IMAGE_TOKENS, is_foreign: Callable[[str], bool] = lambda _: False
 ) -> Typed:
     """Open the files that a typed text names.
 
@@ -111,7 +112,7 @@ def names_in(text: str) -> list[tuple[str, Path]]:
     return [(name, path) for path, name in named.items()]
 
 
-def open_files(files: Iterable[Path], image_tokens: int = IMAGE_TOKENS) -> tuple[list[Attachment], list[str]]:
+def open_files(files: Iterable[Path], image_tokens: int = DEFAULT_IMAGE_TOKENS) -> tuple[list[Attachment], list[str]]:
     """The files that can be attached, and for each of the others a line that says why not."""
     attachments = []
     refused = []

@@ -18,6 +18,7 @@ from .attachments import Attachment
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from rich.text import Text
 
 Protocol = Literal["kitty", "iterm2", "half-blocks"]
 
@@ -63,8 +64,6 @@ def draw(picture: Image, protocol: Protocol, stream: TextIO) -> None:
     width, height = _cells(picture, columns)
     small = picture.resize((max(1, width * _CELL[0]), max(1, height * _CELL[1])))
     if protocol == "half-blocks":
-        from ..demo.demo_screen import half_blocks
-
         screen = console(stream, color_system="truecolor", force_terminal=True, width=columns + 1)
         screen.print(half_blocks(small, width, height))
         return
@@ -74,6 +73,22 @@ def draw(picture: Image, protocol: Protocol, stream: TextIO) -> None:
         data = base64.b64encode(_png(small)).decode()
         output = f"\x1b]1337;File=inline=1;height={height};preserveAspectRatio=1:{data}\x07"
     terminal.draw(stream, f"{output}\n")
+
+
+def half_blocks(image: Image, columns: int, rows: int) -> Text:
+    """A picture in `rows` rows of `columns` half blocks, each of them two pixels: its colour and its background's."""
+    import numpy as np
+    from rich.color import Color
+    from rich.style import Style
+    from rich.text import Text
+
+    pixels = np.asarray(image.convert("RGB").resize((columns, 2 * rows)))
+    text = Text(no_wrap=True)
+    for row in range(rows):
+        for above, below in zip(pixels[2 * row], pixels[2 * row + 1], strict=True):
+            text.append("▀", Style(color=Color.from_rgb(*above), bgcolor=Color.from_rgb(*below)))
+        text.append("\n" if row < rows - 1 else "")
+    return text
 
 
 def _cells(picture: Image, columns: int) -> tuple[int, int]:

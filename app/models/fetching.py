@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from gemma4_mlx.byte_sizes import byte_size
 from gemma4_mlx.errors import Gemma4Error
 
 from ..awake import kept_awake
@@ -45,7 +46,7 @@ def fetch(name: str, on_progress: Callable[[str], None] | None = None, newest: b
 
         def show(done: int, total: int) -> None:
             if not progress.shown:
-                note(f"fetching {name}: {total / 1e9:.1f} GB, this once")
+                note(f"fetching {name}: {byte_size(total)}, this once")
                 awake.enter_context(kept_awake())
             progress.show(far(done, total) + left(done, total, time.monotonic() - started))
 

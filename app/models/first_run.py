@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gemma4_mlx.byte_sizes import memory_size
 from gemma4_mlx.checkpoint.builtin import DEMO
 from gemma4_mlx.errors import Gemma4Error
 
@@ -41,7 +42,7 @@ class Offer:
 
     def lines(self) -> list[str]:
         """What a person reads; but for the first, each fits into 40 columns."""
-        room = f"this machine has {self.memory / 2**30:.0f} GB of memory and {self.free / 1e9:.0f} GB of disk free"
+        room = f"this machine has {memory_size(self.memory)} of memory and {self.free / 1e9:.0f} GB of disk free"
         listed = [f"this is the first run: which model shall be fetched, this once? ({room})"]
         listed += [f"  {number}  {size.name:<4}  {self._about(size)}" for number, size in enumerate(self.sizes, 1)]
         if self.demo:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gemma4_mlx.byte_sizes import physical_memory
 from gemma4_mlx.checkpoint.builtin import DEMO
 from gemma4_mlx.errors import Gemma4Error
 
@@ -16,7 +17,7 @@ from ..terminal import note
 from ..typed_ahead import can_be_asked
 from . import first_run
 from .fetching import Fetch, fetch
-from .sizes import SIZES, physical_memory
+from .sizes import SIZES
 
 if TYPE_CHECKING:
     from gemma4_mlx.model import Gemma4

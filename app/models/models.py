@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from gemma4_mlx.byte_sizes import byte_size, memory_size, physical_memory
 from gemma4_mlx.checkpoint.builtin import DEMO
 from gemma4_mlx.errors import Gemma4Error, HubError
 
@@ -19,7 +20,7 @@ from ..terminal import note, say
 from ..typed_ahead import asked, can_be_asked
 from .fetching import fetch
 from .model_choice import ModelChoice, choose_model
-from .sizes import SIZES, Size, byte_size, physical_memory
+from .sizes import SIZES, Size
 
 if TYPE_CHECKING:
     from gemma4_mlx.checkpoint.hub_cache import CachedModel
@@ -95,7 +96,7 @@ def as_lines(models: Models, newer: set[str] | None = None) -> list[str]:
     Args:
         newer: Hub ids of the models of which the Hub has a newer version; None: it was not asked.
     """
-    memory = f"{models.memory / 2**30:.0f} GB"
+    memory = memory_size(models.memory)
     rows = [(DEMO, "", "", "yes", "built in")]
     for size in reversed(SIZES):
         here = _here(models.of_size(size))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 # A machine sold with 16 GB reports a little less once firmware has taken its share.
@@ -51,15 +50,3 @@ SIZES = (
     Size("e2b", 5.5, bits=8, memory_gb=8, hears=True),
 )
 """Largest first; the last one is taken when nothing fits."""
-
-
-def physical_memory() -> int:
-    """Bytes of memory in this machine."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def byte_size(count: int) -> str:
-    """So many bytes, for people: "5.5 GB", "281 MB", "4.3 MB"."""
-    if count >= 1e9:
-        return f"{count / 1e9:.1f} GB"
-    return f"{count / 1e6:.{0 if count >= 1e7 else 1}f} MB"

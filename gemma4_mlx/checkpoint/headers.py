@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError
+from .element_types import ELEMENT_TYPES
 from .foreign import advice, packed_elsewhere
 from .weight_files import safetensors_files
 
@@ -23,15 +24,6 @@ from .weight_files import safetensors_files
 # allows 100 MB, from which a hostile file makes 2 GB of objects. More than this is not a Gemma 4.
 _LONGEST_HEADER = 10_000_000
 _MOST_DIMENSIONS = 16
-
-# Bits of one element, by the format's name of its type.
-_BITS_OF = {
-    "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "C64": 64,
-    "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
-    "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4,
-    "I64": 64, "I32": 32, "I16": 16, "I8": 8,
-    "U64": 64, "U32": 32, "U16": 16, "U8": 8, "BOOL": 8,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -142,14 +134,14 @@ def _tensor(name: str, entry: Any, file: Path, start: int) -> TensorHeader:
     if not isinstance(entry, dict):
         raise ValueError(f"{shown} is not described")
     dtype, shape, offsets = (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
-    if not isinstance(dtype, str) or dtype not in _BITS_OF:
+    if not isinstance(dtype, str) or dtype not in ELEMENT_TYPES:
         raise ValueError(f"{shown} is of the unknown type {shown_name(str(dtype))}")
     if not (isinstance(shape, list) and len(shape) <= _MOST_DIMENSIONS and all(map(_is_size, shape))):
         raise ValueError(f"{shown} has no shape")
     if not (isinstance(offsets, list) and len(offsets) == 2 and all(map(_is_size, offsets))):
         raise ValueError(f"{shown} has no place")
     begin, end = offsets
-    if math.prod(shape) * _BITS_OF[dtype] != 8 * (end - begin):
+    if math.prod(shape) * ELEMENT_TYPES[dtype].bits != 8 * (end - begin):
         raise ValueError(f"{shown} is not as long as its type and shape say")
     return TensorHeader(file, dtype, tuple(shape), start + begin, end - begin)
 

@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from ..byte_sizes import byte_size
 from ..errors import HubError
 from .builtin import DEMO, demo_folder
 from .folder_kind import checkpoint_folder, describe_file
@@ -259,7 +260,7 @@ def _check_disk(repo_id: str, needed: int) -> None:
     cache, free = free_disk()
     if needed and needed + _SPARE_BYTES > free:
         raise HubError(
-            f"{repo_id} needs {needed / 1e9:.1f} GB of disk and {cache} has {free / 1e9:.1f} GB free: "
+            f"{repo_id} needs {byte_size(needed)} of disk and {cache} has {byte_size(free)} free: "
             "make room, or set HF_HOME to a larger disk"
         )
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,18 +16,19 @@ from typing import Literal
 import mlx.core as mx
 import mlx.nn as nn
 
+from ..byte_sizes import physical_memory
 from ..config import Config
 from ..model import Gemma4
+from .element_types import ELEMENT_TYPES, FLOATS, PRECISIONS, precision
 from .folder_kind import read_config_json
 from .headers import TensorHeader, read_headers
 from .per_layer_table import PerLayerTable
 from .quantization import Packing, quantize_modules
-from .sources import Source, check_fit, find_packings, find_sources, in_our_order, parameter_shapes
-from .stored_numbers import FLOATS, READ_BY_MLX, decoded, read_tensor
+from .sources import StoredTensor, check_fit, find_packings, find_sources, in_our_order, parameter_shapes
+from .stored_numbers import decoded, read_tensor
+from .wired_memory import keep_in_memory
 
 PerLayer = Literal["auto", "disk", "memory"]
-
-DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 
 _TABLE = "language_model.embed_tokens_per_layer"
 _SHARE_FOR_WEIGHTS = 0.5  # of physical memory; Metal may use about two thirds of a Mac's
@@ -68,8 +68,8 @@ def load_model(
         CheckpointError: files missing or damaged; or tensors missing, extra or of a wrong shape, which are listed.
         ValueError: an unknown `dtype` or `per_layer`, or an `audio_window` out of range.
     """
-    if dtype is not None and dtype not in DTYPES:
-        raise ValueError(f"dtype must be one of {', '.join(DTYPES)} or None, not {dtype!r}")
+    if dtype is not None and dtype not in PRECISIONS:
+        raise ValueError(f"dtype must be one of {', '.join(PRECISIONS)} or None, not {dtype!r}")
     if per_layer not in ("auto", "disk", "memory"):
         raise ValueError(f'per_layer must be "auto", "disk" or "memory", not {per_layer!r}')
     headers = read_headers(folder)
@@ -85,11 +85,11 @@ def load_model(
     shapes = parameter_shapes(model)
     check_fit(sources, shapes, packings, folder)
 
-    target = DTYPES[dtype] if dtype else _model_dtype(config, sources)
+    target = precision(dtype) if dtype else _model_dtype(config, sources)
     if f"{_TABLE}.weight" in sources and (
         per_layer == "disk" or (per_layer == "auto" and automatic_place(_weight_bytes(sources, target)) == "disk")
     ):
-        _leave_table_on_disk(model, sources, packings.get(_TABLE), target)
+        sources = _leave_table_on_disk(model, sources, packings.get(_TABLE), target)
     # Reading waits for first use, which may be in another thread; ordinary streams work only where they were made.
     with mx.stream(mx.new_thread_unsafe_stream(mx.cpu)):
         tensors = _tensors(headers, sources, target)
@@ -100,7 +100,7 @@ def load_model(
             weights.append((name, array.astype(target) if source.header.dtype in FLOATS else array))
     model.load_weights(weights, strict=False)
     model.eval()
-    _keep_in_memory(_weight_bytes(sources, target))
+    keep_in_memory(model, _weight_bytes(sources, target))
     return model
 
 
@@ -109,29 +109,16 @@ def automatic_place(weight_bytes: int) -> Literal["disk", "memory"]:
 
     In memory where all of them together leave enough of it to the KV cache, the towers' work and everything else.
     """
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return "memory" if weight_bytes <= _SHARE_FOR_WEIGHTS * memory else "disk"
+    return "memory" if weight_bytes <= _SHARE_FOR_WEIGHTS * physical_memory() else "disk"
 
 
-def _keep_in_memory(weight_bytes: int) -> None:
-    """Have macOS keep so much of what the GPU uses from being paged out between steps, as far as it allows.
-
-    Without it, macOS 15 and newer slow a model down many times that takes most of the memory; see `mx.set_wired_limit`,
-    and the same in mlx-lm (`wired_limit` in its generate.py).
-    """
-    if mx.metal.is_available():
-        most = mx.device_info()["max_recommended_working_set_size"]
-        assert isinstance(most, int)
-        mx.set_wired_limit(min(weight_bytes, most))
-
-
-def _weight_bytes(sources: Mapping[str, Source], dtype: mx.Dtype) -> int:
+def _weight_bytes(sources: Mapping[str, StoredTensor], dtype: mx.Dtype) -> int:
     """What the weights take in memory, their floating-point numbers in `dtype`."""
     headers = {(s.header.file, s.header.offset): s.header for s in sources.values()}.values()
     return sum(math.prod(h.shape) * dtype.size if h.dtype in FLOATS else h.nbytes for h in headers)
 
 
-def _model_dtype(config: Config, sources: Mapping[str, Source]) -> mx.Dtype:
+def _model_dtype(config: Config, sources: Mapping[str, StoredTensor]) -> mx.Dtype:
     """The precision to compute in: the one that loses nothing of the packed part, else the one config.json names, else
     the one most of the weights are in.
 
@@ -140,22 +127,22 @@ def _model_dtype(config: Config, sources: Mapping[str, Source]) -> mx.Dtype:
     """
     scales, all_floats = Counter[mx.Dtype](), Counter[mx.Dtype]()
     for name, source in sources.items():
-        if (precision := FLOATS.get(source.header.dtype)) is not None:
-            all_floats[precision] += source.header.nbytes
+        if (computed_in := FLOATS.get(source.header.dtype)) is not None:
+            all_floats[computed_in] += source.header.nbytes
             if name.endswith(".scales"):
-                scales[precision] += source.header.nbytes
+                scales[computed_in] += source.header.nbytes
     if not scales and config.dtype is not None:
-        return DTYPES[config.dtype]
-    ((precision, _),) = (scales or all_floats).most_common(1)
-    return precision
+        return precision(config.dtype)
+    ((most, _),) = (scales or all_floats).most_common(1)
+    return most
 
 
 def _tensors(
-    headers: Mapping[str, TensorHeader], sources: Mapping[str, Source], dtype: mx.Dtype
+    headers: Mapping[str, TensorHeader], sources: Mapping[str, StoredTensor], dtype: mx.Dtype
 ) -> dict[str, mx.array]:
     """Stored name → numbers. They are read on first use, but from files that MLX cannot read: from those now."""
     needed = {source.stored: source.header for source in sources.values()}
-    not_for_mlx = {header.file for header in headers.values() if header.dtype not in READ_BY_MLX}
+    not_for_mlx = {header.file for header in headers.values() if not ELEMENT_TYPES[header.dtype].mlx_reads}
     lazy = {file: _lazy_tensors(file) for file in {header.file for header in needed.values()} - not_for_mlx}
     return {
         stored: read_tensor(header, dtype)
@@ -171,10 +158,14 @@ def _lazy_tensors(file: Path) -> dict[str, mx.array]:
     return tensors
 
 
-def _leave_table_on_disk(model: Gemma4, sources: dict[str, Source], packing: Packing | None, dtype: mx.Dtype) -> None:
-    stored = [sources.pop(f"{_TABLE}.{leaf}", None) for leaf in ("weight", "scales", "biases")]
-    weight, scales, biases = (source.header if source else None for source in stored)
+def _leave_table_on_disk(
+    model: Gemma4, sources: Mapping[str, StoredTensor], packing: Packing | None, dtype: mx.Dtype
+) -> dict[str, StoredTensor]:
+    """Have the model read its per-layer table from the file. Returns the tensors that are left to load."""
+    names = [f"{_TABLE}.{leaf}" for leaf in ("weight", "scales", "biases")]
+    weight, scales, biases = (sources[name].header if name in sources else None for name in names)
     decoder: nn.Module = model.language_model
     decoder.pop("embed_tokens_per_layer")
     assert weight is not None
     decoder.embed_tokens_per_layer = PerLayerTable(weight, scales, biases, packing, dtype)
+    return {name: source for name, source in sources.items() if name not in names}

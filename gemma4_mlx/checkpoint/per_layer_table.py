@@ -14,9 +14,10 @@ import mlx.core as mx
 import numpy as np
 
 from ..errors import CheckpointError
+from .element_types import in_numpy
 from .headers import TensorHeader
 from .quantization import Packing, dequantize_rows
-from .stored_numbers import blank, decoded, stored_as
+from .stored_numbers import blank, decoded
 
 
 class _RowFile:
@@ -49,7 +50,7 @@ class _RowFile:
         """
         if self._current_version() != self._version:
             raise CheckpointError(f"{self._header.file} was changed while in use: load the model again")
-        stored = stored_as(self._header.dtype)
+        stored = in_numpy(self._header.dtype)
         for row, place in zip(rows.tolist(), memory, strict=True):
             read: np.ndarray = place if place.dtype == stored else np.empty(place.shape, stored)
             if os.preadv(self._descriptor, [read.data], self._header.offset + row * self._row_bytes) != self._row_bytes:

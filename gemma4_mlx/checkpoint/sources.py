@@ -18,10 +18,11 @@ from mlx.utils import tree_flatten
 from ..config import Config
 from ..errors import CheckpointError
 from ..model import Gemma4
+from .element_types import FLOATS
 from .headers import TensorHeader, shown_name
 from .names import AUDIO_PARTS, VISION_PARTS, canonical_name, is_unused
 from .quantization import Packing
-from .stored_numbers import FLOATS, same_content
+from .stored_numbers import same_content
 
 _HEAD = "language_model.lm_head"
 _EMBEDDINGS = "language_model.embed_tokens"
@@ -32,8 +33,8 @@ WHAT_TO_TAKE = "take the checkpoint it was made from, such as google/gemma-4-E2B
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
-    """A stored tensor, or half of one.
+class StoredTensor:
+    """A tensor in a file, or half of one, that becomes a parameter.
 
     Attributes:
         stored: its name in the file.
@@ -53,7 +54,7 @@ class Source:
         return (*shape[:-2], shape[-2] // 2, shape[-1])
 
 
-def find_sources(headers: Mapping[str, TensorHeader], config: Config) -> tuple[Config, dict[str, Source]]:
+def find_sources(headers: Mapping[str, TensorHeader], config: Config) -> tuple[Config, dict[str, StoredTensor]]:
     """What `config.json` describes as the files have it: without a tower they lack, with a head of its own.
 
     Returns:
@@ -66,8 +67,8 @@ def find_sources(headers: Mapping[str, TensorHeader], config: Config) -> tuple[C
     return _with_its_head(_without_absent_towers(config, sources), sources), sources
 
 
-def _sources(headers: Mapping[str, TensorHeader], config: Config) -> dict[str, Source]:
-    sources: dict[str, Source] = {}
+def _sources(headers: Mapping[str, TensorHeader], config: Config) -> dict[str, StoredTensor]:
+    sources: dict[str, StoredTensor] = {}
     for stored, header in headers.items():
         name = canonical_name(stored)
         if is_unused(name, config):
@@ -75,13 +76,13 @@ def _sources(headers: Mapping[str, TensorHeader], config: Config) -> dict[str, S
         if ".experts.gate_up_proj" in name:
             base, _, leaf = name.partition("gate_up_proj")
             found = {
-                f"{base}{projection}{leaf or '.weight'}": Source(stored, header, half)
+                f"{base}{projection}{leaf or '.weight'}": StoredTensor(stored, header, half)
                 for half, projection in enumerate(("gate_proj", "up_proj"))
             }
         elif name.endswith(".experts.down_proj"):
-            found = {f"{name}.weight": Source(stored, header)}
+            found = {f"{name}.weight": StoredTensor(stored, header)}
         else:
-            found = {name: Source(stored, header)}
+            found = {name: StoredTensor(stored, header)}
         for name in found.keys() & sources.keys():
             both = f"{shown_name(stored)} and {shown_name(sources[name].stored)}"
             raise CheckpointError(f"{both} are the same weight: remove one of them")
@@ -99,7 +100,7 @@ def _without_absent_towers(config: Config, sources: Iterable[str]) -> Config:
     return config
 
 
-def _with_its_head(config: Config, sources: dict[str, Source]) -> Config:
+def _with_its_head(config: Config, sources: dict[str, StoredTensor]) -> Config:
     """See which head the files have: as in transformers (`tie_weights`) they outrank what config.json says.
 
     A copy of the embeddings is dropped from `sources`, one in their place becomes the embeddings. Only where both are
@@ -122,7 +123,7 @@ def _with_its_head(config: Config, sources: dict[str, Source]) -> Config:
     return dataclasses.replace(config, text=dataclasses.replace(config.text, tie_word_embeddings=tied))
 
 
-def find_packings(sources: Mapping[str, Source], model: Gemma4) -> dict[str, Packing]:
+def find_packings(sources: Mapping[str, StoredTensor], model: Gemma4) -> dict[str, Packing]:
     """How each packed module of `model`, which is not packed yet, is stored.
 
     Raises:
@@ -150,7 +151,7 @@ def parameter_shapes(model: Gemma4) -> dict[str, tuple[int, ...]]:
 
 
 def check_fit(
-    sources: Mapping[str, Source],
+    sources: Mapping[str, StoredTensor],
     expected: Mapping[str, tuple[int, ...]],
     packings: Mapping[str, Packing],
     folder: Path,
@@ -214,7 +215,7 @@ def _is_convolution(name: str) -> bool:
     return name.endswith(("conv.weight", "conv1d.weight"))
 
 
-def in_our_order(array: mx.array, source: Source, expected: tuple[int, ...]) -> mx.array:
+def in_our_order(array: mx.array, source: StoredTensor, expected: tuple[int, ...]) -> mx.array:
     """A stored tensor as the parameter of shape `expected` that it is, or has a half of."""
     if source.half is not None:
         return mx.split(array, 2, axis=-2)[source.half]

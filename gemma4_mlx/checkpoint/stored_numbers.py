@@ -1,8 +1,6 @@
 """How numbers lie in a safetensors file, and the MLX arrays they become.
 
-Weights are floating-point numbers in one of six formats. Two have 8 bits; bfloat16 and float16 have every value of the
-first, float16 every one of the second. MLX reads four of the six itself; the other two are read here.
-Format: https://github.com/huggingface/safetensors. The 8-bit formats: https://arxiv.org/abs/2209.05433.
+Weights are floating-point numbers in one of the formats of `element_types`. Those that MLX cannot read are read here.
 """
 
 from __future__ import annotations
@@ -14,35 +12,8 @@ import mlx.core as mx
 import numpy as np
 
 from ..errors import CheckpointError
+from .element_types import FLOATS, in_mlx, in_numpy
 from .headers import TensorHeader
-
-#: Formats of weights: safetensors' name → the precision that holds their values and that models compute in. Only of
-#: F64 something is lost: nothing on a Mac's GPU computes in 64 bits.
-FLOATS = {
-    "F64": mx.float32,
-    "F32": mx.float32,
-    "F16": mx.float16,
-    "BF16": mx.bfloat16,
-    "F8_E4M3": mx.bfloat16,
-    "F8_E5M2": mx.bfloat16,
-}
-
-#: What `mx.load` reads; a file that holds anything else it refuses whole.
-READ_BY_MLX = frozenset(
-    "F32 F16 BF16 F8_E4M3 F8_E8M0 I64 I32 I16 I8 U64 U32 U16 U8 BOOL C64".split()  # noqa: SIM905
-)
-
-# safetensors' name → how numpy reads it, the MLX array that is then made of the same bytes. numpy has no bfloat16.
-_NUMPY_AND_MLX: dict[str, tuple[type[np.generic], mx.Dtype]] = {
-    "F64": (np.float64, mx.float32),
-    "F32": (np.float32, mx.float32),
-    "F16": (np.uint16, mx.float16),
-    "BF16": (np.uint16, mx.bfloat16),
-    "F8_E4M3": (np.uint8, mx.uint8),
-    "F8_E5M2": (np.uint8, mx.uint8),
-    "U32": (np.uint32, mx.uint32),
-    "U8": (np.uint8, mx.uint8),
-}
 
 # Bytes read at once.
 _BLOCK_BYTES = 32 << 20
@@ -62,15 +33,10 @@ def blank(shape: tuple[int, ...], dtype: str) -> tuple[mx.array, np.ndarray]:
 
     MLX documents that what is written through a NumPy view is seen by the array ("Conversion to NumPy").
     """
-    as_numpy, as_mlx = _NUMPY_AND_MLX[dtype]
+    as_numpy, as_mlx = in_numpy(dtype), in_mlx(dtype)
     room = mx.array(np.zeros(shape, np.float32 if dtype == "F64" else as_numpy))
     memory = np.array(room, copy=False)
     return (room if room.dtype == as_mlx else room.view(as_mlx)), memory
-
-
-def stored_as(dtype: str) -> type[np.generic]:
-    """How numpy reads safetensors' `dtype`."""
-    return _NUMPY_AND_MLX[dtype][0]
 
 
 def read_numbers(header: TensorHeader, position: int, nbytes: int) -> mx.array:
@@ -79,7 +45,7 @@ def read_numbers(header: TensorHeader, position: int, nbytes: int) -> mx.array:
     Raises:
         CheckpointError: the file became shorter.
     """
-    as_numpy, as_mlx = _NUMPY_AND_MLX[header.dtype]
+    as_numpy, as_mlx = in_numpy(header.dtype), in_mlx(header.dtype)
     buffer = np.empty(nbytes // np.dtype(as_numpy).itemsize, dtype=as_numpy)
     _read_into(buffer.data.cast("B"), header.file, header.offset + position)
     array = mx.array(buffer.astype(np.float32) if header.dtype == "F64" else buffer)

@@ -3,9 +3,10 @@
 It knows no file, no picture and no terminal.
 """
 
-from .answers import Generation, GenerationStream, Stats, generate, stream_generate
+from .answers import generate, stream_generate
 from .channels import Chunk
 from .conversation_cache import ConversationCache
+from .generation_stream import Generation, GenerationStream, Stats
 from .loop import generate_tokens
 from .prompt_cache import load_prompt_cache, save_prompt_cache
 from .tool_calls import ToolCall

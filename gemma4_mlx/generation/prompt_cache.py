@@ -18,7 +18,7 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
 from ..checkpoint.headers import read_header
-from ..errors import InputError
+from ..errors import CheckpointError, InputError
 from ..model import Gemma4
 from ..model.cache import FullCache, KVCache, SlidingCache
 from ..model.packed_attention import GROUP_SIZE
@@ -76,7 +76,10 @@ def load_prompt_cache(path: str | Path, model: Gemma4) -> list[KVCache]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"there is no prompt cache {path}")
-    read_header(path)  # tells a file that is truncated, or none at all, in words
+    try:
+        read_header(path)  # tells a file that is truncated, or of another format
+    except CheckpointError as error:
+        raise InputError(f"{path} is not a whole prompt cache: make it again") from error
     try:
         loaded: Any = mx.load(str(path), format="safetensors", return_metadata=True)
         arrays, flat = loaded

@@ -1,6 +1,7 @@
 """Messages in the Hugging Face chat form → token ids and features a Gemma 4 model reads.
 
-Pictures, sound, video, the chat template and the tokenizer live here; no weights and no model code do.
+Pictures, sound, video, the chat template and the tokenizer live here; no weights do. Of the model only `model.inputs`,
+the form its inputs have, is known.
 """
 
 from __future__ import annotations

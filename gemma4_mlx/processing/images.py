@@ -12,19 +12,18 @@ import struct
 import warnings
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+import mlx.core as mx
 import numpy as np
 
+from ..config import DEFAULT_IMAGE_TOKENS, IMAGE_TOKEN_BUDGETS
 from ..errors import InputError, MediaWarning
+from ..model.inputs import ImagePatches
 from .limits import LARGE_PICTURE_PIXELS, MEGAPIXEL, PICTURE_FORMATS, PICTURE_PIXELS
 from .sources import FileSource, Source, reason, resolve_source
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from ..model.inputs import ImagePatches
-
-# The budgets Gemma 4 was trained with.
-IMAGE_TOKENS = (70, 140, 280, 560, 1120)
 PATCH_SIZE = 16
 POOLING = 3
 # One soft token covers this many pixels each way.
@@ -59,12 +58,12 @@ def load_image(source: Any) -> Image:
     return _upright_rgb(source, "the picture")
 
 
-def image_patches(image: Image, image_tokens: int = 280, name: str = "the picture") -> ImagePatches:
+def image_patches(image: Image, image_tokens: int = DEFAULT_IMAGE_TOKENS, name: str = "the picture") -> ImagePatches:
     """`patches` of `resized`: an RGB picture as the vision tower reads it. Raises as `resized`."""
     return patches(resized(image, image_tokens, name))
 
 
-def resized(image: Image, image_tokens: int = 280, name: str = "the picture") -> Image:
+def resized(image: Image, image_tokens: int = DEFAULT_IMAGE_TOKENS, name: str = "the picture") -> Image:
     """An RGB picture of at most `image_tokens` soft tokens: both sides are multiples of 48 pixels.
 
     Args:
@@ -83,10 +82,6 @@ def resized(image: Image, image_tokens: int = 280, name: str = "the picture") ->
 
 def patches(image: Image) -> ImagePatches:
     """Cut an RGB picture into patches; both its sides are multiples of 48 pixels."""
-    import mlx.core as mx
-
-    from ..model.inputs import ImagePatches
-
     rows, columns = image.height // PATCH_SIZE, image.width // PATCH_SIZE
     pixels = _AS_UNIT_FLOAT[np.asarray(image)]  # [height, width, 3]
     cut = pixels.reshape(rows, PATCH_SIZE, columns, PATCH_SIZE, 3).transpose(0, 2, 1, 3, 4)
@@ -118,8 +113,10 @@ def token_grid(height: int, width: int, image_tokens: int, name: str = "the pict
 
 def check_image_tokens(image_tokens: int) -> None:
     """Raise `ValueError` for a budget Gemma 4 was not trained with."""
-    if image_tokens not in IMAGE_TOKENS:
-        raise ValueError(f"image_tokens must be one of {', '.join(map(str, IMAGE_TOKENS))}, not {image_tokens!r}")
+    if image_tokens not in IMAGE_TOKEN_BUDGETS:
+        raise ValueError(
+            f"image_tokens must be one of {', '.join(map(str, IMAGE_TOKEN_BUDGETS))}, not {image_tokens!r}"
+        )
 
 
 def _decoded(file: Source) -> Image:

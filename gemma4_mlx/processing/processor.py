@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config import Config
+import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
+
+from ..config import DEFAULT_IMAGE_TOKENS, Config
 from ..errors import CheckpointError, ContextLengthError, InputError
 from ..log_mel import log_mel, soft_token_count
+from ..model.inputs import ImagePatches, ModelInputs
 from . import images, video
 from .audio import load_audio
 from .cached_source import CachedSource
@@ -24,14 +30,24 @@ from .tokenizer import Tokenizer
 from .tool_descriptions import read_tools
 
 if TYPE_CHECKING:
-    import mlx.core as mx
-    import numpy as np
-    import numpy.typing as npt
     from PIL.Image import Image
 
-    from ..model.inputs import ImagePatches, ModelInputs
-
 _NOUNS = {"image": "picture", "audio": "sound", "video": "video"}
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A picture, sound or video as the model is given it.
+
+    Attributes:
+        text: what stands for it in the prompt, one placeholder per soft token.
+        images: its pictures: one, or a video's frames.
+        log_mels: of a sound.
+    """
+
+    text: str
+    images: tuple[ImagePatches, ...] = ()
+    log_mels: tuple[mx.array, ...] = ()
 
 
 class Processor:
@@ -85,7 +101,7 @@ class Processor:
         messages: Messages,
         thinking: bool = False,
         tools: Sequence[Mapping[str, Any]] | None = None,
-        image_tokens: int = 280,
+        image_tokens: int = DEFAULT_IMAGE_TOKENS,
         add_generation_prompt: bool = True,
     ) -> ModelInputs:
         """Messages → ids and features.
@@ -110,28 +126,36 @@ class Processor:
         """
         images.check_image_tokens(image_tokens)
         pieces, media = self._written(messages, thinking, tools, add_generation_prompt)
-        pictures: list[ImagePatches] = []
-        log_mels: list[mx.array] = []
-        waiting = {kind: iter([medium.source for medium in media if medium.kind == kind]) for kind in MEDIA}
-
-        def expanded(piece: Piece) -> str:
-            if piece.medium is None:
-                return piece.text
-            return self._expanded(piece.medium, next(waiting[piece.medium]), image_tokens, pictures, log_mels)
-
-        ids = self.tokenizer.encode("".join(map(expanded, pieces)))
+        waiting = {kind: iter([medium for medium in media if medium.kind == kind]) for kind in MEDIA}
+        shown = [
+            next(waiting[piece.medium]) for piece in pieces if piece.medium is not None
+        ]  # as the template has them
+        prepared = [self._prepared(medium, image_tokens) for medium in shown]
+        texts = iter([medium.text for medium in prepared])
+        prompt = "".join(piece.text if piece.medium is None else next(texts) for piece in pieces)
+        ids = self.tokenizer.encode(prompt)
         limit = self.config.text.max_position_embeddings
         if len(ids) > limit:
             raise ContextLengthError(f"the prompt has {len(ids):,} tokens, the model's context {limit:,}: shorten it")
         if ids and max(ids) >= self.config.text.vocab_size:
             token = self.tokenizer.decode([max(ids)])
             raise InputError(f"the prompt spells {token!r}, a token the model was never given: write it otherwise")
+        return ModelInputs(
+            mx.array([ids], mx.int32),
+            tuple(image for medium in prepared for image in medium.images),
+            tuple(features for medium in prepared for features in medium.log_mels),
+        )
 
-        import mlx.core as mx
+    def video_tokens(self, size: video.VideoSize) -> int:
+        """Tokens that a video of this size takes of a prompt, the borders and times of its frames among them.
 
-        from ..model.inputs import ModelInputs
-
-        return ModelInputs(mx.array([ids], mx.int32), tuple(pictures), tuple(log_mels))
+        Raises:
+            InputError: it is so narrow that a frame would vanish.
+        """
+        rows, columns = images.token_grid(size.height, size.width, self._video_frame_tokens, "the video")
+        numbers = video.sample_indices(size.frames, self._video_frames)
+        seconds = [number * size.seconds / size.frames for number in numbers]
+        return len(self.tokenizer.encode(self._video_text(seconds, rows * columns)))
 
     def render(
         self,
@@ -180,34 +204,34 @@ class Processor:
                 f"this checkpoint has no vision tower and cannot be given a {_NOUNS[kind]}: use another one"
             )
 
-    def _expanded(
-        self, kind: str, source: Any, image_tokens: int, pictures: list[ImagePatches], log_mels: list[mx.array]
-    ) -> str:
-        """The text that stands for one medium, one placeholder per soft token; its features join the lists."""
-        medium = source if isinstance(source, CachedSource) else CachedSource(source)
-        if kind == "audio":
-            import mlx.core as mx
+    def _prepared(self, medium: Medium, image_tokens: int) -> _Prepared:
+        source = medium.source if isinstance(medium.source, CachedSource) else CachedSource(medium.source)
+        if medium.kind == "audio":
+            features, count = source.prepared("audio", _sound)
+            return _Prepared(
+                self._soft_tokens("boa_token", "audio_token", count, "eoa_token"), (), (mx.array(features),)
+            )
+        if medium.kind == "image":
+            picture = source.prepared(("image", image_tokens), lambda source: _picture(source, image_tokens))
+            cut = images.patches(picture)
+            return _Prepared(self._soft_tokens("boi_token", "image_token", _count(cut), "eoi_token"), (cut,))
+        frames, most = self._video_frames, self._video_frame_tokens
+        clip = source.prepared(("video", frames, most), lambda source: video.load_video(source, frames, most))
+        cuts = tuple(images.patches(frame) for frame in clip.frames)
+        return _Prepared(self._video_text(clip.seconds, _count(cuts[0])), cuts)
 
-            features, count = medium.prepared(kind, _sound)
-            log_mels.append(mx.array(features))
-            return self._soft_tokens("boa_token", "audio_token", count, "eoa_token")
-        if kind == "image":
-            shown = medium.prepared((kind, image_tokens), lambda source: _picture(source, image_tokens))
-            return self._looked_at(shown, "image_token", pictures)
-        frames, per_frame = self._video_frames, self._video_frame_tokens
-        clip = medium.prepared((kind, frames, per_frame), lambda source: video.load_video(source, frames, per_frame))
-        return " ".join(
-            f"{video.clock(second)} {self._looked_at(frame, 'video_token', pictures)}"
-            for second, frame in zip(clip.seconds, clip.frames, strict=True)
-        )
-
-    def _looked_at(self, picture: Image, token: str, pictures: list[ImagePatches]) -> str:
-        pictures.append(cut := images.patches(picture))
-        return self._soft_tokens("boi_token", token, cut.rows * cut.columns // images.POOLING**2, "eoi_token")
+    def _video_text(self, seconds: Sequence[float], tokens_per_frame: int) -> str:
+        frame = self._soft_tokens("boi_token", "video_token", tokens_per_frame, "eoi_token")
+        return " ".join(f"{video.clock(second)} {frame}" for second in seconds)
 
     def _soft_tokens(self, begin: str, token: str, count: int, end: str) -> str:
         names = self.tokenizer.special_tokens
         return f"{names[begin]}{names[token] * count}{names[end]}"
+
+
+def _count(image: ImagePatches) -> int:
+    """Soft tokens of a picture."""
+    return image.rows * image.columns // images.POOLING**2
 
 
 def _sound(source: Any) -> tuple[npt.NDArray[np.float32], int]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..config import IMAGE_TOKEN_BUDGETS
 from ..errors import CheckpointError
 from ..log_mel import FFT, HOP, MEL_BINS, MEL_FLOOR, SAMPLE_RATE, WINDOW
 from . import images, video
@@ -54,8 +55,8 @@ def read_settings(folder: Path) -> Settings:
     tokens = of_video.get("max_soft_tokens") or video.TOKENS_PER_FRAME
     if not 0 < (_whole_number(frames) or 0) <= _MOST_FRAMES:
         raise CheckpointError(f"{path}: video_processor.num_frames is {frames!r}, must be 1 to {_MOST_FRAMES}")
-    if _whole_number(tokens) not in images.IMAGE_TOKENS:
-        raise CheckpointError(f"{path}: video_processor.max_soft_tokens is {tokens!r}, must be {images.IMAGE_TOKENS}")
+    if _whole_number(tokens) not in IMAGE_TOKEN_BUDGETS:
+        raise CheckpointError(f"{path}: video_processor.max_soft_tokens is {tokens!r}, must be {IMAGE_TOKEN_BUDGETS}")
     return Settings(int(frames), int(tokens))
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from transformers import Gemma4ForConditionalGeneration
 
-from gemma4_mlx.checkpoint.recipes import AFFINE_4, RECIPES
+from gemma4_mlx.conversion.recipes import AFFINE_4, RECIPES
 
 
 def weights(model: Gemma4ForConditionalGeneration) -> list[nn.Parameter]:

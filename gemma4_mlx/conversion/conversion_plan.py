@@ -14,19 +14,15 @@ from typing import Any
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
+from ..checkpoint.element_types import ELEMENT_TYPES, PRECISIONS
+from ..checkpoint.quantization import Packing
 from ..config import Config
 from ..model import Gemma4
-from .quantization import Packing
 from .recipes import Recipe
 
 #: Bytes after which a new file begins. What an interruption can cost is one file.
 SHARD_BYTES = 2 << 30
 
-#: Precisions of what is not packed: our name → safetensors' name.
-STORED_DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
-
-_BYTES_OF = {"U32": 4, "F32": 4, "F16": 2, "BF16": 2, "U8": 1}
-_TABLE = "language_model.embed_tokens_per_layer"
 _PARTS = {
     "language_model.embed_tokens_per_layer": "per-layer table",
     "language_model.embed_tokens": "embeddings",
@@ -49,7 +45,7 @@ class OutputTensor:
 
     @property
     def nbytes(self) -> int:
-        return math.prod(self.shape) * _BYTES_OF[self.dtype]
+        return math.prod(self.shape) * ELEMENT_TYPES[self.dtype].bits // 8
 
 
 @dataclass(frozen=True)
@@ -152,7 +148,7 @@ def plan_conversion(config: Config, recipe: Recipe, dtype: str) -> ConversionPla
     Args:
         config: with a tower only if the checkpoint has its weights.
         recipe: from `choose_recipe`.
-        dtype: a key of `STORED_DTYPES`: precision of what is not packed, and of scales.
+        dtype: a key of `PRECISIONS`: precision of what is not packed, and of scales.
 
     Raises:
         CheckpointError: a module's columns do not divide into the groups the recipe wants.
@@ -171,7 +167,8 @@ def plan_conversion(config: Config, recipe: Recipe, dtype: str) -> ConversionPla
             rule = recipe.rule_for(module, has_experts)
             if packing is None and rule is not None and rule.packing is not None:
                 indivisible.append(module)
-        parameters.append(OutputParameter(name, shape, packing, _tensors(name, shape, packing, STORED_DTYPES[dtype])))
+        tensors = _tensors(name, shape, packing, PRECISIONS[dtype].name)
+        parameters.append(OutputParameter(name, shape, packing, tensors))
     return ConversionPlan(recipe, dtype, _shards(parameters), tuple(indivisible))
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from ..errors import InputError
-from .machine import Machine
+from gemma4_mlx.errors import InputError
+
+from ..machine import Machine
 
 SCHEMA = "gemma4-mlx bench"
 SCHEMA_VERSION = 1

@@ -28,8 +28,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from ..checkpoint.quantization import Packing
 from ..errors import CheckpointError
-from .quantization import Packing
 
 AFFINE_4 = Packing(group_size=64, bits=4, mode="affine")
 AFFINE_8 = Packing(group_size=64, bits=8, mode="affine")

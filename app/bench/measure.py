@@ -20,10 +20,11 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import Gemma4Error
+from gemma4_mlx.errors import Gemma4Error
+
+from ..gpu import backend
+from ..machine import this_machine
 from .engines import OURS, Name, engine_version, load_engine
-from .gpu import backend
-from .machine import this_machine
 from .report import Measurement, Plan, Result, Software, Weights
 from .speed import (
     OnProgress,
@@ -73,7 +74,7 @@ def measure(request: Request, on_progress: OnProgress) -> Result:
         ValueError: the context is shorter than what is planned.
         Gemma4Error, ValueError, OSError: ours cannot, for a reason of its own.
     """
-    from ..checkpoint import read_config
+    from gemma4_mlx.checkpoint import read_config
 
     engine_version(request.engine)
     _check_room(request.plan, read_config(request.folder).text.max_position_embeddings)
@@ -154,7 +155,7 @@ def _measured(request: Request, on_progress: OnProgress) -> Result:
     with timing() as watch:
         engine = load_engine(request.engine, request.folder, request.per_layer)
     # After the clock has stopped: an engine pays for its own imports.
-    from ..checkpoint import read_config
+    from gemma4_mlx.checkpoint import read_config
 
     config = engine.model.config if engine.model is not None else read_config(request.folder)
     measured = [Measurement("load", "s", (watch.seconds,))]

@@ -16,14 +16,13 @@ from types import TracebackType
 import mlx.core as mx
 import numpy as np
 
+from ..checkpoint.element_types import ELEMENT_TYPES
+from ..checkpoint.sources import StoredTensor, in_our_order
+from ..checkpoint.stored_numbers import read_numbers
 from .conversion_plan import OutputParameter, OutputTensor, Shard
-from .sources import Source, in_our_order
-from .stored_numbers import read_numbers, stored_as
 
 # Bytes of a source read at once. With its cast and packed copies a few times this is all the memory a conversion takes.
 _BLOCK_BYTES = 32 << 20
-
-_ALIGNMENT = {"U32": 0, "F32": 0, "F16": 1, "BF16": 1, "U8": 2}
 
 
 class ShardFile:
@@ -31,7 +30,7 @@ class ShardFile:
 
     def __init__(self, path: Path, tensors: list[OutputTensor]):
         # The widest elements first, so that every tensor starts at a multiple of its element's size.
-        tensors = sorted(tensors, key=lambda tensor: _ALIGNMENT[tensor.dtype])
+        tensors = sorted(tensors, key=lambda tensor: -ELEMENT_TYPES[tensor.dtype].bits)
         entries: dict[str, object] = {"__metadata__": {"format": "mlx"}}
         end = 0
         for tensor in tensors:
@@ -75,7 +74,7 @@ class ShardFile:
 def write_shard(
     path: Path,
     shard: Shard,
-    sources: dict[str, Source],
+    sources: dict[str, StoredTensor],
     dtype: mx.Dtype,
     on_written: Callable[[int], None],
 ) -> None:
@@ -105,7 +104,7 @@ def write_shard(
             mx.clear_cache()
 
 
-def _blocks(source: Source, parameter: OutputParameter) -> Iterator[mx.array]:
+def _blocks(source: StoredTensor, parameter: OutputParameter) -> Iterator[mx.array]:
     """A parameter in our order, in blocks `[rows, columns]`; one that must be turned round comes whole."""
     header = source.header
     if source.half is None and source.shape != parameter.shape:
@@ -113,13 +112,13 @@ def _blocks(source: Source, parameter: OutputParameter) -> Iterator[mx.array]:
         return
     columns = parameter.shape[-1] if parameter.shape else 1
     for begin, end in _spans(source):
-        row_bytes = columns * np.dtype(stored_as(header.dtype)).itemsize
+        row_bytes = columns * ELEMENT_TYPES[header.dtype].bits // 8
         step = max(1, _BLOCK_BYTES // row_bytes) * row_bytes
         for position in range(begin, end, step):
             yield read_numbers(header, position, min(step, end - position)).reshape(-1, columns)
 
 
-def _spans(source: Source) -> Iterator[tuple[int, int]]:
+def _spans(source: StoredTensor) -> Iterator[tuple[int, int]]:
     """Byte ranges of a stored tensor that belong to the parameter: all of it, or one half of each expert's rows."""
     if source.half is None:
         yield 0, source.header.nbytes

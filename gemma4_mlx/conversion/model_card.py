@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from ..byte_sizes import byte_size
+from ..checkpoint.quantization import Packing
 from .conversion_plan import ConversionPlan
-from .quantization import Packing
 
 
 def model_card(hub_id: str | None, plan: ConversionPlan) -> str:
@@ -19,7 +20,7 @@ def model_card(hub_id: str | None, plan: ConversionPlan) -> str:
         if hub_id.startswith("google/"):
             facts += ["license: apache-2.0"]
     origin = f"[{hub_id}](https://huggingface.co/{hub_id})" if hub_id else "a local checkpoint"
-    parts = "\n".join(f"| {part} | {_size(nbytes)} |" for part, nbytes in plan.part_bytes.items())
+    parts = "\n".join(f"| {part} | {byte_size(nbytes)} |" for part, nbytes in plan.part_bytes.items())
     rules = "\n".join(
         f"| `{rule.modules}`{' (beside experts)' if rule.beside_experts else ''} | {_packing(rule.packing)} |"
         for rule in plan.recipe.rules
@@ -40,7 +41,7 @@ What is not quantized is in {plan.dtype}.
 | part | size |
 |---|---|
 {parts}
-| all | {_size(plan.nbytes)} |
+| all | {byte_size(plan.nbytes)} |
 {table}
 It runs on Apple silicon in gemma4-mlx, mlx-vlm and (text only) mlx-lm:
 
@@ -50,10 +51,6 @@ python -m mlx_vlm.generate --model PATH_OR_NAME --prompt "Hello"
 python -m mlx_lm.generate --model PATH_OR_NAME --prompt "Hello"
 ```
 """
-
-
-def _size(nbytes: int) -> str:
-    return f"{nbytes / 1e9:.2f} GB" if nbytes >= 1e7 else f"{nbytes / 1e6:.2f} MB"
 
 
 def _packing(packing: Packing | None) -> str:

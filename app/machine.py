@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from gemma4_mlx.byte_sizes import physical_memory
+
 #: A command's words → what it writes to stdout, "" if it cannot be run.
 Ask = Callable[[Sequence[str]], str]
 
@@ -100,7 +102,7 @@ def linux(cpu_info: str, distribution: str | None) -> Machine:
         model=None,
         cpu_cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         gpu_cores=None,
-        memory_bytes=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        memory_bytes=physical_memory(),
         system=distribution or f"{platform.system()} {platform.release()}",
         power=None,
         low_power_mode=None,

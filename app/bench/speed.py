@@ -20,8 +20,8 @@ from .report import Measurement, Plan
 if TYPE_CHECKING:
     import mlx.core as mx
 
-    from ..config import Config
-    from ..model import Gemma4
+    from gemma4_mlx.config import Config
+    from gemma4_mlx.model import Gemma4
 
 #: Called with a few words for each thing about to be measured.
 OnProgress = Callable[[str], None]
@@ -113,9 +113,9 @@ def measure_towers(model: Gemma4, plan: Plan, on_progress: OnProgress) -> list[M
     import mlx.core as mx
     import numpy as np
 
-    from ..log_mel import SAMPLE_RATE, log_mel
-    from ..model import ModelInputs
-    from ..processing.images import image_patches
+    from gemma4_mlx.log_mel import SAMPLE_RATE, log_mel
+    from gemma4_mlx.model import ModelInputs
+    from gemma4_mlx.processing.images import image_patches
 
     measured = []
     no_ids = mx.zeros((1, 0), mx.int32)

@@ -12,12 +12,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import InputError
+from gemma4_mlx.errors import InputError
 
 if TYPE_CHECKING:
     import mlx.core as mx
 
-    from ..model import Gemma4
+    from gemma4_mlx.model import Gemma4
 
 Name = Literal["gemma4-mlx", "mlx-lm", "mlx-vlm"]
 OURS: Name = "gemma4-mlx"
@@ -97,8 +97,8 @@ def copied(cache: Sequence[Any]) -> list[Any]:
 
 
 def _ours(folder: Path, per_layer: Literal["auto", "disk", "memory"]) -> Engine:
-    from ..generation import generate_tokens
-    from ..loading import load
+    from gemma4_mlx.generation import generate_tokens
+    from gemma4_mlx.loading import load
 
     model, _ = load(folder, per_layer=per_layer)
     return Engine(

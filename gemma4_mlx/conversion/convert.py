@@ -17,21 +17,23 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from ..byte_sizes import byte_size
+from ..checkpoint.element_types import PRECISIONS, precision
+from ..checkpoint.folder_kind import read_config_json
+from ..checkpoint.headers import TensorHeader, read_headers
+from ..checkpoint.hub import SHORT_NAMES, is_hub_id, resolve
+from ..checkpoint.load import read_config
+from ..checkpoint.sources import StoredTensor, check_fit, find_sources, parameter_shapes
+from ..checkpoint.weight_files import names_in
 from ..config import Config
 from ..errors import CheckpointError
-from ..json_files import read_json_object
 from ..model import Gemma4
-from .conversion_plan import STORED_DTYPES, ConversionPlan, plan_conversion
-from .headers import TensorHeader, read_headers
-from .hub import SHORT_NAMES, is_hub_id, resolve
+from .conversion_plan import ConversionPlan, plan_conversion
 from .hub_repository import check_login, fetch_config, upload_folder
-from .load import DTYPES, read_config
 from .model_card import model_card
 from .partial_output import PartialOutput, remove_leftovers
 from .recipes import Recipe, choose_recipe
-from .sources import Source, check_fit, find_sources, parameter_shapes
-from .weight_files import names_in
-from .writing import write_shard
+from .shard_file import write_shard
 
 #: Files that go along as they are: tokenizer, template, processor and generation settings, licence.
 _COPIED = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*")
@@ -47,7 +49,7 @@ class _Conversion:
     folder: Path
     raw_config: dict[str, Any]
     config: Config
-    sources: dict[str, Source]
+    sources: dict[str, StoredTensor]
     plan: ConversionPlan
 
     def config_json(self) -> str:
@@ -150,15 +152,15 @@ def plan(
 
 
 def _arguments(recipe: str | Recipe | None, bits: int | None, dtype: str) -> Recipe:
-    if dtype not in STORED_DTYPES:
-        raise ValueError(f"dtype must be one of {', '.join(STORED_DTYPES)}, not {dtype!r}")
+    if dtype not in PRECISIONS:
+        raise ValueError(f"dtype must be one of {', '.join(PRECISIONS)}, not {dtype!r}")
     return choose_recipe(recipe, bits)
 
 
 def _prepare(name: str, folder: Path, recipe: Recipe, dtype: str) -> _Conversion:
     """Read the source's config and headers, and see that all of it can be converted before anything is."""
-    config = read_config(folder)
-    raw = read_json_object(folder / "config.json")
+    raw = dict(read_config_json(folder))
+    config = Config.from_dict(raw)
     headers = read_headers(folder)
     _files_to_copy(folder)
     _refuse_quantized(name, config, headers)
@@ -190,28 +192,28 @@ def _refuse_quantized(name: str, config: Config, headers: Mapping[str, TensorHea
 
 
 def _write(work: _Conversion, output: PartialOutput, on_progress: Callable[[int, int], None]) -> None:
-    plan = work.plan
-    open_shards = [shard for shard in plan.shards if not output.is_finished(shard.file)]
-    done = plan.nbytes - sum(shard.nbytes for shard in open_shards)
+    planned = work.plan
+    open_shards = [shard for shard in planned.shards if not output.is_finished(shard.file)]
+    done = planned.nbytes - sum(shard.nbytes for shard in open_shards)
     free = shutil.disk_usage(output.folder).free
-    if plan.nbytes - done > free:
+    if planned.nbytes - done > free:
         raise CheckpointError(
-            f"{output.target} needs {(plan.nbytes - done) / 1e9:.1f} GB and its disk has {free / 1e9:.1f} GB free: "
+            f"{output.target} needs {byte_size(planned.nbytes - done)} and its disk has {byte_size(free)} free: "
             "make room, or name a folder on another disk"
         )
 
     def written(nbytes: int) -> None:
         nonlocal done
         done += nbytes
-        on_progress(done, plan.nbytes)
+        on_progress(done, planned.nbytes)
 
-    on_progress(done, plan.nbytes)
+    on_progress(done, planned.nbytes)
     for shard in open_shards:
-        write_shard(output.folder / shard.file, shard, work.sources, DTYPES[plan.dtype], written)
+        write_shard(output.folder / shard.file, shard, work.sources, precision(planned.dtype), written)
         output.finish(shard.file)
     for path in _files_to_copy(work.folder):
         shutil.copyfile(path, output.folder / path.name)
-    (output.folder / "README.md").write_text(model_card(work.hub_id, plan), encoding="utf-8")
+    (output.folder / "README.md").write_text(model_card(work.hub_id, planned), encoding="utf-8")
     (output.folder / "model.safetensors.index.json").write_text(work.index_json(), encoding="utf-8")
     (output.folder / "config.json").write_text(work.config_json(), encoding="utf-8")
     output.publish()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from ..checkpoint.hub import is_hub_id
+from ..checkpoint.hub_cache import find_snapshot
+from ..checkpoint.hub_errors import explained, quiet_hub
 from ..errors import HubError
-from .hub import is_hub_id
-from .hub_cache import find_snapshot
-from .hub_errors import explained, quiet_hub
 
 
 def fetch_config(repo_id: str, revision: str | None) -> Path:
