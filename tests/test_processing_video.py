@@ -166,6 +166,7 @@ def refused() -> Iterator[tuple[str, Any, str]]:
     yield "empty", b"", "empty"
     yield "missing", "/nowhere/clip.mov", r"clip\.mov does not exist"
     yield "half an mp4", recorded(40, 25, "mp4", "libx264")[:2000], "not a video file"
+    yield "asv1", recorded(5, 25, "avi", "asv1"), "has video that cannot be decoded here: save it as mp4"
     yield "an array", np.zeros((4, 48, 64, 3), np.uint8), "give a path"
 
 

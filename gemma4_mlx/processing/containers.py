@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, MediaWarning
-from .limits import CONTAINERS
+from .limits import CODECS, CONTAINERS
 from .sources import Pipe, Source, reason
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def open_container(file: Source | Pipe, kind: str) -> Iterator[InputContainer]:
 
     # Read through a Python stream, with no protocols and no playlists: a file that poses as a recording opens nothing
     # else, and FFmpeg does not wait for the next part of a broadcast.
-    options = {"protocol_whitelist": "", "format_whitelist": CONTAINERS}
+    options = {"protocol_whitelist": "", "format_whitelist": CONTAINERS, "codec_whitelist": CODECS}
     with file.open() as stream:
         try:
             container = av.open(stream, "r", options=options, **_lenient_tags(av.__version__))
@@ -190,6 +190,14 @@ def packets(container: InputContainer, streams: Sequence[Any], damage: Damage) -
             return
         stops = 0
         yield packet
+
+
+def can_be_decoded(stream: Any) -> bool:
+    """FFmpeg knows the codec of a track, and it is one that may be opened."""
+    return stream.codec_context is not None and stream.codec_context.codec.name in _CODECS
+
+
+_CODECS = frozenset(CODECS.split(","))
 
 
 def origin_of(container: InputContainer) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import InputError, MediaWarning
 from ..log_mel import FloatArray
-from .containers import Damage, clock, decoded, open_container, origin_of
+from .containers import Damage, can_be_decoded, clock, decoded, open_container, origin_of
 from .downmix import Downmix
 from .limits import SOUND_TRACKS
 from .sources import Pipe, Source
@@ -180,7 +180,7 @@ def sound_tracks(container: Any, name: str) -> list[Any]:
     """
     if not container.streams.audio:
         raise InputError(f"{name} has no sound in it: give a file with an audio track")
-    tracks = [track for track in container.streams.audio if track.codec_context is not None][:SOUND_TRACKS]
+    tracks = [track for track in container.streams.audio if can_be_decoded(track)][:SOUND_TRACKS]
     if not tracks:
         raise InputError(f"{name} has sound that cannot be decoded here: save it as m4a, mp3, flac or wav")
     return tracks

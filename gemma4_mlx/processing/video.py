@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from .containers import Damage, decoded, open_container, packets
+from .containers import Damage, can_be_decoded, decoded, open_container, packets
 from .images import resized
 from .limits import FRAME_PIXELS, MEGAPIXEL
 from .sources import FileSource, Source, resolve_source
@@ -108,12 +108,13 @@ def clock(seconds: float) -> str:
 def _video_stream(container: Any, name: str) -> Any:
     from av.stream import Disposition
 
-    # FFmpeg "plays" text files as moving text, and shows the cover of a song as a video of one frame.
-    for stream in container.streams.video:
-        if stream.codec_context is None:  # FFmpeg does not know it
-            continue
-        if container.format.name != "tty" and not stream.disposition & Disposition.attached_pic:
+    # The cover of a song is a video of one frame for FFmpeg.
+    streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    for stream in streams:
+        if can_be_decoded(stream):
             return stream
+    if streams:
+        raise InputError(f"{name} has video that cannot be decoded here: save it as mp4, mov, webm or mkv")
     raise InputError(f"{name} has no video in it: give a file with a video track")
 
 
