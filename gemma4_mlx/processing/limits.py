@@ -64,5 +64,5 @@ CODECS = (
     "msrle,msvideo1,png,prores,prores_raw,qtrle,rawvideo,rv10,rv20,rv30,rv40,svq1,svq3,theora,utvideo,v210,vc1,vp3,"
     "vp6,vp6a,vp6f,vp8,libvpx,vp9,libvpx-vp9,vvc,wmv1,wmv2,wmv3"
 )
-"""FFmpeg's names of the decoders that may be opened. It has 500 more: of games, of subtitles, of formats that nobody has
-used for twenty years, where most of its holes are found."""
+"""FFmpeg's names of the decoders that may be opened. It has 400 more: of games, of subtitles, of formats that nobody
+has used for twenty years, where most of its holes are found."""
