@@ -22,9 +22,9 @@ from .config_values import (
     mapping,
     positive_number,
     require,
-    shown,
 )
 from .errors import ConfigError
+from .shown import shown
 
 SLIDING = "sliding_attention"
 FULL = "full_attention"

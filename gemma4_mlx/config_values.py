@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .errors import ConfigError
+from .shown import shown
 
 # The largest value of a whole number; four times what the largest Gemma has, and more. Building a model takes time and
 # memory by its layers and by what is worked out in advance from a head's or a window's size.
@@ -93,12 +94,6 @@ def positive_number(raw: Mapping[str, Any], key: str, default: float, where: str
     require(is_number(value) and value > 0, where, key, value, "a positive number")
     assert isinstance(value, int | float)
     return value
-
-
-def shown(value: object) -> str:
-    """A value from a file, in a line of its own size."""
-    text = repr(value)
-    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def require(condition: bool, where: str, key: str, value: object, expected: str) -> None:

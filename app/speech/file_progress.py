@@ -8,9 +8,10 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from gemma4_mlx.shown import clock
+
 from ..printable import on_one_line
 from ..terminal import console, shows_lines
-from .transcripts import clock
 
 if TYPE_CHECKING:
     from rich.progress import Progress

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gemma4_mlx.errors import Gemma4Error, InputError
+from gemma4_mlx.shown import clock
 
 from ..endings import one_line
 from ..printable import printable
@@ -26,7 +27,6 @@ from ..terminal import edits_lines
 from .live import hear
 from .live_screen import METER_CELLS, Meter
 from .live_sound import SAMPLE_RATE, LiveSound
-from .transcripts import clock
 
 if TYPE_CHECKING:
     from prompt_toolkit.application import Application

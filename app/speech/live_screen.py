@@ -16,10 +16,11 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from gemma4_mlx.shown import clock
+
 from ..answer.lines import rendered
 from ..answer.live_tail import LiveTail
 from ..printable import on_one_line, printable
-from .transcripts import clock
 
 if TYPE_CHECKING:
     from gemma4_mlx.speech import Event

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from gemma4_mlx.errors import Gemma4Error, InputError
+from gemma4_mlx.shown import clock
 
 from ..endings import FAILED, one_line
 from ..models.model_choice import VARIABLE, open_model
@@ -22,7 +23,7 @@ from ..printable import printable
 from ..terminal import note, write
 from ..whole_file import check_free, write_whole
 from .file_progress import FileProgress
-from .transcripts import SUFFIXES, Format, clock, json_line, recording_line, segment_fields
+from .transcripts import SUFFIXES, Format, json_line, recording_line, segment_fields
 from .unfinished import UnfinishedTranscript
 
 if TYPE_CHECKING:

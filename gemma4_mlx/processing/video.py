@@ -65,7 +65,7 @@ def load_video(source: FileSource, frames: int = FRAMES, image_tokens: int = TOK
         if not damage.places:
             break
     if not pictures:
-        raise InputError(f"{file.name} has no frame that can be decoded: export or record it again")
+        raise _no_frame(file)
     damage.warn()
     return SampledVideo(pictures, tuple(index / rate for index in wanted[: len(pictures)]))
 
@@ -89,9 +89,17 @@ def video_size(source: FileSource) -> VideoSize:
         frames = len(_packets(container, stream))
     first = next(_frames_in_order(file, Damage(file.name, "video"), "AUTO"), None)
     if first is None:
-        raise InputError(f"{file.name} has no frame that can be decoded: export or record it again")
+        raise _no_frame(file)
     size = (first.width, first.height) if first.rotation % 180 == 0 else (first.height, first.width)
     return VideoSize(*size, frames, frames / rate)
+
+
+def _no_frame(file: Source) -> InputError:
+    # Of frames that are too large, FFmpeg does not always tell the size.
+    return InputError(
+        f"{file.name} has no frame that can be decoded, or frames of more than {FRAME_PIXELS // MEGAPIXEL} megapixels: "
+        "export or record it again, smaller"
+    )
 
 
 def sample_indices(total: int, frames: int) -> list[int]:
