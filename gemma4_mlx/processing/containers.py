@@ -52,15 +52,18 @@ def open_container(file: Source | Pipe, kind: str) -> Iterator[InputContainer]:
     with file.open() as stream:
         try:
             container = av.open(stream, "r", options=options, **_lenient_tags(av.__version__))
-        except av.FFmpegError as error:
-            if error.errno == errno.EINVAL:  # what FFmpeg says of a container that is not on the list
+        # FFmpeg's own, and what reading raises where a file sends it to a place that is none.
+        except (av.FFmpegError, OSError, ValueError) as error:
+            if (
+                isinstance(error, av.FFmpegError) and error.errno == errno.EINVAL
+            ):  # what FFmpeg says of a container that is not on the list
                 formats = {"sound": "m4a, mp3, flac or wav", "video": "mp4, mov, webm or mkv"}[kind]
                 raise InputError(f"{file.name} is not a {kind} file: give one, such as {formats}") from error
             raise InputError(f"{file.name} is not a {kind} file that can be opened ({reason(error)})") from error
         with container:
             try:
                 yield container
-            except av.FFmpegError as error:
+            except (av.FFmpegError, OSError) as error:
                 raise InputError(f"{file.name} is damaged ({reason(error)}): export or record it again") from error
 
 
