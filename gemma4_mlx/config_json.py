@@ -14,6 +14,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from .errors import ConfigError
+from .shown import shown
 
 # The largest value of a whole number; four times what the largest Gemma has, and more. Building a model takes time and
 # memory by its layers and by what is worked out in advance from a head's or a window's size.
@@ -147,9 +148,3 @@ def require(condition: bool, where: str, key: str, value: object, expected: str)
     """Raise `ConfigError` unless the condition holds."""
     if not condition:
         raise ConfigError(f"{where}: {key} is {shown(value)}, must be {expected}")
-
-
-def shown(value: object) -> str:
-    """A value from a file, in a line of its own size."""
-    text = repr(value)
-    return text if len(text) <= 200 else f"{text[:200]}…"

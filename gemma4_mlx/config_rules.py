@@ -14,8 +14,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .config_json import check_fixed, read_fields, read_object, read_positive, require, shown, whole_number
+from .config_json import check_fixed, read_fields, read_object, read_positive, require, whole_number
 from .errors import ConfigError
+from .shown import shown
 
 if TYPE_CHECKING:
     from .config import AudioConfig, Config, LayerType, RopeConfig, TextConfig, VisionConfig

@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 from gemma4_mlx.app.speech.file_progress import FileProgress
 from gemma4_mlx.app.speech.transcribe_files import as_json, as_text
-from gemma4_mlx.app.speech.transcript_formats import clock
 from gemma4_mlx.app.speech.unfinished_transcript import UnfinishedTranscript
 from gemma4_mlx.app.whole_file import write_whole
 
 from command_line import checkpoint, only_line, picture, run, start
 from demo_inputs import RECORDINGS
 from gemma4_mlx.processing.audio import load_audio
+from gemma4_mlx.shown import clock
 from gemma4_mlx.speech import Segment, Transcription
 from media_files import Track, broken, file_of
 

@@ -326,6 +326,36 @@ def test_a_playlist_does_not_make_anybody_wait() -> None:
         load_audio(playlist)
 
 
+@pytest.mark.parametrize(
+    ("container", "codec", "rate"),
+    [
+        ("asf", "libmp3lame", 44_100),
+        ("adts", "aac", 44_100),  # .aac
+        ("ipod", "alac", 44_100),  # .m4a, lossless
+        ("caf", "pcm_s16le", 48_000),
+        ("aiff", "pcm_s24be", 44_100),
+        ("au", "pcm_mulaw", 8_000),
+        ("mpegts", "mp2", 48_000),
+        ("mpegts", "ac3", 48_000),
+        ("3gp", "aac", 16_000),
+        ("avi", "libmp3lame", 44_100),
+        ("avi", "adpcm_ima_wav", 22_050),
+        ("flv", "libmp3lame", 44_100),
+        ("wv", "wavpack", 44_100),
+        ("tta", "tta", 44_100),
+    ],
+)
+def test_the_containers_and_codecs_that_people_have_are_read(container: str, codec: str, rate: int) -> None:
+    assert onsets(load_audio(file_of(container, Track(bursts(2, (1,), rate), rate, codec)))) == pytest.approx(
+        [1], abs=0.15
+    )
+
+
+def test_a_codec_that_is_not_named_is_never_opened() -> None:
+    with pytest.raises(InputError, match="has sound that cannot be decoded here: save it as m4a"):
+        load_audio(file_of("wav", Track(bursts(2, (1,), 16_000), 16_000, "dfpwm")))
+
+
 def test_sound_from_a_pipe_is_heard_behind_a_broken_packet_too() -> None:
     from gemma4_mlx.processing.audio import stream_pipe
 

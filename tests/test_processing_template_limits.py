@@ -112,9 +112,9 @@ _RUN = """
 import json, os, resource, sys, time
 sys.path.insert(0, sys.argv[1])
 from gemma4_mlx.errors import Gemma4Error
-from gemma4_mlx.processing import template_limits
+from gemma4_mlx.processing import template_budget
 from test_processing_template_limits import TOO_MUCH, rendered
-template_limits._SECONDS = 0.5
+template_budget._SECONDS = 0.5
 resource.setrlimit(resource.RLIMIT_AS, (4 << 30, resource.RLIM_INFINITY))
 for name, source in TOO_MUCH.items():
     start = time.thread_time()

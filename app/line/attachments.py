@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from gemma4_mlx.config import DEFAULT_IMAGE_TOKENS
 from gemma4_mlx.errors import InputError
+from gemma4_mlx.shown import clock
 
 if TYPE_CHECKING:
     import numpy as np
@@ -218,9 +219,8 @@ def _refuse_long_sound(path: Path, name: str) -> None:
 
     seconds = audio_duration(path)
     if seconds is not None and seconds > CLIP_SECONDS + 1:
-        minutes, second = divmod(round(seconds), 60)
         raise InputError(
-            f"{name} is {minutes}:{second:02} long, and the model takes up to {CLIP_SECONDS} s in a message: "
+            f"{name} is {clock(seconds)} long, and the model takes up to {CLIP_SECONDS} s in a message: "
             f"`gemma4-mlx transcribe` writes down sound of any length"
         )
 

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from types import TracebackType
 
+from gemma4_mlx.shown import clock
+
 from ..live_tail import LiveTail
 from ..printable import on_one_line
 from ..terminal import console, notes_held, shows_lines
-from .transcript_formats import clock
 
 _REDRAW_SECONDS = 0.1
 _NARROW = 60  # columns

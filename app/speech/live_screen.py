@@ -17,11 +17,11 @@ from rich.table import Table
 from rich.text import Text
 
 from gemma4_mlx.log_mel import SAMPLE_RATE
+from gemma4_mlx.shown import clock
 
 from ..answer.lines import rendered
 from ..live_tail import LiveTail
 from ..printable import on_one_line, printable
-from .transcript_formats import clock
 
 if TYPE_CHECKING:
     from gemma4_mlx.speech import Event

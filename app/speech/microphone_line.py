@@ -20,6 +20,7 @@ from rich.console import Group
 from rich.text import Text
 
 from gemma4_mlx.errors import Gemma4Error, InputError
+from gemma4_mlx.shown import clock
 
 from ..answer.lines import rendered
 from ..endings import computing, one_line
@@ -29,7 +30,6 @@ from ..terminal import console, edits_lines, notes_held, terminal_stream
 from .live_screen import METER_CELLS, Meter
 from .live_sound import SAMPLE_RATE, LiveSound
 from .transcribe_live import hear
-from .transcript_formats import clock
 
 if TYPE_CHECKING:
     from prompt_toolkit.application import Application

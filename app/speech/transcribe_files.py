@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from gemma4_mlx.errors import Gemma4Error, InputError
+from gemma4_mlx.shown import clock
 
 from ..awake import kept_awake
 from ..endings import FAILED, computing, one_line
@@ -24,7 +25,7 @@ from ..printable import printable
 from ..terminal import note, write
 from ..whole_file import check_free, write_whole
 from .file_progress import FileProgress
-from .transcript_formats import SUFFIXES, Format, clock, json_line, recording_line, segment_fields
+from .transcript_formats import SUFFIXES, Format, json_line, recording_line, segment_fields
 from .unfinished_transcript import UnfinishedTranscript
 
 if TYPE_CHECKING:

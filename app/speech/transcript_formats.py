@@ -134,10 +134,3 @@ def segment_fields(segment: Spoken) -> dict[str, object]:
         "text": segment.text,
         "translation": segment.translation,
     }
-
-
-def clock(seconds: float) -> str:
-    """Seconds as people read them: 0:07, 12:30, 1:02:03."""
-    minutes, second = divmod(int(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"

@@ -14,7 +14,8 @@ from typing import Any
 
 from ..errors import CheckpointError, ConfigError
 from ..json_files import read_json_object
-from .foreign import advice, other_file, other_files, other_model, quoted
+from ..shown import shown
+from .foreign import advice, other_file, other_files, other_model
 from .weight_files import check_link, is_weights, names_in, parts_of_downloads, safetensors_files
 
 _LARGEST_POINTER = 1024  # bytes; git-lfs's own limit for what it takes for a pointer
@@ -149,7 +150,7 @@ def _adapter(folder: Path) -> str:
     except CheckpointError:
         raw = {}
     base = raw.get("base_model_name_or_path") or raw.get("model")
-    made_for = f" for {quoted(base)}" if isinstance(base, str) else ""
+    made_for = f" for {shown(base)}" if isinstance(base, str) else ""
     by_mlx = "lora_parameters" in raw or (folder / "adapters.safetensors").exists()
     how = "`mlx_lm.fuse`" if by_mlx else "PEFT's `merge_and_unload`"
     return f"is a LoRA adapter{made_for}, not a model: merge the two with {how} and name the folder that comes out"

@@ -12,9 +12,8 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from ..config import MODEL_TYPES
+from ..shown import shown
 from .weight_files import is_weights
-
-_SHOWN = 60  # letters of a name that a stranger chose
 
 
 class _Size(NamedTuple):
@@ -117,7 +116,7 @@ def other_model(raw: Mapping[str, Any], name: str) -> str | None:
         if re.fullmatch(_DRAFTER, model_type):
             return f"is {_MODELS[0][1]}: {advice(raw, name)}"
         what = next((what for pattern, what in _MODELS if re.fullmatch(pattern, model_type)), None)
-        return f"is {what or f'not a Gemma 4 (its model_type is {quoted(model_type)})'}: {advice({}, '')}"
+        return f"is {what or f'not a Gemma 4 (its model_type is {shown(model_type)})'}: {advice({}, '')}"
     packing = _packing(raw)
     return None if packing is None else f"is quantized by {packing}, not for MLX: {advice(raw, name)}"
 
@@ -137,7 +136,7 @@ def _packing(raw: Mapping[str, Any]) -> str | None:
             continue
         method = given.get("quant_method")
         if isinstance(method, str):
-            return _PACKINGS.get(method.lower(), f"{quoted(method)}")
+            return _PACKINGS.get(method.lower(), shown(method))
         if given.get("load_in_4bit") or given.get("load_in_8bit"):  # before `quant_method` was written
             return "bitsandbytes"
     return None
@@ -208,8 +207,3 @@ def _size(raw: Mapping[str, Any], name: str) -> _Size | None:
     if key is None and (match := _SIZE_IN_NAME.search(name)):
         key = match[1].lower()
     return _SIZES.get(key) if key else None
-
-
-def quoted(text: str) -> str:
-    """A stranger's word, bounded, on one line and without control characters."""
-    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")

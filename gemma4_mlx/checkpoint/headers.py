@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError
+from ..shown import shown_name
 from .element_types import ELEMENT_TYPES
 from .foreign import advice, packed_elsewhere
 from .weight_files import safetensors_files
@@ -57,7 +58,7 @@ def read_headers(folder: Path) -> dict[str, TensorHeader]:
         for name, header in read_header(file).items():
             if name in tensors:
                 raise CheckpointError(
-                    f"{name} is in both {tensors[name].file.name} and {file.name}: remove one of them"
+                    f"{shown_name(name)} is in both {tensors[name].file.name} and {file.name}: remove one of them"
                 )
             tensors[name] = header
     if (packed := packed_elsewhere(tensors)) is not None:
@@ -130,19 +131,19 @@ def _tensors(entries: Any, file: Path, start: int, size: int) -> dict[str, Tenso
 
 
 def _tensor(name: str, entry: Any, file: Path, start: int) -> TensorHeader:
-    shown = shown_name(name)
+    called = shown_name(name)
     if not isinstance(entry, dict):
-        raise ValueError(f"{shown} is not described")
+        raise ValueError(f"{called} is not described")
     dtype, shape, offsets = (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
     if not isinstance(dtype, str) or dtype not in ELEMENT_TYPES:
-        raise ValueError(f"{shown} is of the unknown type {shown_name(str(dtype))}")
+        raise ValueError(f"{called} is of the unknown type {shown_name(str(dtype))}")
     if not (isinstance(shape, list) and len(shape) <= _MOST_DIMENSIONS and all(map(_is_size, shape))):
-        raise ValueError(f"{shown} has no shape")
+        raise ValueError(f"{called} has no shape")
     if not (isinstance(offsets, list) and len(offsets) == 2 and all(map(_is_size, offsets))):
-        raise ValueError(f"{shown} has no place")
+        raise ValueError(f"{called} has no place")
     begin, end = offsets
     if math.prod(shape) * ELEMENT_TYPES[dtype].bits != 8 * (end - begin):
-        raise ValueError(f"{shown} is not as long as its type and shape say")
+        raise ValueError(f"{called} is not as long as its type and shape say")
     return TensorHeader(file, dtype, tuple(shape), start + begin, end - begin)
 
 
@@ -157,9 +158,3 @@ def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"{shown_name(name)} stands in it twice")
         found[name] = value
     return found
-
-
-def shown_name(name: str) -> str:
-    """A name out of a file, in a message of one line."""
-    name = name if name.isprintable() else ascii(name)
-    return name if len(name) <= 120 else f"{name[:120]}…"

@@ -18,8 +18,9 @@ from mlx.utils import tree_flatten
 from ..config import Config
 from ..errors import CheckpointError
 from ..model import Gemma4
+from ..shown import shown_name
 from .element_types import FLOATS
-from .headers import TensorHeader, shown_name
+from .headers import TensorHeader
 from .names import AUDIO_PARTS, VISION_PARTS, canonical_name, is_unused
 from .quantization import Packing
 from .stored_numbers import same_content

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, MediaWarning
-from .limits import CONTAINERS
+from ..shown import clock
+from .limits import CODECS, CONTAINERS, FRAME_PIXELS
 from .sources import Pipe, Source, reason
 
 if TYPE_CHECKING:
@@ -45,19 +46,24 @@ def open_container(file: Source | Pipe, kind: str) -> Iterator[InputContainer]:
 
     # Read through a Python stream, with no protocols and no playlists: a file that poses as a recording opens nothing
     # else, and FFmpeg does not wait for the next part of a broadcast.
-    options = {"protocol_whitelist": "", "format_whitelist": CONTAINERS}
+    options = {"protocol_whitelist": "", "format_whitelist": CONTAINERS, "codec_whitelist": CODECS}
+    # FFmpeg decodes a few frames to see what they are like, before we have seen their size.
+    options["max_pixels"] = str(FRAME_PIXELS)
     with file.open() as stream:
         try:
             container = av.open(stream, "r", options=options, **_lenient_tags(av.__version__))
-        except av.FFmpegError as error:
-            if error.errno == errno.EINVAL:  # what FFmpeg says of a container that is not on the list
+        # FFmpeg's own, and what reading raises where a file sends it to a place that is none.
+        except (av.FFmpegError, OSError, ValueError) as error:
+            if (
+                isinstance(error, av.FFmpegError) and error.errno == errno.EINVAL
+            ):  # what FFmpeg says of a container that is not on the list
                 formats = {"sound": "m4a, mp3, flac or wav", "video": "mp4, mov, webm or mkv"}[kind]
                 raise InputError(f"{file.name} is not a {kind} file: give one, such as {formats}") from error
             raise InputError(f"{file.name} is not a {kind} file that can be opened ({reason(error)})") from error
         with container:
             try:
                 yield container
-            except av.FFmpegError as error:
+            except (av.FFmpegError, OSError) as error:
                 raise InputError(f"{file.name} is damaged ({reason(error)}): export or record it again") from error
 
 
@@ -109,7 +115,7 @@ class Damage:
         """Say what was left out, if anything was."""
         if not self.places:
             return
-        where = "" if self.first is None else f" at {clock(self.first)}"
+        where = "" if self.first is None else f" at {clock(round(self.first))}"
         if self.places > 1:
             where = f" in {self.places} places" + ("" if self.first is None else f", the first{where},")
         what = f"{self.seconds:.2f} s of {self.kind}" if self.seconds else f"a piece of {self.kind}"
@@ -192,13 +198,14 @@ def packets(container: InputContainer, streams: Sequence[Any], damage: Damage) -
         yield packet
 
 
+def can_be_decoded(stream: Any) -> bool:
+    """FFmpeg knows the codec of a track, and it is one that may be opened."""
+    return stream.codec_context is not None and stream.codec_context.codec.name in _CODECS
+
+
+_CODECS = frozenset(CODECS.split(","))
+
+
 def origin_of(container: InputContainer) -> float:
     """The second, on the container's clock, that players call the beginning: that of its earliest track."""
     return 0.0 if container.start_time is None else container.start_time / 1e6  # it counts microseconds
-
-
-def clock(seconds: float) -> str:
-    """For people: 0:07, 1:02:03."""
-    minutes, second = divmod(round(max(seconds, 0)), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"

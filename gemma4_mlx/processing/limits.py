@@ -46,3 +46,23 @@ CONTAINERS = (
 )
 """FFmpeg's names of the containers that sound and video are read from. Playlists, which open other files or wait for
 them, are not among them."""
+
+CODECS = (
+    # Of sound: what phones, recorders, telephones, cameras and editors write.
+    "aac,aac_fixed,aac_latm,ac3,ac3_fixed,alac,als,amrnb,amrwb,libopencore_amrnb,libopencore_amrwb,ape,cook,dca,"
+    "dvaudio,eac3,flac,g722,g723_1,g726,g726le,g729,gsm,gsm_ms,ilbc,mace3,mace6,mlp,mp1,mp1float,mp2,mp2float,mp3,"
+    "mp3float,mp3adu,mp3adufloat,mp3on4,mp3on4float,mpc7,mpc8,nellymoser,opus,libopus,qcelp,qdm2,qdmc,real_144,"
+    "real_288,s302m,sipr,speex,tak,truehd,tta,vorbis,wavpack,wmalossless,wmapro,wmav1,wmav2,"
+    "wmavoice,adpcm_ima_qt,adpcm_ima_wav,adpcm_ms,adpcm_swf,adpcm_yamaha,"
+    "pcm_alaw,pcm_bluray,pcm_dvd,pcm_f16le,pcm_f24le,pcm_f32be,pcm_f32le,pcm_f64be,pcm_f64le,pcm_mulaw,pcm_s16be,"
+    "pcm_s16be_planar,pcm_s16le,pcm_s16le_planar,pcm_s24be,pcm_s24le,pcm_s24le_planar,pcm_s32be,pcm_s32le,"
+    "pcm_s32le_planar,pcm_s64be,pcm_s64le,pcm_s8,pcm_s8_planar,pcm_u16be,pcm_u16le,pcm_u24be,pcm_u24le,pcm_u32be,"
+    "pcm_u32le,pcm_u8,"
+    # Of video: the same, and what old ones wrote.
+    "apng,av1,libaom-av1,libdav1d,cfhd,cinepak,dnxhd,dvvideo,ffv1,ffvhuff,flv,gif,h261,h263,h263i,h263p,h264,hap,hevc,"
+    "huffyuv,jpeg2000,mjpeg,mjpegb,mpeg1video,mpeg2video,mpeg4,mpegvideo,msmpeg4,msmpeg4v1,msmpeg4v2,"
+    "msrle,msvideo1,png,prores,prores_raw,qtrle,rawvideo,rv10,rv20,rv30,rv40,svq1,svq3,theora,utvideo,v210,vc1,vp3,"
+    "vp6,vp6a,vp6f,vp8,libvpx,vp9,libvpx-vp9,vvc,wmv1,wmv2,wmv3"
+)
+"""FFmpeg's names of the decoders that may be opened. It has 400 more: of games, of subtitles, of formats that nobody
+has used for twenty years, where most of its holes are found."""

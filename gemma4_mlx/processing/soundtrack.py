@@ -10,7 +10,8 @@ import numpy as np
 
 from ..errors import InputError, MediaWarning
 from ..log_mel import FloatArray
-from .containers import Damage, clock, decoded, open_container, origin_of
+from ..shown import clock
+from .containers import Damage, can_be_decoded, decoded, open_container, origin_of
 from .downmix import Downmix
 from .limits import SOUND_TRACKS
 from .sources import Pipe, Source
@@ -96,7 +97,7 @@ class Soundtrack:
         # In Ogg the duration counts from zero, wherever the sound begins.
         missing = 0.0 if damage.places else stated - end - max(0.0, origin)
         if missing > max(_LOST_END_SECONDS, _LOST_END_SHARE * stated):
-            says = f"it says that it holds {clock(stated)}, but only {clock(end)} came out of it"
+            says = f"it says that it holds {clock(round(stated))}, but only {clock(round(end))} came out of it"
             warnings.warn(
                 f"{self._file.name}: {says}: it was probably cut off; get it once more", MediaWarning, stacklevel=2
             )
@@ -180,7 +181,7 @@ def sound_tracks(container: Any, name: str) -> list[Any]:
     """
     if not container.streams.audio:
         raise InputError(f"{name} has no sound in it: give a file with an audio track")
-    tracks = [track for track in container.streams.audio if track.codec_context is not None][:SOUND_TRACKS]
+    tracks = [track for track in container.streams.audio if can_be_decoded(track)][:SOUND_TRACKS]
     if not tracks:
         raise InputError(f"{name} has sound that cannot be decoded here: save it as m4a, mp3, flac or wav")
     return tracks

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from .containers import Damage, decoded, open_container, packets
+from .containers import Damage, can_be_decoded, decoded, open_container, packets
 from .images import resized
 from .limits import FRAME_PIXELS, MEGAPIXEL
 from .sources import FileSource, Source, resolve_source
@@ -65,7 +65,7 @@ def load_video(source: FileSource, frames: int = FRAMES, image_tokens: int = TOK
         if not damage.places:
             break
     if not pictures:
-        raise InputError(f"{file.name} has no frame that can be decoded: export or record it again")
+        raise _no_frame(file)
     damage.warn()
     return SampledVideo(pictures, tuple(index / rate for index in wanted[: len(pictures)]))
 
@@ -89,9 +89,17 @@ def video_size(source: FileSource) -> VideoSize:
         frames = len(_packets(container, stream))
     first = next(_frames_in_order(file, Damage(file.name, "video"), "AUTO"), None)
     if first is None:
-        raise InputError(f"{file.name} has no frame that can be decoded: export or record it again")
+        raise _no_frame(file)
     size = (first.width, first.height) if first.rotation % 180 == 0 else (first.height, first.width)
     return VideoSize(*size, frames, frames / rate)
+
+
+def _no_frame(file: Source) -> InputError:
+    # Of frames that are too large, FFmpeg does not always tell the size.
+    return InputError(
+        f"{file.name} has no frame that can be decoded, or frames of more than {FRAME_PIXELS // MEGAPIXEL} megapixels: "
+        "export or record it again, smaller"
+    )
 
 
 def sample_indices(total: int, frames: int) -> list[int]:
@@ -108,12 +116,13 @@ def clock(seconds: float) -> str:
 def _video_stream(container: Any, name: str) -> Any:
     from av.stream import Disposition
 
-    # FFmpeg "plays" text files as moving text, and shows the cover of a song as a video of one frame.
-    for stream in container.streams.video:
-        if stream.codec_context is None:  # FFmpeg does not know it
-            continue
-        if container.format.name != "tty" and not stream.disposition & Disposition.attached_pic:
+    # The cover of a song is a video of one frame for FFmpeg.
+    streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    for stream in streams:
+        if can_be_decoded(stream):
             return stream
+    if streams:
+        raise InputError(f"{name} has video that cannot be decoded here: save it as mp4, mov, webm or mkv")
     raise InputError(f"{name} has no video in it: give a file with a video track")
 
 
