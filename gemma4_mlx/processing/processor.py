@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import Config
 from ..errors import CheckpointError, ContextLengthError, InputError
-from ..log_mel import log_mel, soft_token_count
+from ..sound_features import shortest_clip, soft_token_count, sound_features
 from . import images, video
 from .audio import load_audio
 from .cached_source import CachedSource
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL.Image import Image
 
+    from ..config import AudioConfig
+    from ..config_unified import UnifiedAudioConfig
     from ..model.inputs import ImagePatches, ModelInputs
 
 _NOUNS = {"image": "picture", "audio": "sound", "video": "video"}
@@ -70,7 +72,7 @@ class Processor:
         generation_config = read_generation_config(folder)
         tokenizer = Tokenizer.from_folder(folder, generation_config.get("eos_token_id"))
         tokenizer.check(config)
-        settings = read_settings(folder)
+        settings = read_settings(folder, config)
         return cls(
             tokenizer,
             config,
@@ -174,7 +176,7 @@ class Processor:
 
     def _check_sense(self, kind: str) -> None:
         if kind == "audio" and self.config.audio is None:
-            raise InputError("this model does not hear: use e2b or e4b for sound")
+            raise InputError("this checkpoint does not hear: use e2b, e4b or 12b for sound")
         if kind in ("image", "video") and self.config.vision is None:
             raise InputError(
                 f"this checkpoint has no vision tower and cannot be given a {_NOUNS[kind]}: use another one"
@@ -188,7 +190,9 @@ class Processor:
         if kind == "audio":
             import mlx.core as mx
 
-            features, count = medium.prepared(kind, _sound)
+            audio = self.config.audio
+            assert audio is not None  # see `_check_sense`
+            features, count = medium.prepared((kind, audio), lambda source: _sound(source, audio))
             log_mels.append(mx.array(features))
             return self._soft_tokens("boa_token", "audio_token", count, "eoa_token")
         if kind == "image":
@@ -210,10 +214,10 @@ class Processor:
         return f"{names[begin]}{names[token] * count}{names[end]}"
 
 
-def _sound(source: Any) -> tuple[npt.NDArray[np.float32], int]:
-    """The log-mel features of a sound, and its soft tokens."""
-    samples = load_audio(source)
-    return log_mel(samples), soft_token_count(len(samples))
+def _sound(source: Any, audio: AudioConfig | UnifiedAudioConfig) -> tuple[npt.NDArray[np.float32], int]:
+    """The features of a sound, and its soft tokens."""
+    samples = load_audio(source, shortest_clip(audio))
+    return sound_features(samples, audio), soft_token_count(len(samples), audio)
 
 
 def _picture(source: Any, image_tokens: int) -> Image:

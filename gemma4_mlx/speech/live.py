@@ -62,7 +62,7 @@ class LiveTranscriber:
     utterance under way, and the transcriber can be fed again, its times going on.
 
     Args:
-        model, processor: from `load`, of a size that hears (e2b, e4b).
+        model, processor: from `load`, of a size that hears (e2b, e4b, 12b).
         language: what is spoken, by English name or ISO 639-1 code; None leaves it to the model.
         translate_to: translate every utterance into this language as well.
         partial_every: seconds of sound between partials; None for finals only.

@@ -46,7 +46,7 @@ class Scribe:
     """A model that has been told what to do with the clips it is going to hear.
 
     Args:
-        model, processor: from `load`, of a size that hears (e2b, e4b).
+        model, processor: from `load`, of a size that hears (e2b, e4b, 12b).
         language: what is spoken, by English name or ISO 639-1 code; None leaves it to the model.
         translate_to: translate every clip into this language as well.
 
