@@ -1,39 +1,19 @@
-"""What the 12B has instead of towers: how its `config.json` describes them.
+"""What the 12B has instead of towers, as its `config.json` describes it.
 
 transformers calls this size "unified" (`gemma4_unified`): pictures and sound go into the decoder through a few linears.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .config_values import LARGEST_OTHER, check_fixed, is_whole, known_values, require
+from .config_json import check_fixed, read_fields, require, whole_number
+from .config_rules import check_sizes
 
-#: What `model_type` says of a whole 12B, and of its decoder alone.
-UNIFIED = "gemma4_unified"
-UNIFIED_TEXT = "gemma4_unified_text"
-
-# Where a 12B's file says nothing, transformers takes other values than for the other sizes.
-_TEXT_DEFAULTS = {
-    "sliding_window": 1024,
-    "max_position_embeddings": 262_144,
-    "use_bidirectional_attention": "vision",
-}
-# What no 12B has, and transformers has no field for.
-_TEXT_WITHOUT: dict[str, Any] = {"hidden_size_per_layer_input": 0, "enable_moe_block": False}
-
-
-def unified_text(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """A 12B's `text_config` with what it leaves out, to be read as any other size's.
-
-    Raises:
-        ConfigError: it has per-layer inputs or experts.
-    """
-    check_fixed(raw, _TEXT_WITHOUT, "text_config")
-    return {**_TEXT_DEFAULTS, **raw, **_TEXT_WITHOUT}
+# One number under four names; transformers writes the first.
+_SAMPLES_PER_TOKEN = ("audio_embed_dim", "audio_samples_per_token", "hidden_size", "output_proj_dims")
 
 
 @dataclass(frozen=True)
@@ -59,11 +39,10 @@ class UnifiedVisionConfig:
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> UnifiedVisionConfig:
+        """Read `vision_config`. Raises `ConfigError`, which names the key."""
         where = "vision_config"
-        config = cls(**known_values(cls, raw, where))
-        for field in dataclasses.fields(cls):
-            value = getattr(config, field.name)
-            require(value > 0, where, field.name, value, "a positive number")
+        config = cls(**read_fields(cls, raw, where))
+        check_sizes(config, where)
         side = config.patch_size * config.pooling_kernel_size
         check_fixed(raw, {"model_patch_size": side, "output_proj_dims": config.mm_embed_dim}, where)
         return config
@@ -83,16 +62,13 @@ class UnifiedAudioConfig:
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> UnifiedAudioConfig:
+        """Read `audio_config`. Raises `ConfigError`, which names the key."""
         where = "audio_config"
-        values = known_values(cls, raw, where)
-        # One number under four names; transformers writes the first.
-        for key in ("audio_embed_dim", "audio_samples_per_token", "hidden_size", "output_proj_dims"):
-            if (size := raw.get(key)) is None:
-                continue
-            require(is_whole(size) and 0 < size <= LARGEST_OTHER, where, key, size, "a positive integer")
-            same = values.setdefault("samples_per_token", int(size)) == size
-            require(same, where, key, size, f"{values['samples_per_token']}, as the other sizes of a frame")
-        config = cls(**values)
-        require(config.samples_per_token > 0, where, "samples_per_token", config.samples_per_token, "positive")
-        require(config.rms_norm_eps > 0, where, "rms_norm_eps", config.rms_norm_eps, "a positive number")
+        given = {key: whole_number(raw[key], where, key) for key in _SAMPLES_PER_TOKEN if raw.get(key) is not None}
+        size = next(iter(given.values()), cls.samples_per_token)
+        for key, value in given.items():
+            require(value > 0, where, key, value, "a positive integer")
+            require(value == size, where, key, value, f"{size}, as other keys say of the same")
+        config = cls(**read_fields(cls, {**raw, "samples_per_token": size}, where))
+        check_sizes(config, where)
         return config

@@ -190,7 +190,7 @@ def test_settings_that_make_no_sense_are_refused(loaded, options):
 
 def test_a_model_without_ears_is_refused(tmp_path):
     build_checkpoint(tmp_path, "dense")
-    with pytest.raises(g4.InputError, match="no ears"):
+    with pytest.raises(g4.InputError, match="does not hear"):
         g4.LiveTranscriber(*g4.load(tmp_path))
 
 

@@ -280,7 +280,7 @@ def test_what_is_no_language_is_refused_before_the_source_is_opened(language, tr
 
 def test_a_model_without_ears_names_those_that_have_them():
     deaf = SimpleNamespace(config=SimpleNamespace(audio=None))
-    with pytest.raises(InputError, match="e2b or e4b"):
+    with pytest.raises(InputError, match="e2b, e4b or 12b"):
         transcribe(deaf, None, THREE)
 
 

@@ -123,14 +123,18 @@ class Gemma4(nn.Module):
 
     def encode_images(self, inputs: ModelInputs) -> list[mx.array]:
         """Soft tokens of each picture and video frame: `[rows * columns / 9, hidden]`, in order of appearance."""
-        if inputs.images and self.config.vision is None:
-            raise InputError("this checkpoint has no vision tower: choose one that sees, such as e2b")
+        if not inputs.images:
+            return []
+        if self.config.vision is None:
+            raise InputError("this checkpoint does not see: choose one that does, such as e2b")
         eyes = self.vision_embedder if isinstance(self.config.vision, UnifiedVisionConfig) else self.vision_tower
         return [self.embed_vision(eyes(image)) for image in inputs.images]
 
     def encode_audio(self, inputs: ModelInputs) -> list[mx.array]:
         """Soft tokens of each clip, `[tokens, hidden]`, 40 ms apart, in order of appearance."""
-        if inputs.log_mels and self.config.audio is None:
+        if not inputs.log_mels:
+            return []
+        if self.config.audio is None:
             raise InputError("this checkpoint does not hear: choose e2b, e4b or 12b, which do")
         if isinstance(self.config.audio, AudioConfig):
             return [self.embed_audio(self.audio_tower(log_mel)) for log_mel in inputs.log_mels]

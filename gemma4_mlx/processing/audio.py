@@ -159,6 +159,8 @@ def _mono(samples: npt.ArrayLike, rate: float, name: str) -> FloatArray:
         raise InputError(f"{name} is not an array of samples ({reason(error)}): give [n] or [n, channels]") from error
     if array.ndim not in (1, 2):
         raise InputError(f"{name} has {array.ndim} dimensions: give samples [n] or [n, channels]")
+    if array.size == 0:
+        return np.zeros(0, np.float32)
     if array.dtype == np.uint8:
         array = (array.astype(np.float32) - 128.0) / 128.0
     elif array.dtype in (np.int16, np.int32):

@@ -178,9 +178,7 @@ class Processor:
         if kind == "audio" and self.config.audio is None:
             raise InputError("this checkpoint does not hear: use e2b, e4b or 12b for sound")
         if kind in ("image", "video") and self.config.vision is None:
-            raise InputError(
-                f"this checkpoint has no vision tower and cannot be given a {_NOUNS[kind]}: use another one"
-            )
+            raise InputError(f"this checkpoint does not see and cannot be given a {_NOUNS[kind]}: use another one")
 
     def _expanded(
         self, kind: str, source: Any, image_tokens: int, pictures: list[ImagePatches], log_mels: list[mx.array]

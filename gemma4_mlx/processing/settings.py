@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config import Config
-from ..config_unified import UnifiedAudioConfig
+from ..config import AudioConfig, Config
 from ..errors import CheckpointError
 from ..log_mel import FFT, HOP, MEL_BINS, MEL_FLOOR, SAMPLE_RATE, WINDOW
 from . import images, video
@@ -163,8 +162,10 @@ _LOG_MEL = {
 
 def _fixed(config: Config) -> dict[str, dict[str, Any]]:
     """By section and key of processor_config.json."""
-    sound: dict[str, Any] = _LOG_MEL
-    if isinstance(config.audio, UnifiedAudioConfig):
+    sound: dict[str, Any] = {}
+    if isinstance(config.audio, AudioConfig):
+        sound = _LOG_MEL
+    elif config.audio is not None:
         size = config.audio.samples_per_token
         sound = {"sampling_rate": SAMPLE_RATE, "feature_size": size, "audio_samples_per_token": size}
     return {"image_processor": _PICTURES, "video_processor": _PICTURES, "feature_extractor": sound}
