@@ -60,7 +60,7 @@ def test_the_list_says_what_each_takes_what_is_here_and_what_would_be_used(user)
     assert (finished.returncode, finished.stderr) == (0, "")
     lines = finished.stdout.splitlines()
     rows = {line[2:].split(" ")[0]: line for line in lines[1:6]}
-    assert list(rows) == ["demo", "e2b", "e4b", "26b", "31b"]
+    assert list(rows) == ["demo", "e2b", "e4b", "12b", "26b", "31b"]
     for size in SIZES:
         assert f"{size.download_gb:g} GB" in rows[size.name]
         assert f"{size.memory_gb} GB" in rows[size.name]
