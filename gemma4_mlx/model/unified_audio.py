@@ -13,8 +13,9 @@ import numpy as np
 from ..log_mel import FloatArray
 from .audio_stream import AudioStream
 
-# Frames are projected so many at a time, the last ones filled up with zeros. How a product is summed up depends on its
-# height, in MLX's back ends as in BLAS: with one height a frame has one result, whatever comes with it.
+# Frames are projected so many at a time, the last ones filled up with zeros. MLX chooses a kernel by a product's height
+# (on a GPU, one row has a kernel of its own), and kernels sum up in orders of their own: with one height a frame has one
+# result, whatever comes with it.
 _TOGETHER = 16
 
 
