@@ -129,9 +129,16 @@ def test_the_same_tensor_under_both_names_is_refused(tmp_path: Path) -> None:
         g4.load(folder)
 
 
-def test_without_thinking_the_answer_begins_after_an_empty_thought_where_the_template_says_so() -> None:
-    processor = pair("unified").processor
-    assert processor.render("Hello").count("<|turn>model\n") == 1
+LARGE_TEMPLATE = PUBLISHED.parents[1] / "real" / "templates" / "31b.jinja"
+
+
+@pytest.mark.skipif(not LARGE_TEMPLATE.is_file(), reason="needs ../shared/real/templates/31b.jinja")
+def test_without_thinking_the_answer_begins_after_an_empty_thought(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path)
+    (folder / "chat_template.jinja").write_bytes(LARGE_TEMPLATE.read_bytes())
+    _, processor = g4.load(folder)
+    assert processor.render("Hello").endswith("<|turn>model\n<|channel>thought\n<channel|>")
+    assert processor.render("Hello", thinking=True).endswith("<|turn>model\n")
 
 
 @pytest.mark.skipif(not PUBLISHED.is_file(), reason="needs ../shared/configs/12b.json")

@@ -14,8 +14,8 @@ from ..log_mel import FloatArray
 from .audio_stream import AudioStream
 
 # Frames are projected so many at a time, the last ones filled up with zeros. MLX chooses a kernel by a product's height
-# (on a GPU, one row has a kernel of its own), and kernels sum up in orders of their own: with one height a frame has one
-# result, whatever comes with it.
+# (on a GPU, one row has a kernel of its own), and each kernel sums up in an order of its own. With one height a frame
+# has one result, whatever comes with it.
 _TOGETHER = 16
 
 
