@@ -72,8 +72,8 @@ Model = Annotated[
         metavar="NAME",
         show_default=False,
         autocompletion=complete_model,
-        help="e2b, e4b, 26b, 31b, a Hugging Face id, a folder, or demo (small, built in). Otherwise GEMMA4_MLX_MODEL, "
-        "then `model` in the config file, then the largest size that fits this machine.",
+        help="e2b, e4b, 12b, 26b, 31b, a Hugging Face id, a folder, or demo (small, built in). Otherwise "
+        "GEMMA4_MLX_MODEL, then `model` in the config file, then the largest size that fits this machine.",
     ),
 ]
 MaxTokens = Annotated[

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from . import config_rules
+from .config_unified import UnifiedAudioConfig, UnifiedVisionConfig
 
 SLIDING = config_rules.SLIDING
 FULL = config_rules.FULL
@@ -104,6 +105,23 @@ class TextConfig:
 
 
 @dataclass(frozen=True)
+class UnifiedTextConfig(TextConfig):
+    """The 12B's decoder. It is built as 26B's and 31B's; what its file leaves out is something else."""
+
+    hidden_size_per_layer_input: int = 0
+    sliding_window: int = 1024
+    max_position_embeddings: int = 262_144
+    use_bidirectional_attention: Literal["vision"] | None = "vision"
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> UnifiedTextConfig:
+        """Read `text_config`. Raises `ConfigError`, which names the key."""
+        # transformers has no such parts for this size, and would pass over them.
+        config_rules.check_fixed(raw, {"hidden_size_per_layer_input": 0, "enable_moe_block": False}, "text_config")
+        return config_rules.read_text(cls, RopeConfig, raw)
+
+
+@dataclass(frozen=True)
 class VisionConfig:
     """The vision tower. `position_embedding_size` counts table rows per axis; `patch_size` is in pixels."""
 
@@ -175,8 +193,8 @@ class Config:
     """
 
     text: TextConfig
-    vision: VisionConfig | None = None
-    audio: AudioConfig | None = None
+    vision: VisionConfig | UnifiedVisionConfig | None = None
+    audio: AudioConfig | UnifiedAudioConfig | None = None
     image_token_id: int = 258_880
     video_token_id: int = 258_884
     audio_token_id: int = 258_881
@@ -210,6 +228,8 @@ class Config:
 PARTS: Mapping[str, Mapping[str, type]] = {
     "gemma4": {"text": TextConfig, "vision": VisionConfig, "audio": AudioConfig},
     "gemma4_text": {"text": TextConfig},  # a decoder alone
+    "gemma4_unified": {"text": UnifiedTextConfig, "vision": UnifiedVisionConfig, "audio": UnifiedAudioConfig},
+    "gemma4_unified_text": {"text": UnifiedTextConfig},
 }
 
 MODEL_TYPES = tuple(PARTS)

@@ -36,6 +36,7 @@ _MAY_BE_ZERO = {"num_kv_shared_layers", "hidden_size_per_layer_input", "vocab_si
 _PRECISIONS = {"float64": "float32", "float32": "float32", "bfloat16": "bfloat16", "float16": "float16"}
 
 Whole = TypeVar("Whole", bound="Config")
+Text = TypeVar("Text", bound="TextConfig")
 
 
 def read_whole(cls: type[Whole], parts_of: Mapping[str, Mapping[str, type]], raw: Mapping[str, Any]) -> Whole:
@@ -48,7 +49,7 @@ def read_whole(cls: type[Whole], parts_of: Mapping[str, Mapping[str, type]], raw
     model_type = raw.get("model_type")
     if not isinstance(model_type, str) or model_type not in parts_of:
         raise ConfigError(f"{where}: model_type is {shown(model_type)}, not 'gemma4': choose a Gemma 4 checkpoint")
-    if model_type == "gemma4_text":
+    if model_type.endswith("_text"):
         raw = {**raw, "text_config": raw}
     text = raw.get("text_config")
     if not isinstance(text, Mapping):
@@ -69,7 +70,7 @@ def read_whole(cls: type[Whole], parts_of: Mapping[str, Mapping[str, type]], raw
     return cls(**values)
 
 
-def read_text(cls: type[TextConfig], rope: type[RopeConfig], raw: Mapping[str, Any]) -> TextConfig:
+def read_text(cls: type[Text], rope: type[RopeConfig], raw: Mapping[str, Any]) -> Text:
     where = "text_config"
     check_fixed(raw, _FIXED_TEXT, where)
     values = read_fields(cls, {**raw, "layer_types": _layer_types(cls, raw, where)}, where)

@@ -21,14 +21,15 @@ def load(
     """Load a Gemma 4.
 
     Args:
-        name: a short name (`"e2b"`, `"e4b"`, `"26b"`, `"31b"`), a Hub id, a local folder, or `"demo"`: the small model
-            that comes with the package.
+        name: a short name (`"e2b"`, `"e4b"`, `"12b"`, `"26b"`, `"31b"`), a Hub id, a local folder, or `"demo"`:
+            the small model that comes with the package.
         dtype: `"float32"`, `"bfloat16"` or `"float16"` for everything that is not packed; None: what config.json
             says, else what most weights are stored in; of a quantized checkpoint what its scales are stored in.
         per_layer: where the per-layer-embedding table stays: `"disk"` reads rows as tokens ask for them, `"memory"`
             holds it whole, `"auto"` chooses by how much memory this machine has. The tokens are the same.
         revision: branch, tag or commit of a Hub id.
         audio_window: keys a token of the audio tower sees; None is the 12 of transformers, 13 the makers' JAX code.
+            The other sizes have no audio tower and nothing to choose.
 
     Returns:
         The model, its weights mapped and read on first use, and the processor that makes its inputs.

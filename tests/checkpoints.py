@@ -6,18 +6,21 @@ So nothing keeps its default: norms, scalars, clip bounds, router scales and sta
 
 from __future__ import annotations
 
+import copy
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import Gemma4Config, Gemma4ForConditionalGeneration
+from transformers import Gemma4Config, Gemma4ForConditionalGeneration, PreTrainedModel
+from transformers.models.gemma4_unified import Gemma4UnifiedConfig, Gemma4UnifiedForConditionalGeneration
 
 from tiny_tokenizer import SPECIAL_IDS, write_tokenizer
 
-VARIANTS = ("e2b", "e4b", "moe", "dense")
+VARIANTS = ("e2b", "e4b", "moe", "dense", "unified")
 
 _S, _F = "sliding_attention", "full_attention"
 
@@ -79,6 +82,14 @@ _TEXT_OF: dict[str, dict[str, Any]] = {
         "hidden_size_per_layer_input": 0,
         "use_bidirectional_attention": "vision",
     },
+    "unified": {
+        "layer_types": [_S, _S, _F, _S, _F],
+        "num_key_value_heads": 2,
+        "num_global_key_value_heads": 1,
+        "attention_k_eq_v": True,
+        "hidden_size_per_layer_input": 0,
+        "use_bidirectional_attention": "vision",
+    },
 }
 
 _VISION: dict[str, Any] = {
@@ -98,6 +109,36 @@ _AUDIO: dict[str, Any] = {
     "output_proj_dims": 64,
     "subsampling_conv_channels": [128, 8],
     "use_clipped_linears": True,
+}
+
+# The 12B's eyes and ears, as published but for their width.
+_UNIFIED: dict[str, dict[str, Any]] = {
+    "vision_config": {
+        "model_type": "gemma4_unified_vision",
+        "patch_size": 16,
+        "pooling_kernel_size": 3,
+        "model_patch_size": 48,
+        "mm_embed_dim": 96,
+        "mm_posemb_size": 1120,
+        "num_soft_tokens": 280,
+        "output_proj_dims": 96,
+    },
+    "audio_config": {
+        "model_type": "gemma4_unified_audio",
+        "audio_embed_dim": 640,
+        "hidden_size": 640,
+        "output_proj_dims": 640,
+        "audio_samples_per_token": 640,
+    },
+}
+_FRAMES = {
+    "feature_extractor_type": "Gemma4UnifiedAudioFeatureExtractor",
+    "audio_samples_per_token": 640,
+    "feature_size": 640,
+    "padding_side": "right",
+    "padding_value": 0.0,
+    "return_attention_mask": True,
+    "sampling_rate": 16_000,
 }
 
 
@@ -126,9 +167,22 @@ def raw_config(variant: str, spelling: str = "published") -> dict[str, Any]:
         "tie_word_embeddings": True,
         "vocab_size": _TEXT["vocab_size"],  # mlx-lm reads it here
     }
+    if variant == "unified":
+        published |= copy.deepcopy(_UNIFIED) | {
+            "model_type": "gemma4_unified",
+            "architectures": ["Gemma4UnifiedForConditionalGeneration"],
+            "text_config": {**text, "model_type": "gemma4_unified_text"},
+        }
     if spelling == "published":
         return published
-    return json.loads(Gemma4Config(**published).to_json_string(use_diff=False))
+    return json.loads(_classes(variant)[0](**published).to_json_string(use_diff=False))
+
+
+def _classes(variant: str) -> tuple[Any, Any]:
+    """transformers' classes of a variant's configuration and model."""
+    if variant == "unified":
+        return Gemma4UnifiedConfig, Gemma4UnifiedForConditionalGeneration
+    return Gemma4Config, Gemma4ForConditionalGeneration
 
 
 def _randomise(model: torch.nn.Module, seed: int) -> None:
@@ -156,7 +210,7 @@ def _randomise(model: torch.nn.Module, seed: int) -> None:
             # The attention scale is 1, so these set its temperature: at 1 the softmax of random queries and keys is so
             # sharp that rounding decides which key wins, and two exact implementations part ways.
             value = 0.5 + normal(tensor.shape, 0.1)
-        elif name.endswith(("norm.weight", "norm_1.weight", "norm_2.weight")) or "norm" in name.split(".")[-2]:
+        elif re.search(r"(norm|norm_1|norm_2|patch_ln1|patch_ln2)\.weight$", name) or "norm" in name.split(".")[-2]:
             value = 1 + normal(tensor.shape, 0.2)
         elif "embed_tokens_per_layer" in name:
             value = normal(tensor.shape, 0.25)
@@ -164,7 +218,7 @@ def _randomise(model: torch.nn.Module, seed: int) -> None:
             # Small beside what the layers add: the table is the head as well, and a model whose embeddings outweigh its
             # layers says its last token again, whatever the layers do.
             value = normal(tensor.shape, 0.02)
-        elif last == "position_embedding_table":
+        elif last in ("position_embedding_table", "pos_embedding"):
             value = normal(tensor.shape, 0.3)
         elif tensor.ndim >= 2:
             fan_in = math.prod(tensor.shape[1:]) if tensor.ndim != 3 or "conv" in name else tensor.shape[-1]
@@ -175,16 +229,17 @@ def _randomise(model: torch.nn.Module, seed: int) -> None:
             tensor.copy_(value)
 
 
-def build_reference(variant: str, seed: int = 0, spelling: str = "published") -> Gemma4ForConditionalGeneration:
+def build_reference(variant: str, seed: int = 0, spelling: str = "published") -> PreTrainedModel:
     """The transformers model of a variant, fp32, with random weights in every part."""
-    model = Gemma4ForConditionalGeneration(Gemma4Config(**raw_config(variant, spelling))).eval()
+    config, whole = _classes(variant)
+    model = whole(config(**raw_config(variant, spelling))).eval()
     _randomise(model, seed)
     return model
 
 
 def build_checkpoint(
     folder: Path, variant: str, seed: int = 0, spelling: str = "published", dtype: torch.dtype = torch.float32
-) -> Gemma4ForConditionalGeneration:
+) -> PreTrainedModel:
     """Write a checkpoint folder and return the reference model it holds, converted to `dtype`."""
     model = build_reference(variant, seed, spelling)
     if dtype == torch.float32:
@@ -192,10 +247,17 @@ def build_checkpoint(
     else:
         model.to(dtype).save_pretrained(folder)
         # `to` rounded the rotary frequencies too, which are not weights: as loaded from the file they are exact.
-        model = Gemma4ForConditionalGeneration.from_pretrained(folder, dtype=dtype).eval()
+        model = _classes(variant)[1].from_pretrained(folder, dtype=dtype).eval()
     config = {**raw_config(variant, spelling), "dtype": str(dtype).removeprefix("torch.")}
     (folder / "config.json").write_text(json.dumps(config, indent=1))
     write_tokenizer(folder)
+    if variant == "unified":
+        path = folder / "processor_config.json"
+        settings = json.loads(path.read_text()) | {
+            "feature_extractor": _FRAMES,
+            "processor_class": "Gemma4UnifiedProcessor",
+        }
+        path.write_text(json.dumps(settings))
     return model
 
 

@@ -28,9 +28,15 @@ class Pair:
     processor: g4.Processor
     folder: Path
 
+    @property
+    def is_unified(self) -> bool:
+        """Whether it is a 12B."""
+        return self.reference.config.model_type == "gemma4_unified"
+
     def ask(self, messages: list[dict[str, Any]], image_tokens: int = 280) -> Question:
         ours = self.processor(messages, image_tokens=image_tokens)
-        theirs = reference_inputs(messages, image_tokens=image_tokens, return_tensors="pt")
+        variant = "unified" if self.is_unified else "e2b"
+        theirs = reference_inputs(messages, image_tokens=image_tokens, variant=variant, return_tensors="pt")
         return Question(self, ours, dict(theirs))
 
 
@@ -54,8 +60,24 @@ class Question:
     @cached_property
     def reference_logits(self) -> np.ndarray:
         """float32 `[L, vocab]`."""
+        theirs = self.theirs
+        if self.pair.is_unified:
+            theirs = {**theirs, "attention_mask": self._masks_of_generate()}
         with torch.no_grad():
-            return self.pair.reference(**self.theirs).logits[0].numpy()
+            return self.pair.reference(**theirs).logits[0].numpy()
+
+    def _masks_of_generate(self) -> dict[str, torch.Tensor]:
+        """The masks that transformers generates with. A call of its 12B makes others: there, full layers look ahead in
+        a picture as well, and a picture has no window."""
+        ids = self.theirs["input_ids"]
+        return self.pair.reference.create_masks_for_generate(
+            self.pair.reference.config,
+            inputs_embeds=torch.zeros(*ids.shape, 1),
+            attention_mask=None,
+            cache=None,
+            position_ids=torch.arange(ids.shape[1])[None],
+            mm_token_type_ids=self.theirs.get("mm_token_type_ids"),
+        )
 
     def error(self, logits: np.ndarray) -> float:
         """Largest difference from the reference, in standard deviations of the reference."""
@@ -74,8 +96,10 @@ class Question:
         return list(g4.generate_tokens(self.pair.model, self.ours, max_tokens=GREEDY_TOKENS))
 
     def reference_greedy(self) -> list[int]:
+        # With its usual cache transformers (5.24) calls the 12B without a mask, and it makes those of a call.
+        static = {"cache_implementation": "static", "disable_compile": True} if self.pair.is_unified else {}
         with torch.no_grad():
             out = self.pair.reference.generate(
-                **self.theirs, max_new_tokens=GREEDY_TOKENS, do_sample=False, eos_token_id=None
+                **self.theirs, max_new_tokens=GREEDY_TOKENS, do_sample=False, eos_token_id=None, **static
             )
         return out[0, self.theirs["input_ids"].shape[1] :].tolist()

@@ -103,7 +103,7 @@ def test_a_file_that_cannot_be_used_is_one_line_that_names_it(arguments, message
 def test_sound_for_a_model_without_ears_is_one_line():
     finished = ask("what?", "-a", SPEECH, variant="dense")
     assert finished.returncode == 1
-    assert "e2b or e4b" in only_line(finished.stderr)
+    assert "e2b, e4b or 12b" in only_line(finished.stderr)
 
 
 def test_a_prompt_longer_than_the_context_is_one_line():

@@ -73,7 +73,7 @@ def test_commands_complete(user):
 
 
 def test_model_names_complete_with_what_was_fetched_before(user):
-    everything = ["e2b", "e4b", "26b", "31b", "demo", SHORT_NAMES["e2b"], CACHED]
+    everything = ["e2b", "e4b", "12b", "26b", "31b", "demo", SHORT_NAMES["e2b"], CACHED]
     assert candidates(user, "ask --model ") == everything
     assert candidates(user, "chat -m e") == ["e2b", "e4b"]
     assert candidates(user, "models pull d") == ["demo"]

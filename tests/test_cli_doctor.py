@@ -203,7 +203,7 @@ def test_an_m5_with_the_kernels_of_an_older_macos_is_told(chip, built_for, statu
 
 
 def test_the_memory_says_which_sizes_it_is_enough_for():
-    assert by_name(machine_findings(mac(), "arm64"))["memory"].text == "36 GB, enough for e2b, e4b and 26b"
+    assert by_name(machine_findings(mac(), "arm64"))["memory"].text == "36 GB, enough for e2b, e4b, 12b and 26b"
     small = by_name(machine_findings(mac(memory=4 * GB), "arm64"))["memory"]
     assert small.status == "warning"
     assert "e2b, the smallest, is made for 8 GB" in small.text

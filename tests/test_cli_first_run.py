@@ -129,9 +129,10 @@ def test_an_offer_says_what_each_takes_and_what_is_here_already_in_forty_columns
     assert lines == [
         "  1  e2b   is here already",
         "  2  e4b   8.5 GB, for 16 GB of memory",
-        "  3  26b    15 GB, too big: wants 32 GB",
-        "  4  31b    18 GB, too big for the disk",
-        "  5  demo  built in; fetch e2b meanwhile",
+        "  3  12b    13 GB, too big: wants 24 GB",
+        "  4  26b    15 GB, too big: wants 32 GB",
+        "  5  31b    18 GB, too big for the disk",
+        "  6  demo  built in; fetch e2b meanwhile",
     ]
     assert max(map(len, lines)) <= 40
 
@@ -141,8 +142,8 @@ def test_a_number_a_name_or_nothing_chooses():
     assert four.chosen("\n") == "e2b"
     assert four.chosen("2\n") == "e4b"
     assert four.chosen(" E4B ") == "e4b"
-    assert four.chosen("5") == four.chosen("demo") == "demo"
-    assert [four.chosen(word) for word in ("0", "6", "e3b", "٣٣", "-1")] == [None] * 5
+    assert four.chosen("6") == four.chosen("demo") == "demo"
+    assert [four.chosen(word) for word in ("0", "7", "e3b", "٣٣", "-1")] == [None] * 5
     assert offer(demo=False).chosen("demo") is None
 
 

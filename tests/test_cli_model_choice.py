@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ from gemma4_mlx.app.models.sizes import SIZES
 
 from command_line import only_line, run
 from gemma4_mlx.checkpoint.hub import SHORT_NAMES
+from gemma4_mlx.config import Config
 from gemma4_mlx.errors import Gemma4Error
+from gemma4_mlx.model.memory import kv_bytes_per_token, sliding_kv_bytes
 
 GB = 2**30
 
@@ -35,7 +38,7 @@ def test_an_empty_variable_counts_as_unset(config):
 
 
 @pytest.mark.parametrize(
-    ("memory_gb", "name"), [(128, "31b"), (48, "31b"), (36, "26b"), (24, "e4b"), (16, "e4b"), (8, "e2b")]
+    ("memory_gb", "name"), [(128, "31b"), (48, "31b"), (36, "26b"), (24, "12b"), (16, "e4b"), (8, "e2b")]
 )
 def test_without_a_name_the_largest_size_that_fits_is_taken(tmp_path, memory_gb, name):
     choice = choose_model(None, {}, tmp_path / "none.toml", memory_gb * GB)
@@ -45,9 +48,21 @@ def test_without_a_name_the_largest_size_that_fits_is_taken(tmp_path, memory_gb,
 
 
 def test_for_sound_the_largest_size_that_hears_is_taken(tmp_path):
-    choice = choose_model(None, {}, tmp_path / "none.toml", 128 * GB, hearing=True)
-    assert choice.name == "e4b"
-    assert "hears" in choice.reason
+    for memory_gb, name in ((128, "12b"), (24, "12b"), (16, "e4b"), (8, "e2b")):
+        choice = choose_model(None, {}, tmp_path / "none.toml", memory_gb * GB, hearing=True)
+        assert choice.name == name
+        assert "hears" in choice.reason
+
+
+def test_every_size_fits_what_macos_gives_the_gpu_with_a_context_of_32000_tokens():
+    for size in SIZES:
+        config = {"26b": "26b-a4b"}.get(size.name, size.name)
+        raw = json.loads((Path(__file__).parent / "configs" / f"{config}.json").read_text())
+        text = Config.from_dict(raw).text
+        needed = size.download_gb * 1e9 + 32_000 * kv_bytes_per_token(text) + sliding_kv_bytes(text)
+        share = 3 / 4 if size.memory_gb > 36 else 2 / 3
+        on_disk = {"e2b": 2.5e9}.get(size.name, 0)  # its per-layer table in 8 bits, read row by row there
+        assert needed - on_disk < share * size.memory_gb * GB
 
 
 def test_a_machine_too_small_for_any_gets_the_smallest_and_is_told(tmp_path):

@@ -60,14 +60,14 @@ def test_the_list_says_what_each_takes_what_is_here_and_what_would_be_used(user)
     finished = user.run("models")
     assert (finished.returncode, finished.stderr) == (0, "")
     lines = finished.stdout.splitlines()
-    rows = {line[2:].split(" ")[0]: line for line in lines[1:6]}
-    assert list(rows) == ["demo", "e2b", "e4b", "26b", "31b"]
+    rows = {line[2:].split(" ")[0]: line for line in lines[1:7]}
+    assert list(rows) == ["demo", "e2b", "e4b", "12b", "26b", "31b"]
     for size in SIZES:
         assert f"{size.download_gb:g} GB" in rows[size.name]
         assert f"{size.memory_gb} GB" in rows[size.name]
     (used,) = [line for line in lines if line.startswith("→")]
     assert f"A question would go to {used[2:].split(' ')[0]}: the " in finished.stdout
-    assert max(map(len, lines[:6])) <= 40
+    assert max(map(len, lines[:7])) <= 40
 
 
 def test_the_configured_model_is_the_one_that_would_be_used(user):

@@ -164,6 +164,6 @@ def test_an_unknown_shape_is_refused_by_name():
 
 
 def test_the_ending_names_a_model_that_hears_and_fits():
-    assert largest_that_fits(64 * 2**30, hearing=True).name == "e4b"
+    assert largest_that_fits(64 * 2**30, hearing=True).name == "12b"
     assert largest_that_fits(8 * 2**30, hearing=True).name == "e2b"
     assert isinstance(largest_that_fits(2 * 2**30, hearing=True), ModelChoice)

@@ -115,7 +115,7 @@ def test_a_file_is_refused_by_name(tmp_path):
 )
 def test_what_is_neither_folder_nor_hub_id_is_told_what_is_accepted(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    _refused(name, match="e2b, e4b, 26b, 31b, or a Hub id")
+    _refused(name, match="e2b, e4b, 12b, 26b, 31b, or a Hub id")
 
 
 @given(st.text(max_size=30) | st.sampled_from(["~0", "\0", "x" * 5000]))

@@ -70,7 +70,7 @@ def test_a_placeholder_without_a_soft_token_is_an_error() -> None:
 
 def test_sound_for_a_model_without_ears_names_those_that_hear() -> None:
     deaf = Gemma4(Config.from_dict(raw_config("dense")))
-    with pytest.raises(InputError, match="e2b or e4b"):
+    with pytest.raises(InputError, match="e2b, e4b or 12b"):
         deaf(ModelInputs(mx.array([[AUDIO]]), log_mels=(mx.zeros((4, 128)),)))
 
 

@@ -109,7 +109,7 @@ def test_what_is_kept_after_a_minute_is_no_more_than_after_a_second(model):
 
 def test_a_model_without_ears_has_no_stream(tmp_path):
     build_checkpoint(tmp_path, "dense")
-    with pytest.raises(InputError, match="e2b or e4b"):
+    with pytest.raises(InputError, match="e2b, e4b or 12b"):
         load(tmp_path)[0].audio_stream()
 
 

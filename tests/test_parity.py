@@ -18,7 +18,7 @@ from processing_reference import SPEECH
 from tiny_tokenizer import SPECIAL_IDS
 
 TOLERANCE = 1e-3  # of the reference logits' standard deviation
-HEARING = ("e2b", "e4b")
+HEARING = ("e2b", "e4b", "unified")
 
 
 def picture(width: int, height: int, seed: int = 0) -> dict[str, Any]:

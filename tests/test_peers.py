@@ -41,6 +41,8 @@ CONVERSIONS = [
     ("mlx_vlm", "e2b", ["--q-bits", "4"]),
     ("mlx_vlm", "e2b", ["--quant-predicate", "mixed_4_8", "--q-group-size", "32"]),
     ("mlx_vlm", "moe", ["--q-bits", "8"]),
+    ("mlx_vlm", "unified", ["--q-bits", "8"]),
+    ("mlx_vlm", "unified", ["--quant-predicate", "mixed_4_8", "--q-group-size", "32"]),
     ("mlx_lm", "e4b", ["--q-bits", "4", "--q-group-size", "32"]),
     ("mlx_lm", "moe", ["--q-bits", "4"]),
     ("mlx_lm", "dense", ["--q-bits", "8"]),

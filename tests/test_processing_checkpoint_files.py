@@ -225,7 +225,7 @@ def test_whole_numbers_written_as_floats_are_whole_numbers(folder: Path) -> None
         folder / "processor_config.json",
         lambda content: content["video_processor"].update(num_frames=16.0, max_soft_tokens=70.0),
     )
-    assert read_settings(folder) == Settings(16, 70)
+    assert read_settings(folder, CONFIG) == Settings(16, 70)
 
 
 def test_the_older_preprocessor_config_is_read_too(folder: Path) -> None:

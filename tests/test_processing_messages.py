@@ -83,7 +83,7 @@ def test_a_chat_that_cannot_be_used_is_refused_in_one_line(name: str) -> None:
 
 
 def test_a_sound_for_a_size_that_does_not_hear_says_which_sizes_do() -> None:
-    with pytest.raises(InputError, match="e2b or e4b"):
+    with pytest.raises(InputError, match="e2b, e4b or 12b"):
         our_processor("dense")([user(SOUND)])
 
 

@@ -246,7 +246,7 @@ def test_settings_that_make_no_sense_are_refused(loaded, options):
 
 def test_a_model_that_takes_no_sound_is_refused(tmp_path):
     build_checkpoint(tmp_path, "dense")
-    with pytest.raises(g4.InputError, match="takes no sound"):
+    with pytest.raises(g4.InputError, match="does not hear"):
         g4.LiveTranscriber(*g4.load(tmp_path))
 
 

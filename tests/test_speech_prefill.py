@@ -113,7 +113,7 @@ def test_what_is_left_to_read_at_the_end_does_not_grow_with_the_clip(loaded, pro
 
 def test_a_model_that_takes_no_sound_is_refused(tmp_path):
     build_checkpoint(tmp_path, "dense")
-    with pytest.raises(InputError, match="takes no sound"):
+    with pytest.raises(InputError, match="does not hear"):
         SpeechPrompt(*load(tmp_path), language=None, translate_to=None)
 
 

@@ -287,9 +287,9 @@ def test_what_is_no_language_is_refused_before_the_source_is_opened(language, tr
         transcribe(MODEL, None, "no-such.m4a", language, translate_to)
 
 
-def test_a_model_that_takes_no_sound_names_those_that_do():
+def test_a_model_that_does_not_hear_names_those_that_do():
     no_audio = SimpleNamespace(config=SimpleNamespace(audio=None))
-    with pytest.raises(InputError, match="e2b or e4b"):
+    with pytest.raises(InputError, match="e2b, e4b or 12b"):
         transcribe(no_audio, None, THREE)
 
 

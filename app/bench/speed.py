@@ -113,9 +113,10 @@ def measure_towers(model: Gemma4, plan: Plan, on_progress: OnProgress) -> list[M
     import mlx.core as mx
     import numpy as np
 
-    from gemma4_mlx.log_mel import SAMPLE_RATE, log_mel
+    from gemma4_mlx.log_mel import SAMPLE_RATE
     from gemma4_mlx.model import ModelInputs
     from gemma4_mlx.processing.images import image_patches
+    from gemma4_mlx.sound_features import sound_features
 
     measured = []
     no_ids = mx.zeros((1, 0), mx.int32)
@@ -131,11 +132,11 @@ def measure_towers(model: Gemma4, plan: Plan, on_progress: OnProgress) -> list[M
         count = len(model.encode_images(inputs)[0])
         measured.append(Measurement("vision_prepare", "s", tuple(prepare), count))
         measured.append(Measurement("vision_encode", "s", tuple(encode), count))
-    if model.config.audio is not None:
+    if (audio := model.config.audio) is not None:
         on_progress("a sound")
         samples = rng.uniform(-0.5, 0.5, _SOUND_SECONDS * SAMPLE_RATE).astype(np.float32)
-        inputs = ModelInputs(no_ids, log_mels=(mx.array(log_mel(samples)),))
-        prepare = _repeated(plan, lambda _: _seconds(lambda: mx.array(log_mel(samples))))
+        inputs = ModelInputs(no_ids, log_mels=(mx.array(sound_features(samples, audio)),))
+        prepare = _repeated(plan, lambda _: _seconds(lambda: mx.array(sound_features(samples, audio))))
         encode = _repeated(plan, lambda _: _seconds(lambda: model.encode_audio(inputs)))
         count = len(model.encode_audio(inputs)[0])
         measured.append(Measurement("audio_prepare", "s", tuple(prepare), count))

@@ -154,7 +154,7 @@ def _wired_megabytes(size: Size) -> int:
 def look_at_tables() -> list[Finding]:
     from gemma4_mlx.checkpoint.load import automatic_place
 
-    small = [size for size in reversed(SIZES) if size.hears]
+    small = [size for size in reversed(SIZES) if size.per_layer_table]
     places = {size.name: automatic_place(round(size.download_gb * 1e9)) for size in small}
     text = ", ".join(
         f"{name} {'in memory' if place == 'memory' else 'on disk, read row by row'}" for name, place in places.items()

@@ -46,7 +46,7 @@ def pull(
             metavar="NAME",
             show_default=False,
             autocompletion=complete_model,
-            help="e2b, e4b, 26b, 31b, or a Hugging Face id.",
+            help="e2b, e4b, 12b, 26b, 31b, or a Hugging Face id.",
         ),
     ],
     debug: Debug = False,

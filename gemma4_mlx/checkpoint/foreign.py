@@ -25,18 +25,18 @@ class _Size(NamedTuple):
 _SIZES = {
     "e2b": _Size("e2b", "google/gemma-4-E2B-it"),
     "e4b": _Size("e4b", "google/gemma-4-E4B-it"),
+    "12b": _Size("12b", "google/gemma-4-12B-it"),
     "26b": _Size("26b", "google/gemma-4-26B-A4B-it"),
     "31b": _Size("31b", "google/gemma-4-31B-it"),
 }
-_SIZE_OF_HIDDEN = {1536: "e2b", 2560: "e4b", 2816: "26b", 5376: "31b"}
-_SIZE_IN_NAME = re.compile(r"(?<![a-z0-9])(e2b|e4b|26b|31b)(?![a-z0-9])", re.IGNORECASE)
+_SIZE_OF_HIDDEN = {1536: "e2b", 2560: "e4b", 3840: "12b", 2816: "26b", 5376: "31b"}
+_SIZE_IN_NAME = re.compile(r"(?<![a-z0-9])(e2b|e4b|12b|26b|31b)(?![a-z0-9])", re.IGNORECASE)
 
 # `model_type` of config.json → what it is. The first pattern that fits counts.
 _DRAFTER = r"gemma4.*_assistant"
 _MODELS = [
     (_DRAFTER, "a drafter, which guesses words for a larger Gemma 4 and answers nothing by itself"),
-    (r"gemma4_unified.*", "Gemma 4 12B, which is built otherwise than the other sizes and is not supported"),
-    (r"gemma4_(vision|audio)", "a tower of a Gemma 4 without its decoder"),
+    (r"gemma4_(unified_)?(vision|audio)", "a tower of a Gemma 4 without its decoder"),
     (r"gemma3n.*", "Gemma 3n, which is not a Gemma 4"),
     (r"gemma3.*", "Gemma 3, which is not a Gemma 4"),
     (r"gemma2?", "an older Gemma, which is not a Gemma 4"),

@@ -23,12 +23,13 @@ from .hub_cache import NEEDED, NOT_NEEDED, Snapshot, cache_folder, find_snapshot
 from .hub_errors import explained, quiet_hub
 from .weight_files import is_weights, names_in
 
-#: Short name → Hub id. The two small sizes hear, and 4-bit weights are where they lose speech (repetition on long
-#: clips) and per-layer embeddings, so they come in 8 bits; the two large ones would need a 48 GB Mac for that and keep
-#: their quality in 4 bits. Any other precision is a full Hub id away.
+#: Short name → Hub id. Three sizes hear, and 4-bit weights are where speech is lost (repetition on long clips) and, in
+#: the small ones, per-layer embeddings, so they come in 8 bits; the two large ones would need a 48 GB Mac for that and
+#: keep their quality in 4 bits. Any other precision is a full Hub id away.
 SHORT_NAMES: dict[str, str] = {
     "e2b": "mlx-community/gemma-4-e2b-it-8bit",
     "e4b": "mlx-community/gemma-4-e4b-it-8bit",
+    "12b": "mlx-community/gemma-4-12B-it-8bit",
     "26b": "mlx-community/gemma-4-26b-a4b-it-4bit",
     "31b": "mlx-community/gemma-4-31b-it-4bit",
 }

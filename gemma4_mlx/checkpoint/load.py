@@ -17,7 +17,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..byte_sizes import physical_memory
-from ..config import Config
+from ..config import AudioConfig, Config
 from ..model import Gemma4
 from .element_types import ELEMENT_TYPES, FLOATS, PRECISIONS, precision
 from .folder_kind import read_config_json
@@ -74,10 +74,10 @@ def load_model(
         raise ValueError(f'per_layer must be "auto", "disk" or "memory", not {per_layer!r}')
     headers = read_headers(folder)
     config, sources = find_sources(headers, config)
-    if audio_window is not None and config.audio is not None:
-        config = dataclasses.replace(config, audio=dataclasses.replace(config.audio, attention_window=audio_window))
-        assert config.audio is not None
-        config.audio.check_window()
+    if audio_window is not None and isinstance(config.audio, AudioConfig):
+        audio = dataclasses.replace(config.audio, attention_window=audio_window)
+        audio.check_window()
+        config = dataclasses.replace(config, audio=audio)
 
     model = Gemma4(config)
     packings = find_packings(sources, model)

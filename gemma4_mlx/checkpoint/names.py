@@ -5,19 +5,23 @@ Ours are Hugging Face's without the leading `model.`. Three layouts are read:
 - Hugging Face: `model.language_model.layers…`, fused `experts.gate_up_proj`, convolutions in torch's order;
 - mlx-vlm and mlx-lm: `language_model.model.layers…`, `experts.switch_glu.gate_proj…`, convolutions in MLX's order;
 - third-party quantizations that keep Hugging Face's prefix on MLX tensors.
+
+The 12B's eyes have two names in these, `vision_embedder.*` and, of newer versions of transformers, `embed_vision.*`.
 """
 
 from __future__ import annotations
 
 import re
 
-from ..config import Config
+from ..config import AudioConfig, Config, VisionConfig
 
 #: Tops of the names of what sees, and of what hears.
-VISION_PARTS = ("vision_tower", "embed_vision")
+VISION_PARTS = ("vision_tower", "vision_embedder", "embed_vision")
 AUDIO_PARTS = ("audio_tower", "embed_audio")
 
 _SHARED_KV = re.compile(r"language_model\.layers\.(\d+)\.self_attn\.(k_proj|v_proj|k_norm|v_norm)\.")
+# What newer versions of transformers call the 12B's eyes.
+_EMBED_VISION = re.compile(r"^embed_vision\.(?=(patch_ln1|patch_dense|patch_ln2|pos_embedding|pos_norm)\b)")
 _MEASURED = re.compile(r"\.([qkv]_scale|(input|output)_scale)$")
 _BOUND = re.compile(r"\.(input|output)_(min|max)$")
 
@@ -36,6 +40,7 @@ def canonical_name(stored: str) -> str:
     if name.startswith(("layers.", "embed_tokens", "norm.", "per_layer_", "lm_head.")):
         name = f"language_model.{name}"
     name = name.replace("language_model.model.", "language_model.", 1)
+    name = _EMBED_VISION.sub("vision_embedder.", name).replace("embed_vision.multimodal_embedder.", "embed_vision.")
     return name.replace(".experts.switch_glu.", ".experts.")
 
 
@@ -54,5 +59,5 @@ def is_unused(name: str, config: Config) -> bool:
         return True
     if _BOUND.search(name):
         tower = {"vision_tower": config.vision, "audio_tower": config.audio}.get(name.split(".")[0])
-        return tower is not None and not tower.use_clipped_linears
+        return isinstance(tower, VisionConfig | AudioConfig) and not tower.use_clipped_linears
     return False

@@ -29,6 +29,7 @@ _PARTS = {
     "language_model.lm_head": "embeddings",
     "language_model": "decoder",
     "vision_tower": "vision tower",
+    "vision_embedder": "vision tower",
     "embed_vision": "vision tower",
     "audio_tower": "audio tower",
     "embed_audio": "audio tower",

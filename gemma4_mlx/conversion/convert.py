@@ -39,6 +39,11 @@ from .shard_file import write_shard
 _COPIED = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*")
 _MOST_COPIED = 256 << 20  # bytes of one; a tokenizer.json has 32 MB
 _REPLACED = ("config.json", "*.safetensors.index.json", "README.md")
+# `model_type` of a decoder alone → what the whole model's config.json says.
+_WHOLE = {
+    "gemma4_text": ("gemma4", "Gemma4ForConditionalGeneration"),
+    "gemma4_unified_text": ("gemma4_unified", "Gemma4UnifiedForConditionalGeneration"),
+}
 
 
 @dataclass(frozen=True)
@@ -259,11 +264,12 @@ def _disk_full(target: Path) -> CheckpointError:
 def _output_config(raw: Mapping[str, Any], source: Config, plan: ConversionPlan) -> dict[str, Any]:
     """The source's `config.json` with what has changed, and what the peers read in places of their own."""
     config = dict(raw)
-    if config["model_type"] == "gemma4_text":
+    if (whole := _WHOLE.get(config["model_type"])) is not None:
         # The output has the whole model's names, also when only the decoder is there.
+        model_type, architecture = whole
         config = {
-            "model_type": "gemma4",
-            "architectures": ["Gemma4ForConditionalGeneration"],
+            "model_type": model_type,
+            "architectures": [architecture],
             "text_config": dict(raw),
             "vision_config": None,
             "audio_config": None,

@@ -90,6 +90,7 @@ class Recipe:
 
 _TOWERS = (
     Rule("vision_tower.*", KEPT),
+    Rule("vision_embedder.*", KEPT),
     Rule("embed_vision.*", KEPT),
     Rule("audio_tower.*", KEPT),
     Rule("embed_audio.*", KEPT),

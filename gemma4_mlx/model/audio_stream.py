@@ -1,13 +1,15 @@
-"""The audio tower for sound that is still coming in: any number of samples at a time, the same soft tokens in the end.
+"""Encoders for sound that is still coming in: any number of samples at a time, the same soft tokens in the end.
 
-The tower is exactly causal, so a stream is the whole-clip encoder with its state carried from call to call. When speech
-begins and ends is not this file's business.
+The audio tower is exactly causal, so its stream is the whole-clip encoder with its state carried from call to call;
+the 12B's is in `unified_audio`. When speech begins and ends is not this file's business.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from copy import copy
+from typing import Self
 
 import mlx.core as mx
 import numpy as np
@@ -20,31 +22,19 @@ from .audio import AudioTower, ConformerState, SubSampleLayer, SubSampling
 _BLOCK = 10 * SAMPLE_RATE
 
 
-class AudioStream:
+class AudioStream(ABC):
     """Soft tokens of sound as it arrives; made by `Gemma4.audio_stream`.
 
-    All that has come out, in order, equals `encode_audio` of all that went in, however it was cut. Token t (40 ms)
-    comes out once 640 (t + 1) + 1 samples are known and is never taken back. Neither the state nor the work per second
-    of sound grows.
-
-    Args:
-        tower: the audio tower.
-        project: its features `[n, output_proj_dims]` → soft tokens `[n, hidden]`.
+    All that has come out, in order, equals `encode_audio` of all that went in, however it was cut. A token stands for
+    40 ms and is never taken back. Neither the state nor the work per second of sound grows.
     """
 
-    def __init__(self, tower: AudioTower, project: Callable[[mx.array], mx.array]) -> None:
-        self._tower = tower
-        self._project = project
-        self._unread: FloatArray = np.zeros(LEAD, np.float32)  # samples that no frame has begun after yet
-        self._convolutions = _Convolutions(tower.subsample_conv_projection)
-        self._state: ConformerState = tower.initial_state()
+    def __init__(self) -> None:
         self._finished = False
 
-    def copy(self) -> AudioStream:
+    def copy(self) -> Self:
         """Another stream that has heard the same; either goes on without the other. It costs nothing."""
-        twin = copy(self)
-        twin._convolutions = copy(self._convolutions)
-        return twin
+        return copy(self)
 
     def feed(self, samples: npt.ArrayLike) -> mx.array:
         """The tokens that the next samples complete.
@@ -53,7 +43,7 @@ class AudioStream:
             samples: float `[n]`, mono, 16 kHz, in [-1, 1]; any n.
 
         Returns:
-            `[k, hidden]`, evaluated; k is often 0.
+            `[k, hidden]`, evaluated; k is 0 where they complete none.
 
         Raises:
             ValueError: samples of another shape, NaN or infinite ones, or the stream is finished.
@@ -65,8 +55,8 @@ class AudioStream:
             raise ValueError(f"samples must be [n], one channel, not {list(samples.shape)}")
         if not np.isfinite(samples).all():
             raise ValueError("the samples have NaN or infinite values among them")
-        blocks = [self._encode(samples[start : start + _BLOCK]) for start in range(0, len(samples), _BLOCK)]
-        return mx.concatenate(blocks) if len(blocks) > 1 else blocks[0] if blocks else self._no_tokens()
+        blocks = [self._encode(samples[start : start + _BLOCK]) for start in range(0, max(1, len(samples)), _BLOCK)]
+        return mx.concatenate(blocks) if len(blocks) > 1 else blocks[0]
 
     def finish(self) -> mx.array:
         """The last tokens, of sound that no later sample can complete: `[0 or 1, hidden]`. It can be fed no more.
@@ -77,6 +67,39 @@ class AudioStream:
         if self._finished:
             raise ValueError("this stream is finished: begin another with model.audio_stream()")
         self._finished = True
+        return self._rest()
+
+    @abstractmethod
+    def _encode(self, samples: FloatArray) -> mx.array:
+        """The tokens that the next samples, perhaps none, complete."""
+
+    @abstractmethod
+    def _rest(self) -> mx.array:
+        """The tokens of what is left."""
+
+
+class ConformerStream(AudioStream):
+    """The audio tower's. Token t comes out once 640 (t + 1) + 1 samples are known.
+
+    Args:
+        tower: the audio tower.
+        project: its features `[n, output_proj_dims]` → soft tokens `[n, hidden]`.
+    """
+
+    def __init__(self, tower: AudioTower, project: Callable[[mx.array], mx.array]) -> None:
+        super().__init__()
+        self._tower = tower
+        self._project = project
+        self._unread: FloatArray = np.zeros(LEAD, np.float32)  # samples that no frame has begun after yet
+        self._convolutions = _Convolutions(tower.subsample_conv_projection)
+        self._state: ConformerState = tower.initial_state()
+
+    def copy(self) -> Self:
+        twin = super().copy()
+        twin._convolutions = copy(self._convolutions)
+        return twin
+
+    def _rest(self) -> mx.array:
         return self._conform(self._convolutions.finish())
 
     def _encode(self, samples: FloatArray) -> mx.array:

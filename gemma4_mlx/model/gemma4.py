@@ -9,15 +9,18 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from ..config import Config
+from ..config import AudioConfig, Config
+from ..config_unified import UnifiedVisionConfig
 from ..errors import InputError
 from .audio import AudioTower
-from .audio_stream import AudioStream
+from .audio_stream import AudioStream, ConformerStream
 from .cache import KVCache
 from .decoder import Decoder, DecoderLayer
 from .inputs import ModelInputs, audio_positions, check_ids, image_blocks, vision_positions
 from .layers import SoftTokenProjection
 from .step import DecodeStep, ReadRows
+from .unified_audio import FrameStream, project_frames
+from .unified_vision import VisionEmbedder
 from .vision import VisionTower
 
 
@@ -38,10 +41,14 @@ class Gemma4(nn.Module):
         hidden = config.text.hidden_size
         self.language_model = Decoder(config.text)
         if config.vision is not None:
-            self.vision_tower = VisionTower(config.vision)
+            if isinstance(config.vision, UnifiedVisionConfig):
+                self.vision_embedder = VisionEmbedder(config.vision)
+            else:
+                self.vision_tower = VisionTower(config.vision)
             self.embed_vision = SoftTokenProjection(config.vision.hidden_size, hidden, config.vision.rms_norm_eps)
         if config.audio is not None:
-            self.audio_tower = AudioTower(config.audio)
+            if isinstance(config.audio, AudioConfig):
+                self.audio_tower = AudioTower(config.audio)
             self.embed_audio = SoftTokenProjection(config.audio.output_proj_dims, hidden, config.audio.rms_norm_eps)
 
     @property
@@ -116,25 +123,36 @@ class Gemma4(nn.Module):
 
     def encode_images(self, inputs: ModelInputs) -> list[mx.array]:
         """Soft tokens of each picture and video frame: `[rows * columns / 9, hidden]`, in order of appearance."""
-        if inputs.images and self.config.vision is None:
-            raise InputError("this checkpoint has no vision tower: choose one that sees, such as e2b")
-        return [self.embed_vision(self.vision_tower(image)) for image in inputs.images]
+        if not inputs.images:
+            return []
+        if self.config.vision is None:
+            raise InputError("this checkpoint does not see: choose one that does, such as e2b")
+        eyes = self.vision_embedder if isinstance(self.config.vision, UnifiedVisionConfig) else self.vision_tower
+        return [self.embed_vision(eyes(image)) for image in inputs.images]
 
     def encode_audio(self, inputs: ModelInputs) -> list[mx.array]:
-        """Soft tokens of each clip: `[ceil(frames / 4), hidden]`, 40 ms apart, in order of appearance."""
-        if inputs.log_mels and self.config.audio is None:
-            raise InputError("this checkpoint has no audio tower: choose e2b or e4b, which hear")
-        return [self.embed_audio(self.audio_tower(log_mel)) for log_mel in inputs.log_mels]
+        """Soft tokens of each clip, `[tokens, hidden]`, 40 ms apart, in order of appearance."""
+        if not inputs.log_mels:
+            return []
+        if self.config.audio is None:
+            raise InputError("this checkpoint does not hear: choose e2b, e4b or 12b, which do")
+        if isinstance(self.config.audio, AudioConfig):
+            return [self.embed_audio(self.audio_tower(log_mel)) for log_mel in inputs.log_mels]
+        dtype = self.language_model.norm.weight.dtype
+        return [project_frames(frames.astype(dtype), self.embed_audio) for frames in inputs.log_mels]
 
     def audio_stream(self) -> AudioStream:
         """An encoder for sound that is still coming in: `feed` and `finish` give what `encode_audio` gives at once.
 
         Raises:
-            InputError: this size has no audio tower.
+            InputError: this size does not hear.
         """
-        if self.config.audio is None:
-            raise InputError("this checkpoint has no audio tower: choose e2b or e4b, which hear")
-        return AudioStream(self.audio_tower, self.embed_audio)
+        audio = self.config.audio
+        if audio is None:
+            raise InputError("this checkpoint does not hear: choose e2b, e4b or 12b, which do")
+        if isinstance(audio, AudioConfig):
+            return ConformerStream(self.audio_tower, self.embed_audio)
+        return FrameStream(self.embed_audio, audio.samples_per_token, self.language_model.norm.weight.dtype)
 
     def append_soft_tokens(self, soft_tokens: mx.array, cache: Sequence[KVCache]) -> None:
         """Add the next soft tokens of a clip to `cache`, as if their placeholders had been read with the clip.

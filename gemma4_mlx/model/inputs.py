@@ -36,7 +36,8 @@ class ModelInputs:
     Attributes:
         input_ids: int32 `[1, L]`; every soft token's place holds its placeholder id.
         images: pictures and video frames, in order of appearance.
-        log_mels: one float32 `[frames, 128]` per audio clip, in order of appearance; frames are 10 ms apart.
+        log_mels: one float32 array per audio clip, in order of appearance: `[frames, 128]`, frames 10 ms apart; for the
+            12B, which takes the samples themselves, `[tokens, 640]`.
     """
 
     input_ids: mx.array

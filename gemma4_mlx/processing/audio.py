@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
-from ..log_mel import SAMPLE_RATE, FloatArray, frame_count
+from ..log_mel import HOP, SAMPLE_RATE, FloatArray
 from .containers import open_container
 from .downmix import Downmix
 from .loudness import levelled
@@ -32,16 +32,17 @@ _MIX_SECONDS = 0.05
 """Samples given as an array are mixed down in pieces of this length, about as long as the frames of files."""
 
 
-def load_audio(source: AudioSource) -> FloatArray:
+def load_audio(source: AudioSource, shortest: int = HOP + 1) -> FloatArray:
     """One clip for one message part.
 
     Args:
         source: a path, URL or bytes of anything PyAV opens (the sound of a video too), `(samples, rate)`, or samples
             at 16 kHz. Samples are `[n]`, or two-dimensional with the shorter axis counting channels; uint8, int16 and
             int32 are scaled to [-1, 1], floats are taken as they are. Channels are averaged.
+        shortest: samples at 16 kHz that are one soft token.
 
     Returns:
-        float32 `[n]`, mono, 16 kHz, 161 to 480,000 samples.
+        float32 `[n]`, mono, 16 kHz, `shortest` to 480,000 samples.
 
     Raises:
         InputError: no such file, no sound in it, damaged, NaN or infinite samples, too short for one soft token, or
@@ -63,9 +64,13 @@ def load_audio(source: AudioSource) -> FloatArray:
                 f"{name} is longer than the {CLIP_SECONDS} s that one message part can hold: "
                 "use `gemma4-mlx transcribe` or gemma4_mlx.transcribe for long sound, or cut it"
             )
-    if frame_count(total) == 0:
+    if total == 0:
+        raise InputError(f"{name} has no samples: check the recording")
+    if total < shortest:
+        milliseconds = shortest * 1000 // SAMPLE_RATE
         raise InputError(
-            f"{name} is too short ({total} samples at 16 kHz): the model hears nothing under 161 samples (10 ms)"
+            f"{name} is too short ({total} samples at 16 kHz): "
+            f"the model hears nothing under {shortest} samples ({milliseconds} ms)"
         )
     return levelled(np.concatenate(blocks)[:CLIP_SAMPLES])
 
@@ -155,6 +160,8 @@ def _mono(samples: npt.ArrayLike, rate: float, name: str) -> FloatArray:
         raise InputError(f"{name} is not an array of samples ({reason(error)}): give [n] or [n, channels]") from error
     if array.ndim not in (1, 2):
         raise InputError(f"{name} has {array.ndim} dimensions: give samples [n] or [n, channels]")
+    if array.size == 0:
+        return np.zeros(0, np.float32)
     array = as_float(array, name)
     if array.ndim == 2:
         channels_last = array if array.shape[0] > array.shape[1] else array.T

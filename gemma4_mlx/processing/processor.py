@@ -12,10 +12,11 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from ..config import DEFAULT_IMAGE_TOKENS, Config
+from ..config import DEFAULT_IMAGE_TOKENS, AudioConfig, Config
+from ..config_unified import UnifiedAudioConfig
 from ..errors import CheckpointError, ContextLengthError, InputError
-from ..log_mel import log_mel, soft_token_count
 from ..model.inputs import ImagePatches, ModelInputs
+from ..sound_features import shortest_clip, soft_token_count, sound_features
 from . import images, video
 from .audio import load_audio
 from .cached_source import CachedSource
@@ -86,7 +87,7 @@ class Processor:
         generation_config = read_generation_config(folder)
         tokenizer = Tokenizer.from_folder(folder, generation_config.get("eos_token_id"))
         tokenizer.check(config)
-        settings = read_settings(folder)
+        settings = read_settings(folder, config)
         return cls(
             tokenizer,
             config,
@@ -198,16 +199,16 @@ class Processor:
 
     def _check_sense(self, kind: str) -> None:
         if kind == "audio" and self.config.audio is None:
-            raise InputError("this model does not hear: use e2b or e4b for sound")
+            raise InputError("this checkpoint does not hear: use e2b, e4b or 12b for sound")
         if kind in ("image", "video") and self.config.vision is None:
-            raise InputError(
-                f"this checkpoint has no vision tower and cannot be given a {_NOUNS[kind]}: use another one"
-            )
+            raise InputError(f"this checkpoint does not see and cannot be given a {_NOUNS[kind]}: use another one")
 
     def _prepared(self, medium: Medium, image_tokens: int) -> _Prepared:
         source = medium.source if isinstance(medium.source, CachedSource) else CachedSource(medium.source)
         if medium.kind == "audio":
-            features, count = source.prepared("audio", _sound)
+            audio = self.config.audio
+            assert audio is not None  # see `_check_sense`
+            features, count = source.prepared(("audio", audio), lambda source: _sound(source, audio))
             return _Prepared(
                 self._soft_tokens("boa_token", "audio_token", count, "eoa_token"), (), (mx.array(features),)
             )
@@ -234,10 +235,10 @@ def _count(image: ImagePatches) -> int:
     return image.rows * image.columns // images.POOLING**2
 
 
-def _sound(source: Any) -> tuple[npt.NDArray[np.float32], int]:
-    """The log-mel features of a sound, and its soft tokens."""
-    samples = load_audio(source)
-    return log_mel(samples), soft_token_count(len(samples))
+def _sound(source: Any, audio: AudioConfig | UnifiedAudioConfig) -> tuple[npt.NDArray[np.float32], int]:
+    """The features of a sound, and its soft tokens."""
+    samples = load_audio(source, shortest_clip(audio))
+    return sound_features(samples, audio), soft_token_count(len(samples), audio)
 
 
 def _picture(source: Any, image_tokens: int) -> Image:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config import IMAGE_TOKEN_BUDGETS
+from ..config import IMAGE_TOKEN_BUDGETS, AudioConfig, Config
 from ..errors import CheckpointError
 from ..log_mel import FFT, HOP, MEL_BINS, MEL_FLOOR, SAMPLE_RATE, WINDOW
 from . import images, video
@@ -30,7 +30,7 @@ class Settings:
     video_frame_tokens: int = video.TOKENS_PER_FRAME
 
 
-def read_settings(folder: Path) -> Settings:
+def read_settings(folder: Path, config: Config) -> Settings:
     """Read processor_config.json, or the older preprocessor_config.json, if the folder has one.
 
     Raises:
@@ -38,7 +38,7 @@ def read_settings(folder: Path) -> Settings:
     """
     path = folder / "processor_config.json"
     sections = {"image_processor": read_json(folder / "preprocessor_config.json")} | read_json(path)
-    for section, fixed in _FIXED.items():
+    for section, fixed in _fixed(config).items():
         given = sections.get(section) or {}
         if not isinstance(given, Mapping):
             raise CheckpointError(f"{path}: {section} is not an object: download the checkpoint again")
@@ -140,26 +140,32 @@ _PICTURES = {
     "do_resize": True,
     "resample": 3,  # bicubic
 }
-# By section and key of processor_config.json.
-_FIXED: dict[str, dict[str, Any]] = {
-    "image_processor": _PICTURES,
-    "video_processor": _PICTURES,
-    "feature_extractor": {
-        "sampling_rate": SAMPLE_RATE,
-        "feature_size": MEL_BINS,
-        "frame_length_ms": 20.0,
-        "hop_length_ms": 10.0,
-        "frame_length": WINDOW,
-        "hop_length": HOP,
-        "fft_length": FFT,
-        "fft_overdrive": False,
-        "min_frequency": 0.0,
-        "max_frequency": 8000.0,
-        "mel_floor": MEL_FLOOR,
-        "preemphasis": 0.0,
-        "dither": 0.0,
-        "input_scale_factor": 1.0,
-        "per_bin_mean": "null",
-        "per_bin_stddev": "null",
-    },
+_LOG_MEL = {
+    "sampling_rate": SAMPLE_RATE,
+    "feature_size": MEL_BINS,
+    "frame_length_ms": 20.0,
+    "hop_length_ms": 10.0,
+    "frame_length": WINDOW,
+    "hop_length": HOP,
+    "fft_length": FFT,
+    "fft_overdrive": False,
+    "min_frequency": 0.0,
+    "max_frequency": 8000.0,
+    "mel_floor": MEL_FLOOR,
+    "preemphasis": 0.0,
+    "dither": 0.0,
+    "input_scale_factor": 1.0,
+    "per_bin_mean": "null",
+    "per_bin_stddev": "null",
 }
+
+
+def _fixed(config: Config) -> dict[str, dict[str, Any]]:
+    """By section and key of processor_config.json."""
+    sound: dict[str, Any] = {}
+    if isinstance(config.audio, AudioConfig):
+        sound = _LOG_MEL
+    elif config.audio is not None:
+        size = config.audio.samples_per_token
+        sound = {"sampling_rate": SAMPLE_RATE, "feature_size": size, "audio_samples_per_token": size}
+    return {"image_processor": _PICTURES, "video_processor": _PICTURES, "feature_extractor": sound}

@@ -46,7 +46,7 @@ class ClipTranscriber:
     """A model that has been told to write down the clips that follow.
 
     Args:
-        model, processor: from `load`, of a size that takes sound (e2b, e4b).
+        model, processor: from `load`, of a size that hears (e2b, e4b, 12b).
         language: what is spoken, by English name or ISO 639-1 code; None leaves it to the model.
         translate_to: translate every clip into this language as well.
         should_stop: asked before every token; once it says yes, no clip is answered any more.

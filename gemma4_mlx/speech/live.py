@@ -68,7 +68,7 @@ class LiveTranscriber:
     utterance under way, and the transcriber can be fed again, its times going on.
 
     Args:
-        model, processor: from `load`, of a size that takes sound (e2b, e4b).
+        model, processor: from `load`, of a size that hears (e2b, e4b, 12b).
         language: what is spoken, by English name or ISO 639-1 code; None leaves it to the model.
         translate_to: translate every utterance into this language as well.
         rate: samples per second of what is fed.

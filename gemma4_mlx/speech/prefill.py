@@ -44,7 +44,7 @@ class SpeechPrompt:
 
     def __init__(self, model: Gemma4, processor: Processor, language: str | None, translate_to: str | None) -> None:
         if model.config.audio is None:
-            raise InputError("this model takes no sound: load e2b or e4b to transcribe speech")
+            raise InputError("this checkpoint does not hear: load e2b, e4b or 12b to transcribe speech")
         # Text before sound: the other way round the model answers what it hears instead of writing it down.
         content = [
             {"type": "text", "text": speech_prompt(language, translate_to)},

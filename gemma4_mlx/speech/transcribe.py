@@ -120,7 +120,7 @@ def transcribe(
     at a time: so stopping, or an interrupt such as Ctrl-C, loses up to four of them.
 
     Args:
-        model, processor: from `load`, of a size that takes sound (e2b, e4b).
+        model, processor: from `load`, of a size that hears (e2b, e4b, 12b).
         source: a path, URL or bytes of anything PyAV opens, `(samples, rate)`, or float samples at 16 kHz.
         language: what is spoken, by English name or ISO 639-1 code; None leaves it to the model.
         translate_to: translate every segment into this language as well.

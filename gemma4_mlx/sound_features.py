@@ -1,0 +1,38 @@
+"""What a model is given of a sound: a log-mel spectrogram (E2B, E4B), or the samples themselves (12B)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from . import log_mel
+from .config import AudioConfig
+from .config_unified import UnifiedAudioConfig
+from .log_mel import FloatArray
+
+
+def sound_features(samples: FloatArray, audio: AudioConfig | UnifiedAudioConfig) -> FloatArray:
+    """A clip as the model takes it.
+
+    Args:
+        samples: float32 `[n]`, mono, 16 kHz, in [-1, 1].
+        audio: of the model.
+
+    Returns:
+        float32 `[frames, 128]`, log-mel frames; or `[ceil(n / 640), 640]`, the samples and zeros after the last one.
+    """
+    if isinstance(audio, AudioConfig):
+        return log_mel.log_mel(samples)
+    size = audio.samples_per_token
+    return np.pad(samples.astype(np.float32, copy=False), (0, -len(samples) % size)).reshape(-1, size)
+
+
+def soft_token_count(samples: int, audio: AudioConfig | UnifiedAudioConfig) -> int:
+    """Audio soft tokens of a clip of so many samples at 16 kHz."""
+    if isinstance(audio, AudioConfig):
+        return log_mel.soft_token_count(samples)
+    return -(-samples // audio.samples_per_token)
+
+
+def shortest_clip(audio: AudioConfig | UnifiedAudioConfig) -> int:
+    """The least samples at 16 kHz that are a soft token."""
+    return log_mel.HOP + 1 if isinstance(audio, AudioConfig) else 1
