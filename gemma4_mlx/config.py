@@ -110,14 +110,6 @@ class TextConfig:
         double = self.use_double_wide_mlp and layer >= self.first_kv_shared_layer
         return self.intermediate_size * (2 if double else 1)
 
-    def kv_source(self, layer: int) -> int:
-        """The layer whose keys and values this layer attends to: itself, or for a KV-shared layer the last
-        non-shared layer of its own kind."""
-        if layer < self.first_kv_shared_layer:
-            return layer
-        kind = self.layer_types[layer]
-        return max(i for i in range(self.first_kv_shared_layer) if self.layer_types[i] == kind)
-
     @property
     def bidirectional_images(self) -> bool:
         """Whether the tokens of one image see each other in both directions (sliding layers only)."""

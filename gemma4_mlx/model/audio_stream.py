@@ -89,11 +89,11 @@ class AudioStream:
         if not len(convolved):
             return self._no_tokens()
         tokens = self._tower.subsample_conv_projection.project(convolved)
-        features, self._state = self._tower.conform(tokens, self._state)
+        features, self._state = self._tower.run_conformer(tokens, self._state)
         soft_tokens = self._project(features)
         # Unevaluated, the graph of an hour would hang on the last state.
         layers = self._state.layers
-        mx.eval(soft_tokens, [(layer.keys, layer.values, layer.convolved) for layer in layers])
+        mx.eval(soft_tokens, [(layer.keys, layer.values, layer.convolution_inputs) for layer in layers])
         return soft_tokens
 
     def _no_tokens(self) -> mx.array:

@@ -23,7 +23,7 @@ from gemma4_mlx.speech.scribe import Answer, Scribe
 
 if TYPE_CHECKING:
     from gemma4_mlx.model import Gemma4
-    from gemma4_mlx.model.cache import KVCache
+    from gemma4_mlx.model.cache import Caches
     from gemma4_mlx.processing import Processor
 
 
@@ -239,7 +239,7 @@ class _WaitingClips:
         self._scribe = scribe
         self._should_stop = should_stop
         self._stretches: list[_Stretch] = []
-        self._read: list[tuple[Sequence[KVCache], float]] = []  # what `answer_all` takes
+        self._read: list[tuple[Caches, float]] = []  # what `answer_all` takes
         self._enough = 1
 
     @property

@@ -17,7 +17,7 @@ from gemma4_mlx.speech.writing import Written, write, write_together
 
 if TYPE_CHECKING:
     from gemma4_mlx.model import Gemma4
-    from gemma4_mlx.model.cache import KVCache
+    from gemma4_mlx.model.cache import Caches
     from gemma4_mlx.processing import Processor
 
 # People say 3 to 6 tokens a second; far more means the model makes them up. The rest is for very short clips.
@@ -77,7 +77,7 @@ class Scribe:
 
     def guess(
         self,
-        cache: Sequence[KVCache],
+        cache: Caches,
         seconds: float,
         guess: Sequence[int],
         sure: int,
@@ -90,14 +90,14 @@ class Scribe:
         """
         return self._write(cache, seconds, guess, sure=sure, gives_way=gives_way)
 
-    def answer(self, cache: Sequence[KVCache], seconds: float, guess: Sequence[int] = ()) -> Answer | None:
+    def answer(self, cache: Caches, seconds: float, guess: Sequence[int] = ()) -> Answer | None:
         """The answer to a whole clip of `seconds`, read into `cache`; None if it was stopped.
 
         A suspicious one is asked for once more.
         """
         return self._checked(cache, seconds, self._write(cache, seconds, guess))
 
-    def answer_all(self, clips: Sequence[tuple[Sequence[KVCache], float]]) -> Iterator[Answer]:
+    def answer_all(self, clips: Sequence[tuple[Caches, float]]) -> Iterator[Answer]:
         """The answers to several clips, each given as to `answer`, in order; once stopped, no more come.
 
         All of them are written down in one decode before the first one comes; those that have to be asked for once
@@ -115,7 +115,7 @@ class Scribe:
                 return
             yield answer
 
-    def _checked(self, cache: Sequence[KVCache], seconds: float, written: Written) -> Answer | None:
+    def _checked(self, cache: Caches, seconds: float, written: Written) -> Answer | None:
         if written.ended == "stopped":
             return None
         doubtful = self._is_suspect(written)
@@ -138,7 +138,7 @@ class Scribe:
 
     def _write(
         self,
-        cache: Sequence[KVCache],
+        cache: Caches,
         seconds: float,
         guess: Sequence[int] = (),
         sure: int = 0,

@@ -14,10 +14,11 @@ import mlx.core as mx
 import numpy as np
 
 from gemma4_mlx.generation import generate_tokens
+from gemma4_mlx.generation.batch import Batch
+from gemma4_mlx.generation.decode import Greedy
 from gemma4_mlx.generation.loop_guard import LoopGuard
 from gemma4_mlx.model import Gemma4
-from gemma4_mlx.model.cache import KVCache, join
-from gemma4_mlx.speech.hearing import copies
+from gemma4_mlx.model.cache import Caches
 
 # Nobody says the same thing six times over in 24 tokens, or a word 24 times; what a person may repeat stays below.
 _LOOP_PERIOD = 32
@@ -40,7 +41,7 @@ class Written:
 
 def write(
     model: Gemma4,
-    cache: Sequence[KVCache],
+    cache: Caches,
     after: Sequence[int],
     stop_ids: frozenset[int],
     max_tokens: int,
@@ -65,7 +66,7 @@ def write(
         should_stop: asked before every token; once it says yes, the answer so far is handed back.
     """
     tokens = list(guess[:max_tokens])
-    branch = copies(cache)
+    branch = cache.copy()
     unread = list(after)
     if tokens:
         logits = model(mx.array([[*after, *tokens]]), cache=branch)[0, len(after) - 1 :]
@@ -74,7 +75,7 @@ def write(
         agreed = next(wrong, len(tokens))
         following = int(likeliest[agreed])
         if agreed < len(tokens):
-            branch = copies(cache)  # a sliding ring cannot forget the wrong tokens
+            branch = cache.copy()  # a sliding ring cannot forget the wrong tokens
             unread = [*after, *tokens[:agreed]]
         else:
             unread = []
@@ -104,7 +105,7 @@ def write(
 
 def write_together(
     model: Gemma4,
-    caches: Sequence[Sequence[KVCache]],
+    caches: Sequence[Caches],
     after: Sequence[int],
     stop_ids: frozenset[int],
     max_tokens: Sequence[int],
@@ -124,45 +125,28 @@ def write_together(
     """
     answers = [_Answer(stop_ids, limit) for limit in max_tokens]
     written: dict[int, Written] = {}  # by clip
-    rows = list(range(len(answers)))  # the clip in each row of the batch
-    cache, padding, current = _first_tokens(model, caches, after)
+    batch, rows = _begun(model, caches, after), list(range(len(answers)))  # the clip in each row of the batch
     while not should_stop():
-        # As in `generate_tokens`, the step after a token is built before the token is known.
-        logits, read_rows = model.step_ahead(current[:, None], cache, padding)
-        following = mx.argmax(logits[:, -1], axis=-1)
-        if read_rows is None:
-            mx.async_eval(following)
-        tokens = np.array(current)
-        if read_rows is not None:
-            read_rows(tokens)
-            mx.async_eval(following)
-        for clip, token in zip(rows, tokens.tolist(), strict=True):
+        for clip, token in zip(rows, batch.step(), strict=True):
             if clip not in written and (answer := answers[clip].add(token)) is not None:
                 written[clip] = answer
-        going = [row for row, clip in enumerate(rows) if clip not in written]
-        if not going:
-            return [written[clip] for clip in range(len(answers))]
-        current = following
+        if len(written) == len(answers):
+            break
         # A smaller batch costs a copy of the caches, and a graph the first time: not worth it for every single row.
-        if len(going) <= len(rows) / 2:
-            kept = mx.array(going)
-            for layer_cache in cache:
-                layer_cache.keep_rows(kept)
-            padding, current = padding[kept], current[kept]
-            rows = [rows[row] for row in going]
+        ended = [row for row, clip in enumerate(rows) if clip in written]
+        if len(ended) >= len(rows) / 2:
+            batch.leave(ended)
+            rows = [clip for clip in rows if clip not in written]
     return [written.get(clip, Written(answer.tokens, "stopped")) for clip, answer in enumerate(answers)]
 
 
-def _first_tokens(
-    model: Gemma4, caches: Sequence[Sequence[KVCache]], after: Sequence[int]
-) -> tuple[list[KVCache], mx.array, mx.array]:
-    """Read `after` behind every clip → the cache and padding of `join`, and each answer's first token, int `[B]`."""
-    branches = [copies(cache) for cache in caches]
-    logits = [model(mx.array([after]), cache=branch, last_only=True)[:, -1] for branch in branches]
-    tokens = mx.argmax(mx.concatenate(logits), axis=-1)
-    cache, padding = join(branches)
-    mx.async_eval(tokens)
-    return cache, padding, tokens
+def _begun(model: Gemma4, caches: Sequence[Caches], after: Sequence[int]) -> Batch:
+    """Read `after` behind every clip → the batch in which the answers are to be written."""
+    branches = [cache.copy() for cache in caches]
+    logits = [model(mx.array([after]), cache=branch, last_only=True) for branch in branches]
+    batch = Batch(model)
+    batch.join(branches, [Greedy()] * len(branches), mx.concatenate(logits))
+    return batch
 
 
 class _Answer:
