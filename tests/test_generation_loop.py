@@ -164,7 +164,8 @@ def assert_cache_continues(model, cache, prompt, tokens, uninterrupted):
 
 # Everywhere in the loop itself and in what guards the cache; here and there in the model.
 LOOP_AND_GUARD = ("generation/loop.py", "generation/decode.py", "generation/sampling.py", "contextlib.py")
-EVERYWHERE = (*LOOP_AND_GUARD, "model/cache.py", "model/decoder.py", "model/gemma4.py", "model/layers.py")
+CACHES = ("model/cache.py", "model/layer_cache.py", "model/full_cache.py", "model/sliding_cache.py")
+EVERYWHERE = (*LOOP_AND_GUARD, *CACHES, "model/step.py", "model/decoder.py", "model/gemma4.py", "model/layers.py")
 
 
 @pytest.mark.parametrize("variant", ["e2b", "dense"])

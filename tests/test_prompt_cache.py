@@ -13,7 +13,7 @@ from mlx_lm.models import cache as mlx_lm_cache
 
 import gemma4_mlx as g4
 from checkpoints import VARIANTS
-from gemma4_mlx import CheckpointError, InputError
+from gemma4_mlx import InputError
 from gemma4_mlx.generation.prompt_cache import load_prompt_cache, save_prompt_cache
 from parity import pair
 from tiny_tokenizer import SPECIAL_IDS
@@ -88,7 +88,10 @@ def test_a_missing_or_damaged_file_is_told(tmp_path: Path) -> None:
     path = tmp_path / "prompt"
     save_prompt_cache(path, cache, model)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(CheckpointError, match="truncated"):
+    with pytest.raises(InputError, match="is damaged or not a prompt cache: make it again"):
+        load_prompt_cache(path, model)
+    path.write_bytes(b"what is this?")
+    with pytest.raises(InputError, match="is damaged or not a prompt cache: make it again"):
         load_prompt_cache(path, model)
     mx.save_safetensors(str(tmp_path / "other.safetensors"), {"a": mx.ones(3)})
     with pytest.raises(InputError, match="not a prompt cache"):

@@ -52,7 +52,7 @@ class ConversationCache:
             two: there is always one to write the last answer anew from.
 
     Attributes:
-        model: whose cache it is.
+        model: the model; prompts for another one are refused.
 
     Raises:
         ValueError: other bits; a negative `mark_bytes`.

@@ -85,7 +85,7 @@ def generate_tokens(
             raise ValueError("the cache belongs to another model: make a ConversationCache for this one")
         past = 0
     else:
-        cache = model.make_cache() if cache is None else Caches.of(cache)
+        cache = Caches.of(model.make_cache() if cache is None else cache)
         past = cache.offset
     context = model.config.text.max_position_embeddings
     length = inputs.input_ids.shape[1]

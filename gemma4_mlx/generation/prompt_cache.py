@@ -18,7 +18,7 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
 from ..checkpoint.headers import read_header
-from ..errors import InputError
+from ..errors import CheckpointError, InputError
 from ..model import Gemma4
 from ..model.cache import Caches
 from ..model.full_cache import FullCache
@@ -79,7 +79,10 @@ def load_prompt_cache(path: str | Path, model: Gemma4) -> Caches:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"there is no prompt cache {path}")
-    read_header(path)  # tells a file that is truncated, or none at all, in words
+    try:
+        read_header(path)
+    except CheckpointError as error:  # truncated, or no such file at all
+        raise InputError(f"{path} is damaged or not a prompt cache: make it again") from error
     try:
         loaded: Any = mx.load(str(path), format="safetensors", return_metadata=True)
         arrays, flat = loaded

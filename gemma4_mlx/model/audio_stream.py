@@ -35,7 +35,7 @@ class AudioStream:
     def __init__(self, tower: AudioTower, project: Callable[[mx.array], mx.array]) -> None:
         self._tower = tower
         self._project = project
-        self._unread: FloatArray = np.zeros(LEAD, np.float32)  # samples that no frame has begun after yet
+        self._unread: FloatArray = np.zeros(LEAD, np.float32)  # the samples from the next frame's first on
         self._convolutions = _Convolutions(tower.subsample_conv_projection)
         self._state: ConformerState = tower.initial_state()
         self._finished = False
@@ -97,7 +97,7 @@ class AudioStream:
         return soft_tokens
 
     def _no_tokens(self) -> mx.array:
-        # No kernel is sent out for nothing.
+        # Cut from one made-up token, so that no kernel is launched for an empty array.
         return self._project(mx.zeros((1, self._tower.output_proj.weight.shape[0]), self._convolutions.dtype))[:0]
 
 
