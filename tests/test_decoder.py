@@ -132,3 +132,17 @@ def test_an_error_in_the_middle_of_a_trace_leaves_the_weights_and_the_cache(
 
 def test_the_step_knows_the_decoder_and_no_whole_model() -> None:
     assert not any(value is Gemma4 for value in vars(step_module).values())
+
+
+def test_graphs_of_many_sizes_are_not_all_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step_module, "_MOST_GRAPHS", 2)
+    model, _ = g4.load(pair("e2b").folder)
+    steps: dict[int, list[np.ndarray]] = {}
+    for batch in (1, 2, 3, 1, 2):
+        ids = mx.array(np.tile(IDS[:1, :30], (batch, 1)))
+        cache = model.make_cache()
+        model(ids, cache=cache)
+        steps.setdefault(batch, []).append(np.array(model.step(ids[:, :1], cache))[0])
+        assert len(model._step()._graphs) <= 2
+    for logits in steps.values():
+        assert all(np.allclose(logits[0], each, atol=1e-5) for each in logits)

@@ -27,6 +27,9 @@ from .layer_cache import KVCache
 from .packed_attention import KeysValues, as_keys_values, packed_or_plain
 from .sliding_cache import SlidingCache
 
+# A graph is kept for each size of batch and of buffer that occurs. A server meets many, and goes back to few.
+_MOST_GRAPHS = 32
+
 
 class Pending:
     """A step that has been built for ids which may still be being computed.
@@ -137,6 +140,8 @@ class DecodeStep:
             self._decoder.update(weights)
             raise
         self._graphs[key] = graph
+        if len(self._graphs) > _MOST_GRAPHS:
+            del self._graphs[next(iter(self._graphs))]
         return result
 
     def _rows_to_come(self, count: int) -> tuple[mx.array | None, Callable[[np.ndarray], None] | None]:

@@ -68,7 +68,7 @@ class _Mark:
 
     heard: int
     stream: AudioStream
-    cache: Snapshot
+    snapshot: Snapshot
 
 
 class ClipInProgress:
@@ -106,7 +106,7 @@ class ClipInProgress:
         if length < self._heard:
             mark = next(mark for mark in reversed(self._marks) if mark.heard <= length)
             self._stream = mark.stream.copy()
-            self._cache.back_to(mark.cache)
+            self._cache.back_to(mark.snapshot)
             self._heard = mark.heard
         self._waiting = [np.concatenate([*self._samples, np.zeros(0, np.float32)])[self._heard : length]]
         self._read_waiting()
