@@ -25,7 +25,7 @@ from live_speech import AFTER, PROMPT, STOP, random_model
 import gemma4_mlx as g4
 from gemma4_mlx.log_mel import SAMPLE_RATE
 from gemma4_mlx.model import Gemma4
-from gemma4_mlx.model.cache import KVCache
+from gemma4_mlx.model.cache import Caches
 from gemma4_mlx.processing.audio import load_audio
 from gemma4_mlx.speech import segmenter
 from gemma4_mlx.speech.clip_transcriber import ClipTranscriber
@@ -36,7 +36,7 @@ RECORDINGS = Path(__file__).parents[1] / "tests" / "demo_recordings"
 TOKENS_PER_SECOND = 4  # of speech
 PAUSE = np.zeros(round(2.5 * SAMPLE_RATE), np.float32)  # ends a segment
 
-Clip = tuple[list[KVCache], float]  # read, and how long it is in seconds
+Clip = tuple[Caches, float]  # read, and how long it is in seconds
 
 
 def spoken(times: int) -> np.ndarray:
@@ -94,7 +94,7 @@ def e2b_deep(model: Gemma4, rounds: int) -> None:
         cache = model.make_cache()
         sound = np.random.default_rng(len(clips)).integers(300, 4096, round(25 * seconds)).tolist()
         model(mx.array([[*PROMPT, *sound]]), cache=cache, last_only=True)
-        mx.eval([layer_cache.state for layer_cache in cache])
+        cache.evaluate()
         clips.append((cache, seconds))
 
     decoder = Decoder(model, AFTER, STOP)

@@ -9,7 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from checkpoints import VARIANTS
-from gemma4_mlx.model.cache import FullCache, KVCache, SlidingCache, attention_mask, join, restoring
+from gemma4_mlx.model.attention_mask import attention_mask
+from gemma4_mlx.model.cache import Caches
+from gemma4_mlx.model.full_cache import FullCache
+from gemma4_mlx.model.rows import Rows
+from gemma4_mlx.model.sliding_cache import SlidingCache
 from parity import pair
 from tiny_tokenizer import SPECIAL_IDS
 
@@ -68,9 +72,9 @@ def test_a_sliding_cache_forgets_only_until_its_ring_has_wrapped() -> None:
     assert cache.offset == 12
 
 
-def interrupt_half_way(cache: list[KVCache], lost: int) -> None:
+def interrupt_half_way(cache: Caches, lost: int) -> None:
     """Ctrl-C when half of the layers have been given `lost` tokens that the others have not."""
-    with restoring(cache):
+    with cache.restored_on_error():
         for layer_cache in cache[: len(cache) // 2]:
             _, heads, _, head_dim = layer_cache.buffers[0].shape
             junk = mx.full((1, heads, lost, head_dim), 1e3)
@@ -100,11 +104,12 @@ def test_joining_leaves_the_caches_as_they_were() -> None:
     caches = [model.make_cache(), model.make_cache()]
     for cache, length in zip(caches, (30, 9), strict=True):
         model(ids[:, :length], cache=cache)
-    joined, padding = join(caches)
+    rows = Rows()
+    rows.add(caches)
     for i in range(4):
-        model.step_ahead(ids[:, i : i + 2].T, joined, padding)
-    assert padding.tolist() == [0, 21]
-    assert [cache[0].offset for cache in caches] == [30, 9]
+        model.step_ahead(ids[:, i : i + 2].T, rows.cache, rows.padding)
+    assert rows.padding.tolist() == [0, 21]
+    assert [cache.offset for cache in caches] == [30, 9]
     np.testing.assert_allclose(np.array(model(ids[:, 30:31], cache=caches[0])), expected, atol=1e-4)
 
 
@@ -114,7 +119,7 @@ def test_packed_caches_are_not_joined() -> None:
     for cache in caches:
         model(mx.array([[40, 41, 42]]), cache=cache)
     with pytest.raises(ValueError, match="without kv_bits"):
-        join(caches)
+        Rows().add(caches)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

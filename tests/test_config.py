@@ -64,9 +64,8 @@ def test_unknown_keys_are_dropped() -> None:
     assert Config.from_dict(raw) == expected
 
 
-def test_only_kv_shared_layers_are_twice_as_wide() -> None:
+def test_kv_shared_layers_have_a_wider_mlp() -> None:
     text = Config.from_dict(published("e2b")).text
-    assert text.first_kv_shared_layer == 15
     assert [text.layer_intermediate_size(i) for i in (14, 15)] == [6144, 12288]
 
 

@@ -17,7 +17,7 @@ from ctrl_c import CtrlC, memory_ends_at_step
 from gemma4_mlx.generation import ConversationCache, generate, generate_tokens, stream_generate
 from gemma4_mlx.generation import loop as loop_module
 from gemma4_mlx.model import Gemma4
-from gemma4_mlx.model.cache import SlidingCache
+from gemma4_mlx.model.sliding_cache import SlidingCache
 from gemma4_mlx.model.vision import VisionTower
 from generation_checkpoints import lively, prompt_of
 
@@ -154,7 +154,7 @@ def test_going_back_restores_every_layer_bit_for_bit(variant, kv_bits, length, k
         assert list(islice(stopped, count)) == answer[:count]
         stopped.close()
         further = g4.ModelInputs(mx.array([[*prompt, *answer[:count], (answer[count] + 1) % 512]]))
-        went_back, stayed = cache.begin(further)[1], twin.begin(further)[1]
+        went_back, stayed = cache.begin(further), twin.begin(further)
         assert (cache.reused, twin.reused) == (length + count, length + count)
         assert all(map(np.array_equal, state(went_back.cache), state(stayed.cache)))
 
@@ -271,7 +271,7 @@ def test_an_answer_that_is_closed_leaves_what_was_handed_out(taken):
 
 def test_ctrl_c_anywhere_leaves_a_cache_that_continues_exactly(monkeypatch):
     monkeypatch.setattr(loop_module, "PREFILL_TOKENS", 16)
-    where = ("generation/loop.py", "generation/conversation_cache.py", "generation/marks.py", "contextlib.py")
+    where = ("generation/loop.py", "generation/decode.py", "generation/conversation_cache.py", "contextlib.py")
     model, before, total = lively("dense").model, prompt_of(60), 4
     held = ConversationCache(model)
     prompt = [*before, *cached(held, before, max_tokens=30)[:20], *prompt_of(40, seed=1)]
@@ -366,7 +366,7 @@ def test_marks_stay_within_their_limit_and_the_newest_are_kept():
         answer = cached(bounded, conversation, max_tokens=40)
         assert answer == cached(unbounded, conversation, max_tokens=40)
         conversation += answer
-    in_use = sum(layer_cache.nbytes for layer_cache in bounded._turn.cache)
+    in_use = sum(layer_cache.nbytes for layer_cache in bounded._held.cache)
     assert bounded.nbytes - in_use < limit + 100_000  # kept of the answer
     assert unbounded.nbytes - in_use > 2 * limit
     edited = [*conversation[:-80], *prompt_of(20, seed=20)]

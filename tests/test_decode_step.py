@@ -13,7 +13,7 @@ import torch
 
 import gemma4_mlx as g4
 from checkpoints import VARIANTS
-from gemma4_mlx.model.cache import join
+from gemma4_mlx.model.rows import Rows
 from parity import pair
 from tiny_tokenizer import SPECIAL_IDS
 
@@ -48,14 +48,14 @@ def test_rows_joined_from_caches_of_any_lengths_have_the_logits_of_each_alone(va
         caches = [model.make_cache() for _ in starts]
         for row, start, cache in zip(rows, starts, caches, strict=True):
             model(mx.array(IDS[row : row + 1, :start]), cache=cache)
-        joined, padding = join(caches)
+        joined = Rows()
+        joined.add(caches)
         for step in range(steps):
             places = np.array(starts) + step
-            logits, read_rows = model.step_ahead(mx.array(IDS[rows, places])[:, None], joined, padding)
-            if read_rows is not None:
-                read_rows(IDS[rows, places])
-            np.testing.assert_allclose(np.array(logits)[:, 0], whole[rows, places], atol=1e-4, rtol=0)
-        assert {layer_cache.offset for layer_cache in joined} == {max(starts) + steps}
+            pending = model.step_ahead(mx.array(IDS[rows, places])[:, None], joined.cache, joined.padding)
+            pending.known(IDS[rows, places])
+            np.testing.assert_allclose(np.array(pending.logits)[:, 0], whole[rows, places], atol=1e-4, rtol=0)
+        assert {layer_cache.offset for layer_cache in joined.cache} == {max(starts) + steps}
 
 
 def test_steps_and_chunks_share_a_cache() -> None:
@@ -74,8 +74,7 @@ def test_new_weights_are_seen_by_the_next_step() -> None:
     model(mx.array(IDS[:, :5]), cache=cache)
     before = np.array(model.step(mx.array(IDS[:, 5:6]), cache))
     model.language_model.norm.weight = 2 * model.language_model.norm.weight
-    for layer_cache in cache:
-        layer_cache.forget_step(5)
+    cache.rewind(5)
     after = np.array(model.step(mx.array(IDS[:, 5:6]), cache))
     assert np.abs(after - before).max() > 0.1
 

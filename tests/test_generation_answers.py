@@ -18,7 +18,8 @@ from gemma4_mlx.generation import GenerationStream, ToolCall, generate, generate
 from gemma4_mlx.generation import loop as loop_module
 from gemma4_mlx.generation.answer_reader import opened_channel
 from gemma4_mlx.generation.answers import Request, end_of_turn_ids, sampling_settings
-from gemma4_mlx.model.cache import FullCache
+from gemma4_mlx.model.full_cache import FullCache
+from gemma4_mlx.model.step import Pending
 from gemma4_mlx.processing import Processor
 from gemma4_mlx.processing.chat import ChatTemplate
 from generation_checkpoints import lively
@@ -46,8 +47,8 @@ class ScriptedModel:
         token = self.ids[min(position - self.prompt_length, len(self.ids) - 1)]
         return (mx.arange(self.config.text.vocab_size) == token).astype(mx.float32)[None, None]
 
-    def step_ahead(self, ids, cache):
-        return self(ids, cache), None
+    def step_ahead(self, ids, cache, padding=None):
+        return Pending(self(ids, cache))
 
 
 @pytest.fixture(scope="module")

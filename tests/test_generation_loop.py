@@ -163,8 +163,9 @@ def assert_cache_continues(model, cache, prompt, tokens, uninterrupted):
 
 
 # Everywhere in the loop itself and in what guards the cache; here and there in the model.
-LOOP_AND_GUARD = ("generation/loop.py", "generation/sampling.py", "contextlib.py")
-EVERYWHERE = (*LOOP_AND_GUARD, "model/cache.py", "model/decoder.py", "model/gemma4.py", "model/layers.py")
+LOOP_AND_GUARD = ("generation/loop.py", "generation/decode.py", "generation/sampling.py", "contextlib.py")
+CACHES = ("model/cache.py", "model/layer_cache.py", "model/full_cache.py", "model/sliding_cache.py")
+EVERYWHERE = (*LOOP_AND_GUARD, *CACHES, "model/step.py", "model/decoder.py", "model/gemma4.py", "model/layers.py")
 
 
 @pytest.mark.parametrize("variant", ["e2b", "dense"])
@@ -276,8 +277,7 @@ def test_stopped_at_any_question_the_cache_goes_on_as_if_nothing_had_happened(va
         tokens = list(generate_tokens(model, prompt, 8, should_stop=asked.__next__, **options))
         assert tokens == whole[: max(0, questions - 3)]
         (held,) = offsets(cache)
-        if not constrained:
-            assert held == min(20 * questions, 50) + len(tokens)
+        assert held == min(20 * questions, 50) + len(tokens)
         rest = [*prompt, *tokens][held:]
         assert not rest or tokens + list(generate_tokens(model, rest, 8 - len(tokens), **options)) == whole
 

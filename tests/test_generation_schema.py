@@ -78,8 +78,7 @@ def test_after_a_stop_in_the_middle_the_cache_holds_what_was_handed_out() -> Non
     stream = g4.generate_tokens(model, [40, 41, 42], max_tokens=50, cache=cache, constraint=constraint)
     tokens = [next(stream) for _ in range(4)]
     stream.close()
-    # The last token is handed out before it is read: it is the first to give again.
-    assert cache[0].offset == 3 + len(tokens) - 1
+    assert {layer_cache.offset for layer_cache in cache} == {3 + len(tokens)}
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,38 @@ import mlx.core as mx
 import pytest
 
 from checkpoints import VARIANTS
-from gemma4_mlx.config import Config
-from gemma4_mlx.model.cache import SlidingCache
-from gemma4_mlx.model.memory import kv_bytes_per_token, sliding_kv_bytes
+from gemma4_mlx.config import Config, TextConfig
+from gemma4_mlx.model.packed_attention import GROUP_SIZE
+from gemma4_mlx.model.sliding_cache import SlidingCache
 from parity import pair
 
 ROOT = Path(__file__).parents[1]
+
+
+def kv_bytes_per_token(text: TextConfig, kv_bits: int | None = None, value_bytes: int = 2) -> float:
+    """What each further token of a long context adds: the keys and values of the full-attention layers.
+
+    Args:
+        text: the decoder's configuration.
+        kv_bits: 8 or 4 if they are packed (`make_cache(kv_bits=…)`), else None.
+        value_bytes: of one unpacked value: 2 in bf16 and fp16, 4 in fp32.
+    """
+    values = sum(
+        2 * text.layer_kv_heads(i) * text.layer_head_dim(i)
+        for i in range(text.first_kv_shared_layer)
+        if not text.is_sliding(i)
+    )
+    # A packed group has a scale and a bias beside it.
+    return values * (value_bytes if kv_bits is None else kv_bits / 8 + 2 * value_bytes / GROUP_SIZE)
+
+
+def sliding_kv_bytes(text: TextConfig, value_bytes: int = 2) -> int:
+    """What the sliding layers hold once the context is longer than their window; it does not grow from there."""
+    return sum(
+        2 * text.sliding_window * text.layer_kv_heads(i) * text.layer_head_dim(i) * value_bytes
+        for i in range(text.first_kv_shared_layer)
+        if text.is_sliding(i)
+    )
 
 
 @pytest.mark.parametrize("kv_bits", [None, 8, 4])

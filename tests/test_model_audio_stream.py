@@ -93,7 +93,7 @@ def test_short_sounds_have_as_many_tokens_as_the_processor_counts(model, samples
 def test_what_is_kept_after_a_minute_is_no_more_than_after_a_second(model):
     def kept(stream):
         state = [stream._state.layers, stream._convolutions._frames, stream._convolutions._halved]
-        layers = [(layer.keys, layer.values, layer.convolved) for layer in state[0]]
+        layers = [(layer.keys, layer.values, layer.convolution_inputs) for layer in state[0]]
         return sum(array.nbytes for _, array in tree_flatten([layers, *state[1:]])) + stream._unread.nbytes
 
     stream = model.audio_stream()
@@ -165,7 +165,7 @@ def test_a_clip_read_in_parts_leaves_the_model_where_reading_it_whole_does(tmp_p
         model.append_soft_tokens(soft_tokens[start : start + part], cache)
         start += part
     # A copy that reads something else in between changes nothing.
-    astray = [layer_cache.copy() for layer_cache in cache]
+    astray = cache.copy()
     model(mx.array([[120, 121, 122]]), cache=astray)
     model(mx.array([[123]]), cache=astray)
     got = model(mx.array([after]), cache=cache, last_only=True)

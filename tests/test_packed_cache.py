@@ -8,8 +8,9 @@ import pytest
 
 import gemma4_mlx as g4
 from checkpoints import VARIANTS
-from gemma4_mlx.model.cache import FullCache, SlidingCache
+from gemma4_mlx.model.full_cache import FullCache
 from gemma4_mlx.model.packed_attention import GROUP_SIZE, PackedKeysValues, pack
+from gemma4_mlx.model.sliding_cache import SlidingCache
 from parity import pair
 from tiny_tokenizer import SPECIAL_IDS
 

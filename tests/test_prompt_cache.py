@@ -51,7 +51,7 @@ def test_mlx_lm_reads_our_file_and_we_read_its(length: int, tmp_path: Path) -> N
     theirs = mlx_lm_cache.load_prompt_cache(str(tmp_path / "ours.safetensors"))
     # Its caches in our model: the interface is the same.
     tail = mx.array([IDS[60:75]])
-    expected = np.array(model(tail, cache=[layer_cache.copy() for layer_cache in ours]))
+    expected = np.array(model(tail, cache=ours.copy()))
     assert np.abs(np.array(model(tail, cache=theirs)) - expected).max() < 1e-4
 
     for last in (1, 4):  # a step, and a chunk after which mlx-lm's ring is longer than the window
@@ -88,9 +88,11 @@ def test_a_missing_or_damaged_file_is_told(tmp_path: Path) -> None:
     path = tmp_path / "prompt"
     save_prompt_cache(path, cache, model)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(InputError, match="not a whole prompt cache: make it again") as refusal:
+    with pytest.raises(InputError, match="is damaged or not a prompt cache: make it again"):
         load_prompt_cache(path, model)
-    assert "truncated" in str(refusal.value.__cause__)
+    path.write_bytes(b"what is this?")
+    with pytest.raises(InputError, match="is damaged or not a prompt cache: make it again"):
+        load_prompt_cache(path, model)
     mx.save_safetensors(str(tmp_path / "other.safetensors"), {"a": mx.ones(3)})
     with pytest.raises(InputError, match="not a prompt cache"):
         load_prompt_cache(tmp_path / "other.safetensors", model)
@@ -124,8 +126,7 @@ def test_a_cache_that_holds_fewer_tokens_than_it_says_is_refused(tmp_path: Path)
     model = pair("e2b").model
     cache = model.make_cache()
     model(mx.array([IDS[:20]]), cache=cache)
-    for layer_cache in cache:
-        layer_cache.offset = 10
+    cache.rewind(10)
     path = tmp_path / "cache.safetensors"
     save_prompt_cache(path, cache, model)
     loaded: Any = mx.load(str(path), return_metadata=True)

@@ -12,7 +12,7 @@ from checkpoints import build_checkpoint
 from gemma4_mlx import generate_tokens, load
 from gemma4_mlx.errors import InputError
 from gemma4_mlx.speech.decoding import Decoder, Draft, one_round
-from gemma4_mlx.speech.prefill import ClipInProgress, SpeechPrompt, copies
+from gemma4_mlx.speech.prefill import ClipInProgress, SpeechPrompt
 from gemma4_mlx.speech.prompts import speech_prompt
 from generation_checkpoints import lively, prompt_of
 
@@ -48,7 +48,7 @@ def whole(loaded, samples):
 
 
 def answered(loaded, prompt, cache):
-    return np.array(loaded[0](mx.array([prompt.after]), cache=copies(cache), last_only=True))[0, -1]
+    return np.array(loaded[0](mx.array([prompt.after]), cache=cache.copy(), last_only=True))[0, -1]
 
 
 @given(st.lists(st.integers(1, 30_000), min_size=1, max_size=8), st.floats(0.02, 1.0))
@@ -126,7 +126,7 @@ def heard(loaded, prompt):
 
 @pytest.fixture(scope="module")
 def greedy(loaded, prompt, heard):
-    return list(generate_tokens(loaded[0], prompt.after, max_tokens=24, cache=copies(heard)))
+    return list(generate_tokens(loaded[0], prompt.after, max_tokens=24, cache=heard.copy()))
 
 
 def decoder(loaded, prompt, stop_ids=NEVER) -> Decoder:

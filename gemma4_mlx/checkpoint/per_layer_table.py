@@ -8,6 +8,7 @@ file that is removed can still be read until the model goes.
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Callable
 
 import mlx.core as mx
@@ -28,10 +29,8 @@ class _RowFile:
         self._columns = header.shape[1]
         self._row_bytes = header.nbytes // header.shape[0]
         self._descriptor = os.open(header.file, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._descriptor)
         self._version = self._current_version()
-
-    def __del__(self) -> None:
-        os.close(self._descriptor)
 
     def _current_version(self) -> tuple[int, int]:
         stat = os.fstat(self._descriptor)

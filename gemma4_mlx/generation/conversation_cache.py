@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Sequence
-from copy import copy
+from dataclasses import dataclass, field
+from functools import partial
 
 import mlx.core as mx
 import numpy as np
 
 from ..config import Config
 from ..model import Gemma4, ModelInputs
-from ..model.cache import KVCache, SlidingCache
+from ..model.cache import Caches, Snapshot
 from ..model.inputs import rest_of_inputs, soft_token_runs
-from .marks import Ring, Span, cut, furthest_in_reach, gather, with_span
-from .reading import Reading
+from .turn import Turn
 
 _MARK_BYTES = 2**30
-# While an answer is written, so many of the tokens that left the window last are kept, and up to twice as many: where
-# the next prompt parts from it is usually its end.
-_KEPT_OF_AN_ANSWER = 64
 
 
 class ConversationCache:
@@ -34,21 +32,27 @@ class ConversationCache:
     there before. Compared with reading the whole prompt into a fresh cache, the tokens before that point were read in
     other pieces (a written answer one by one), and other kernels sum in another order: the logits agree up to rounding.
 
-    Sliding layers lose what leaves their window, so at the ends of prompts the last `window` tokens or so are kept as
-    marks to go back to. Where there is none near enough the cache goes back further and reads more, in the worst case
-    all. A mark takes about as much memory as the sliding layers themselves: 6 MB for E2B, 20 MB for E4B, 210 MB for
-    26B-A4B, 840 MB for 31B in bf16. There is always one to regenerate or edit the last turn from.
+    Full-attention layers go back by forgetting. Sliding layers lose what leaves their window, so snapshots of them are
+    kept: where a prompt's reading began, before its last piece, at its end, and of the answer being written one every
+    half window, the last two. Between two snapshots, or the last one and the end, that are no further apart than the
+    window, every position can be come back to. So an answer is written anew, or the last question edited, by reading
+    only what is new. Elsewhere the cache goes back to the snapshot before and reads on from there, in the worst case
+    from the start.
+
+    A snapshot takes about as much memory as the sliding layers themselves: 6 MB for E2B, 20 MB for E4B, 210 MB for
+    26B-A4B, 840 MB for 31B in bf16.
 
     An answer that is closed, interrupted or fails leaves the cache true: what it holds is what was read and written.
     A later prompt ends an answer still being written: asking that for more raises RuntimeError.
 
     Args:
-        model: whose cache it is.
+        model: the model that will read and write.
         kv_bits: 8 or 4 pack keys and values of full-attention layers, see `Gemma4.make_cache`.
-        mark_bytes: the oldest marks are given up when all together take more than this, but for the newest two.
+        mark_bytes: the oldest snapshots are given up when all together take more than this, but for the last prompt's
+            two: there is always one to write the last answer anew from.
 
     Attributes:
-        model: the same.
+        model: the model; prompts for another one are refused.
 
     Raises:
         ValueError: other bits; a negative `mark_bytes`.
@@ -65,141 +69,144 @@ class ConversationCache:
     @property
     def tokens(self) -> int:
         """How many tokens it holds."""
-        return self._turn.offset
+        return self._held.tokens
 
     @property
     def reused(self) -> int:
         """How many tokens of the latest prompt it held already."""
-        return self._turn.reused
+        return self._held.reused
 
     @property
     def nbytes(self) -> int:
-        """Bytes of keys, values and marks."""
-        return sum(layer_cache.nbytes for layer_cache in self._turn.cache) + sum(
-            span.nbytes for span in [*self._turn.marks, *self._turn.recent]
-        )
+        """Bytes of keys, values and snapshots."""
+        return self._held.cache.nbytes + sum(snapshot.nbytes for snapshot in self._held.snapshots)
 
     def clear(self) -> None:
         """Forget everything, and give its memory back."""
-        self._turn = Turn(self.model.make_cache(self._kv_bits), [], [], self._mark_bytes)
+        self._held = _Held(self.model.make_cache(self._kv_bits), [], 0, 0)
 
-    def begin(self, inputs: ModelInputs) -> tuple[ModelInputs, Turn]:
+    def begin(self, inputs: ModelInputs) -> Turn:
         """Go back to where `inputs`, a whole prompt, part from what is held, and at least by its last token.
 
         Returns:
-            The rest of the prompt, at least one token, and the turn that is to read it.
+            What is to be read, at least one token, and what it is to be read into. The turn before is over.
         """
-        config, old = self.model.config, self._turn
+        config, old = self.model.config, self._held
         keys = _keys(inputs, config)
-        held = old.offset
-        sources: list[Ring | Span] = [*old.marks, *old.recent]
-        if old.sliding:
-            sources.append(Ring.at(held, old.sliding))
-        limit = min(_common_length(old.known[:held], keys), len(keys) - 1)
-        start = furthest_in_reach(sources, limit, old.sliding[0].window) if old.sliding else limit
+        snapshots = [*old.snapshots, old.cache.snapshot()]
+        limit = min(_common_length(old.known[: old.tokens], keys), len(keys) - 1)
+        back = _furthest(snapshots, limit)
         # A picture's tokens may see each other in both directions, and a tower takes it whole: so does the rest.
         runs = soft_token_runs(np.array(inputs.input_ids)[0], config)
-        while run := next((run for run in runs if run[0] < start < run[1]), None):
-            start = furthest_in_reach(sources, run[0], old.sliding[0].window) if old.sliding else run[0]
-        cache = self._cache_at(start, sources, held)
-        turn = Turn(cache, keys.tolist(), cut(old.marks, start), self._mark_bytes, start)
-        old.superseded = True
-        self._turn = turn
-        return rest_of_inputs(inputs, config, start), turn
+        while run := next((run for run in runs if run[0] < _offset(back) < run[1]), None):
+            back = _furthest(snapshots, run[0])
+        start = _offset(back)
+        if back is None:
+            cache = self.model.make_cache(self._kv_bits)
+        else:
+            cache = old.cache.copy()
+            cache.back_to(back)
+            if start < old.cache.offset:
+                cache.evaluate()
+        # Of the answer before none is kept: the next prompt holds it, and is most likely to go on from its end.
+        kept = [snapshot for snapshot in old.snapshots if snapshot.offset <= min(start, old.prompt_tokens)]
+        held = _Held(cache, keys.tolist(), len(keys), start, kept)
+        # The one assignment by which the conversation goes back: an interrupt finds it done or not begun.
+        self._held = held
+        rings = held.cache.snapshot().rings
+        return Turn(
+            rest_of_inputs(inputs, config, start),
+            cache,
+            held.known,
+            partial(self._at_boundary, held, rings[0].window if rings else None),
+            # Snapshots before and after a piece are to reach every position in it.
+            rings[0].window - 1 if rings else None,
+        )
 
-    def _cache_at(self, start: int, sources: Sequence[Ring | Span], held: int) -> list[KVCache]:
-        """The layers' caches put back to position `start`. Nothing that the old ones need is touched."""
-        if start == 0:
-            return self.model.make_cache(self._kv_bits)
-        old = self._turn
-        cache = [copy(layer_cache) for layer_cache in old.cache]
-        for layer_cache in cache:
-            layer_cache.offset = start
-        if start < held and old.sliding:
-            window = old.sliding[0].window
-            restored = iter(gather(sources, max(0, start - window + 1), start))
-            for i, layer_cache in enumerate(cache):
-                if isinstance(layer_cache, SlidingCache):
-                    cache[i] = SlidingCache.of_tokens(window, start, next(restored))
-            mx.eval([layer_cache.state for layer_cache in cache])
-        return cache
+    def _at_boundary(self, held: _Held, window: int | None) -> None:
+        """Keep a snapshot, if the place is one to come back to.
+
+        Raises:
+            RuntimeError: another prompt has taken the conversation over.
+        """
+        if self._held is not held:
+            raise RuntimeError("the conversation went on with another prompt: this answer cannot be continued")
+        offset, last = held.cache.offset, _offset(held.snapshots[-1] if held.snapshots else None)
+        if window is None or offset == 0:
+            return
+        prompt = [snapshot for snapshot in held.snapshots if snapshot.offset <= held.prompt_tokens]
+        answer = held.snapshots[len(prompt) :]
+        if offset > held.prompt_tokens:
+            if offset - max(last, held.prompt_tokens) < window // 2:
+                return
+            answer = [*answer[-1:], held.cache.snapshot()]
+        else:
+            if offset < held.prompt_tokens:
+                # Of the pieces' beginnings the last one's is kept.
+                prompt = [snapshot for snapshot in prompt if snapshot.offset <= held.reused]
+            before = [snapshot for snapshot in prompt if snapshot.offset < offset]
+            prompt = _needed([*before, held.cache.snapshot()])
+        held.snapshots = _within(self._mark_bytes, [*prompt, *answer], held.prompt_tokens)
 
 
-class Turn(Reading):
-    """One prompt and its answer, in a conversation's cache.
+@dataclass(eq=False)
+class _Held:
+    """What a conversation holds.
 
     Attributes:
-        cache: what is written to.
-        sliding: the sliding layers' part of it.
-        known: keys of the tokens the cache holds, in order, and perhaps of some that it does not hold (yet).
-        marks: what the sliding layers no longer hold of earlier turns and of this prompt.
-        recent: the same of this answer: the tokens that left the window last.
-        reused: tokens of the prompt that were held before it.
-        superseded: whether a later turn has taken the cache over.
+        cache: the layers' caches.
+        known: keys of the tokens it holds, in order, and perhaps of some that it does not hold (yet).
+        prompt_tokens: of the latest prompt.
+        reused: how many of them were held before it.
+        snapshots: to go back to, in order.
     """
 
-    def __init__(
-        self, cache: Sequence[KVCache], known: list[int], marks: list[Span], mark_bytes: int, reused: int = 0
-    ) -> None:
-        super().__init__(cache)
-        self.sliding = [layer_cache for layer_cache in cache if isinstance(layer_cache, SlidingCache)]
-        self.known = known
-        self.marks = marks
-        self.recent: list[Span] = []
-        self.reused = reused
-        self.superseded = False
-        self._mark_bytes = mark_bytes
-        self._before: Ring | None = None  # the rings as they were before the piece in work
-        self._kept_until = 0  # the first token written that is not kept and will leave the window
+    cache: Caches
+    known: list[int]
+    prompt_tokens: int
+    reused: int
+    snapshots: list[Snapshot] = field(default_factory=list)
 
     @property
-    def offset(self) -> int:
+    def tokens(self) -> int:
         """How many tokens it holds, whatever happened on the way."""
-        return min(len(self.known), *(layer_cache.offset for layer_cache in self.cache))
+        return min(len(self.known), self.cache.offset)
 
-    def held(self) -> int:
-        if self.superseded:
-            raise RuntimeError("the conversation went on with another prompt: this answer cannot be continued")
-        return super().held()
 
-    def piece_length(self, prompt_length: int, longest: int) -> int:
-        if self.sliding:
-            # The rings before and after a piece are to hold, together, every token of it.
-            longest = min(longest, self.sliding[0].window - 1)
-        # Of equal length: the last one is where the next prompt most likely begins to differ.
-        return -(-prompt_length // -(-prompt_length // longest))
+def _offset(snapshot: Snapshot | None) -> int:
+    return 0 if snapshot is None else snapshot.offset
 
-    def before_piece(self) -> None:
-        if not self.sliding:
-            return
-        if self._before is not None and self._before.end == self.reused > 0:
-            self._mark([self._before], self._before.start)
-        end = self.cache[0].offset
-        self._before = Ring.at(end, [layer_cache.copy() for layer_cache in self.sliding])
 
-    def prompt_read(self) -> None:
-        if self._before is None:
-            return
-        end = self._kept_until = self.cache[0].offset
-        after = Ring.at(end, self.sliding)
-        # A picture that is longer than the window leaves a gap.
-        joined = self._before.end > after.start
-        self._mark([self._before, after] if joined else [after], self._before.start if joined else after.start)
-        self._before = None
+def _furthest(snapshots: Sequence[Snapshot], limit: int) -> Snapshot | None:
+    """How the cache stood at the largest position up to `limit` that can be told; None: at the very start."""
+    after = bisect_right(snapshots, limit, key=_offset)
+    earlier = snapshots[after - 1] if after else None
+    if limit > _offset(earlier) and after < len(snapshots) and snapshots[after].reaches(limit, earlier):
+        return snapshots[after].at(limit, earlier)
+    return earlier if _offset(earlier) else None
 
-    def token_added(self, token: int) -> None:
-        self.known.append(token)
-        if not self.sliding:
-            return
-        ring, window = Ring.at(self.cache[0].offset, self.sliding), self.sliding[0].window
-        if ring.start >= self._kept_until - 1 and ring.end >= window - 1:
-            kept = min(_KEPT_OF_AN_ANSWER, window // 2)
-            span = Span.of([ring], self._kept_until, self._kept_until + kept)
-            self.recent = [*self.recent[-1:], span]
-            self._kept_until = span.end
 
-    def _mark(self, sources: Sequence[Ring], start: int) -> None:
-        self.marks = with_span(self.marks, Span.of(sources, start, sources[-1].end), self._mark_bytes)
+def _needed(snapshots: Sequence[Snapshot]) -> list[Snapshot]:
+    """Without those whose neighbours reach every position between them."""
+    kept = [*snapshots]
+    for snapshot in snapshots[:-1]:
+        at = kept.index(snapshot)
+        before = _offset(kept[at - 1]) if at else 0
+        if all(ring.oldest <= before for ring in kept[at + 1].rings):
+            del kept[at]
+    return kept
+
+
+def _within(most_bytes: int, snapshots: Sequence[Snapshot], prompt_tokens: int) -> list[Snapshot]:
+    """Without the oldest ones, so that all together take at most `most_bytes`; but the last prompt's two stay."""
+    kept = [*snapshots]
+    always = [snapshot for snapshot in kept if snapshot.offset <= prompt_tokens][-2:]
+    for snapshot in snapshots:
+        if sum(each.nbytes for each in kept) <= most_bytes:
+            break
+        if not any(snapshot is each for each in always):
+            kept.remove(snapshot)
+    return kept
 
 
 def _keys(inputs: ModelInputs, config: Config) -> np.ndarray:

@@ -2,41 +2,26 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Collection, Generator, Sequence
-from functools import partial
-from typing import Protocol, cast
 
 import mlx.core as mx
 import numpy as np
 
 from ..errors import ContextLengthError
 from ..model import Gemma4, ModelInputs
-from ..model.cache import KVCache, restoring
+from ..model.cache import Caches
 from ..model.inputs import check_ids, split_inputs
+from ..model.layer_cache import KVCache
+from .choices import Constraint, make_choice
 from .conversation_cache import ConversationCache
-from .reading import Reading
-from .sampling import Sampler, make_sampler
+from .decode import Choose, Decode, Row
+from .turn import Turn
 
 # 31B peaks at 34 GB with prompts read 8192 tokens at a time, at 21 GB with 512, in about the same time.
 PREFILL_TOKENS = 512
 _STEPS_BETWEEN_CLEARS = 256
 
 Prompt = ModelInputs | mx.array | np.ndarray | Sequence[int]
-# → what is to be read, and into what; called when the first token is asked for
-_Begin = Callable[[], tuple[ModelInputs, Reading]]
-# tokens in the cache → whether to read the next piece of the prompt
-_BeforePiece = Callable[[int], bool]
-
-
-class Constraint(Protocol):
-    """Says at every step which tokens may come."""
-
-    def allowed(self) -> np.ndarray:
-        """Which tokens may come next: bool `[vocab_size]`."""
-
-    def accept(self, token: int) -> bool:
-        """Go on by one token; False if it must not come although it was allowed, and then nothing has happened."""
 
 
 def generate_tokens(
@@ -60,14 +45,14 @@ def generate_tokens(
     `max_position_embeddings`, and a prompt that fills it exactly gets no token.
 
     However it ends, be it by exhaustion, by closing the iterator, by an error or by Ctrl-C in the middle of anything,
-    every layer of `cache` holds the same number of tokens, `cache[0].offset`, and they are a prefix of what was there
+    every layer of `cache` holds the same number of tokens, `cache.offset`, and they are a prefix of what was there
     before, the prompt, and the tokens handed out so far. In particular:
 
     - during the prompt: whole pieces of at most about `PREFILL_TOKENS` tokens;
     - closed, stopped or interrupted after n tokens: the prompt and these n tokens;
     - ended by itself: the prompt and all tokens, without the last one if `max_tokens` or the context was the reason.
 
-    So a conversation goes on from any point by giving the same cache the ids after `cache[0].offset`.
+    So a conversation goes on from any point by giving the same cache the ids after `cache.offset`.
 
     Args:
         model: the model.
@@ -93,17 +78,15 @@ def generate_tokens(
     """
     if not _is_int(max_tokens) or max_tokens < 1:
         raise ValueError(f"max_tokens must be a whole number of at least 1, not {max_tokens!r}")
-    if seed is not None and not _is_int(seed):
-        raise ValueError(f"seed must be a whole number or None, not {seed!r}")
+    choose = make_choice(temperature, top_p, top_k, seed, constraint)
     inputs = _as_inputs(inputs_or_ids, model.config.text.vocab_size)
-    sampler = make_sampler(temperature, top_p, top_k)
     if isinstance(cache, ConversationCache):
         if cache.model is not model:
             raise ValueError("the cache belongs to another model: make a ConversationCache for this one")
-        past, begin = 0, cast(_Begin, partial(cache.begin, inputs))
+        past = 0
     else:
-        cache = model.make_cache() if cache is None else cache
-        past, begin = cache[0].offset, partial(_begin, inputs, cache)
+        cache = Caches.of(model.make_cache() if cache is None else cache)
+        past = cache.offset
     context = model.config.text.max_position_embeddings
     length = inputs.input_ids.shape[1]
     room = context - past - length
@@ -112,7 +95,6 @@ def generate_tokens(
         raise ContextLengthError(
             f"the prompt has {length} tokens{before}, but the context holds {context}: shorten it, or start afresh"
         )
-    limit, ends = min(max_tokens, room), frozenset(stop_ids)
     asked = (lambda: False) if should_stop is None else should_stop
 
     def before_piece(held: int) -> bool:
@@ -122,13 +104,55 @@ def generate_tokens(
             on_prompt(held - past, length)
         return True
 
-    if constraint is not None:
-        return _run_constrained(model, begin, before_piece, sampler, seed, limit, ends, asked, constraint)
-    return _run(model, begin, before_piece, sampler, seed, limit, ends, asked)
+    return _run(model, inputs, cache, before_piece, choose, min(max_tokens, room), frozenset(stop_ids), asked)
 
 
-def _begin(inputs: ModelInputs, cache: Sequence[KVCache]) -> tuple[ModelInputs, Reading]:
-    return inputs, Reading(cache)
+def _run(
+    model: Gemma4,
+    inputs: ModelInputs,
+    cache: Caches | ConversationCache,
+    before_piece: Callable[[int], bool],
+    choose: Choose,
+    limit: int,
+    stop_ids: frozenset[int],
+    should_stop: Callable[[], bool],
+) -> Generator[int, None, None]:
+    turn = cache.begin(inputs) if isinstance(cache, ConversationCache) else Turn(inputs, cache)
+    logits = _read(model, turn, before_piece)
+    if limit == 0 or logits is None:
+        return
+    decode = Decode(model, turn.cache, [Row(choose, turn.tokens)], logits)
+    for step in range(1, limit + 1):
+        if should_stop():
+            return
+        turn.at_boundary()
+        [token] = decode.step(last=step == limit)
+        yield token
+        if token in stop_ids:
+            return
+        if step % _STEPS_BETWEEN_CLEARS == 0:
+            mx.clear_cache()
+
+
+def _read(model: Gemma4, turn: Turn, before_piece: Callable[[int], bool]) -> mx.array | None:
+    """Read a turn's prompt into its cache piece by piece.
+
+    Returns:
+        The last position's logits `[1, 1, vocab]`, not yet evaluated; None if it was stopped.
+    """
+    pieces = split_inputs(turn.inputs, model.config, turn.piece_length(PREFILL_TOKENS))
+    for index, piece in enumerate(pieces):
+        if not before_piece(turn.cache.offset):
+            return None
+        turn.at_boundary()
+        with turn.cache.restored_on_error():
+            logits = model(piece, cache=turn.cache, last_only=True)
+        if index < len(pieces) - 1:
+            # Only the cache: logits of a piece within the prompt are never computed.
+            turn.cache.evaluate()
+            mx.clear_cache()
+    turn.at_boundary()
+    return logits
 
 
 def _is_int(value: object) -> bool:
@@ -148,127 +172,3 @@ def _as_inputs(inputs_or_ids: Prompt, vocab_size: int) -> ModelInputs:
         raise ValueError(f"a prompt is int [L] or [1, L], not {ids.dtype} {list(ids.shape)}")
     check_ids(ids, vocab_size)
     return ModelInputs(mx.array(ids.astype(np.int32)))
-
-
-def _run(
-    model: Gemma4,
-    begin: _Begin,
-    before_piece: _BeforePiece,
-    sampler: Sampler,
-    seed: int | None,
-    limit: int,
-    stop_ids: frozenset[int],
-    should_stop: Callable[[], bool],
-) -> Generator[int, None, None]:
-    reading, logits = _prefill(model, begin, before_piece)
-    cache = reading.cache
-    if limit == 0 or logits is None:
-        return
-    key = _first_key(seed)
-    current, key = sampler(logits[:, -1], key)
-    mx.async_eval(current)
-    for step in range(1, limit + 1):
-        if should_stop():
-            return
-        held = reading.held()
-        try:
-            if step < limit:
-                # Built before the current token is known, and queued too unless rows of a table on disk are missing:
-                # the device never waits for Python.
-                logits, read_rows = model.step_ahead(current[None], cache)
-                following, key = sampler(logits[:, -1], key)
-                if read_rows is None:
-                    mx.async_eval(following)
-            token = cast(int, current.item())
-            if step < limit and read_rows is not None:
-                read_rows(np.array([token]))
-                mx.async_eval(following)
-            reading.token_added(token)
-        except BaseException:
-            # The cache must not know a token that the caller never got. A `with` statement would leave a moment, at
-            # its exit, in which Ctrl-C could fall between this protection and the `yield`; this has none.
-            for layer_cache in cache:
-                layer_cache.forget_step(held)
-            raise
-        yield token
-        if token in stop_ids or step == limit:
-            return
-        current = following
-        if step % _STEPS_BETWEEN_CLEARS == 0:
-            mx.clear_cache()
-
-
-def _run_constrained(
-    model: Gemma4,
-    begin: _Begin,
-    before_piece: _BeforePiece,
-    sampler: Sampler,
-    seed: int | None,
-    limit: int,
-    stop_ids: frozenset[int],
-    should_stop: Callable[[], bool],
-    constraint: Constraint,
-) -> Generator[int, None, None]:
-    """Like `_run`, one step at a time: what may come next is known only when the token before it is."""
-    reading, logits = _prefill(model, begin, before_piece)
-    cache = reading.cache
-    if logits is None:
-        return
-    key = _first_key(seed)
-    token: int | None = None
-    for _ in range(limit):
-        if should_stop():
-            return
-        held = reading.held()
-        try:
-            if token is not None:
-                logits = model.step(mx.array([[token]]), cache)
-            mx.async_eval(logits)
-            allowed = constraint.allowed()  # worked out while the device works on the logits
-            token, key = _draw(sampler, logits[:, -1], allowed, key)
-            while not constraint.accept(token):
-                allowed[token] = False
-                token, key = _draw(sampler, logits[:, -1], allowed, key)
-            reading.token_added(token)
-        except BaseException:
-            for layer_cache in cache:
-                layer_cache.forget_step(held)
-            raise
-        yield token
-        if token in stop_ids:
-            return
-
-
-def _draw(sampler: Sampler, logits: mx.array, allowed: np.ndarray, key: mx.array) -> tuple[int, mx.array]:
-    """One of the allowed tokens."""
-    if not allowed.any():
-        raise ValueError("the schema cannot be followed any further: whatever may come would repeat an item")
-    drawn, key = sampler(mx.where(mx.array(allowed), logits, -mx.inf), key)
-    return int(np.array(drawn)[0]), key
-
-
-def _first_key(seed: int | None) -> mx.array:
-    return mx.random.key(secrets.randbits(64) if seed is None else seed % 2**64)
-
-
-def _prefill(model: Gemma4, begin: _Begin, before_piece: _BeforePiece) -> tuple[Reading, mx.array | None]:
-    """Read the prompt into its cache piece by piece.
-
-    Returns:
-        What has read it, and the last position's logits `[1, 1, vocab]`, not yet evaluated; None if it was stopped.
-    """
-    inputs, reading = begin()
-    cache = reading.cache
-    pieces = split_inputs(inputs, model.config, reading.piece_length(inputs.input_ids.shape[1], PREFILL_TOKENS))
-    for index, piece in enumerate(pieces):
-        if not before_piece(cache[0].offset):
-            return reading, None
-        reading.before_piece()
-        with restoring(cache):
-            logits = model(piece, cache=cache, last_only=True)
-        if index < len(pieces) - 1:
-            # Only the cache: logits of a piece within the prompt are never computed.
-            mx.eval([layer_cache.state for layer_cache in cache])
-            mx.clear_cache()
-    reading.prompt_read()
-    return reading, logits

@@ -20,8 +20,11 @@ from mlx.utils import tree_flatten, tree_unflatten
 from ..checkpoint.headers import read_header
 from ..errors import CheckpointError, InputError
 from ..model import Gemma4
-from ..model.cache import FullCache, KVCache, SlidingCache
+from ..model.cache import Caches
+from ..model.full_cache import FullCache
+from ..model.layer_cache import KVCache
 from ..model.packed_attention import GROUP_SIZE
+from ..model.sliding_cache import SlidingCache
 
 _MODEL_KEY = "gemma4_mlx_model"
 _DEEPEST_NAME = 4  # layer, keys or values, which of the packed ones; and one more for others' metadata
@@ -67,7 +70,7 @@ def save_prompt_cache(path: str | Path, cache: Sequence[KVCache], model: Gemma4)
         beside.unlink(missing_ok=True)
 
 
-def load_prompt_cache(path: str | Path, model: Gemma4) -> list[KVCache]:
+def load_prompt_cache(path: str | Path, model: Gemma4) -> Caches:
     """Read a cache that `save_prompt_cache` or mlx-lm wrote.
 
     Raises:
@@ -77,9 +80,9 @@ def load_prompt_cache(path: str | Path, model: Gemma4) -> list[KVCache]:
     if not path.is_file():
         raise InputError(f"there is no prompt cache {path}")
     try:
-        read_header(path)  # tells a file that is truncated, or of another format
-    except CheckpointError as error:
-        raise InputError(f"{path} is not a whole prompt cache: make it again") from error
+        read_header(path)
+    except CheckpointError as error:  # truncated, or no such file at all
+        raise InputError(f"{path} is damaged or not a prompt cache: make it again") from error
     try:
         loaded: Any = mx.load(str(path), format="safetensors", return_metadata=True)
         arrays, flat = loaded
@@ -90,7 +93,7 @@ def load_prompt_cache(path: str | Path, model: Gemma4) -> list[KVCache]:
         for name, _ in scalars[1:]:
             arrays[name] = arrays[name].item()
         states: Any = tree_unflatten(list(arrays.items()))
-        cache = [_from_mlx_lm(kind, state) for kind, state in zip(classes, states, strict=True)]
+        cache = Caches(_from_mlx_lm(kind, state) for kind, state in zip(classes, states, strict=True))
         fits = _fits(cache, model)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RuntimeError) as error:
         raise InputError(f"{path} is not a prompt cache of Gemma 4: make it again") from error
@@ -161,6 +164,7 @@ def _fits(cache: Sequence[KVCache], model: Gemma4) -> bool:
 def _mlx_lm_class(cache: KVCache) -> str:
     if isinstance(cache, SlidingCache):
         return "RotatingKVCache"
+    assert isinstance(cache, FullCache)
     return "KVCache" if cache.bits is None else "QuantizedKVCache"
 
 
@@ -171,6 +175,7 @@ def _mlx_lm_state(cache: KVCache) -> tuple[Any, ...]:
     if isinstance(cache, SlidingCache):
         # keep (attention sinks, none here), max_size, and the slot written last plus one.
         return *buffers, cache.offset, 0, cache.window, (cache.offset - 1) % cache.window + 1
+    assert isinstance(cache, FullCache)
     if cache.bits is None:
         return *buffers, cache.offset
     return buffers[:3], buffers[3:], cache.offset, GROUP_SIZE, cache.bits
@@ -181,31 +186,28 @@ def _from_mlx_lm(kind: str, state: Sequence[Any]) -> KVCache:
         keys, values, offset, keep, window, next_slot = state
         if keep:
             raise ValueError("a cache with attention sinks")
-        sliding = SlidingCache(int(window))
-        sliding.offset = int(offset)
-        sliding.buffers = tuple(_canonical_ring(a, sliding, int(next_slot)) for a in (keys, values))
-        return sliding
+        ordered = tuple(_oldest_first(array, int(offset), int(next_slot)) for array in (keys, values))
+        return SlidingCache.of_tokens(int(window), int(offset), ordered)
+    bits = None
     if kind == "KVCache":
-        full = FullCache()
         *buffers, offset = state
     elif kind == "QuantizedKVCache":
         keys, values, offset, group_size, bits = state
         if group_size != GROUP_SIZE:
             raise ValueError(f"groups of {group_size}")
-        full, buffers = FullCache(int(bits)), [*keys, *values]
+        buffers, bits = [*keys, *values], int(bits)
     else:
         raise ValueError(f"a cache of kind {kind}")
-    full.offset = int(offset)
-    full.buffers = tuple(buffer[..., : full.offset, :] for buffer in buffers)
-    return full
+    return FullCache.of_tokens(int(offset), tuple(buffer[..., : int(offset), :] for buffer in buffers), bits)
 
 
-def _canonical_ring(array: mx.array, cache: SlidingCache, next_slot: int) -> mx.array:
-    """mlx-lm's ring, oldest token at `next_slot` once it has wrapped → ours, position p in slot `p % window`.
+def _oldest_first(array: mx.array, offset: int, next_slot: int) -> mx.array:
+    """mlx-lm's ring, whose oldest token is at `next_slot` once it has wrapped → its tokens in order.
 
     After a long prompt mlx-lm's holds up to a chunk more than the window, in order.
     """
-    ordered = array if next_slot == array.shape[2] else array[..., :next_slot, :]
-    if cache.offset >= array.shape[2] and next_slot < array.shape[2]:
-        ordered = mx.concatenate([array[..., next_slot:, :], array[..., :next_slot, :]], axis=2)
-    return cache.as_ring(ordered)
+    length = array.shape[2]
+    if next_slot == length:
+        return array
+    before = array[..., :next_slot, :]
+    return mx.concatenate([array[..., next_slot:, :], before], axis=2) if offset >= length else before

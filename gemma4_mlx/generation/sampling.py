@@ -31,20 +31,25 @@ def check_sampling(temperature: float, top_p: float | None, top_k: int | None) -
         raise ValueError(f"top_k must be 0 (off) or more, a whole number, not {top_k!r}")
 
 
+def is_greedy(temperature: float) -> bool:
+    """Whether the most likely token is taken."""
+    return temperature < _GREEDY_BELOW
+
+
 def make_sampler(temperature: float, top_p: float | None = None, top_k: int | None = None) -> Sampler:
     """Build the step from logits to a token.
 
     Args:
         temperature: 0 takes the most likely token; the other two then have no say.
         top_p: keep the most likely tokens up to this share of the probability, at least one; None or 1: all.
-        top_k: keep the this many most likely tokens; None or 0: all. Of tokens tied for the last place some are left
+        top_k: keep the `top_k` most likely tokens; None or 0: all. Of tokens tied for the last place some are left
             out (transformers keeps them all).
 
     Raises:
         ValueError: see `check_sampling`.
     """
     check_sampling(temperature, top_p, top_k)
-    if temperature < _GREEDY_BELOW:
+    if is_greedy(temperature):
         return _greedy
     return _compiled(float(temperature), float(top_p or 1.0), int(top_k or 0))
 

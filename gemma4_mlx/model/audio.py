@@ -26,12 +26,12 @@ class LayerState:
     Attributes:
         keys: float32 `[window - 1, heads, head_dim]` of the tokens before; zeros where there was none.
         values: the same for values.
-        convolved: `[kernel - 1, hidden]`, the last inputs of the causal convolution.
+        convolution_inputs: `[kernel - 1, hidden]`, the last ones of the causal convolution.
     """
 
     keys: mx.array
     values: mx.array
-    convolved: mx.array
+    convolution_inputs: mx.array
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class SubSampleLayer(nn.Module):
 
     def __init__(self, input_channels: int, output_channels: int, eps: float):
         super().__init__()
-        # The frequency axis is padded here, time by whoever knows what came before.
+        # The frequency axis is padded here. The caller pads time, because only it knows the frames before.
         self.conv = nn.Conv2d(input_channels, output_channels, 3, stride=2, padding=(0, 1), bias=False)
         self.norm = nn.LayerNorm(output_channels, eps=eps, bias=False)
 
@@ -191,9 +191,9 @@ class ConformerLayer(nn.Module):
         normed = self.norm_pre_attn(_clip(x, self._config))
         attended, keys, values = self.self_attn(normed, state.keys, state.values, seen)
         x = x + self.norm_post_attn(_clip(attended, self._config))
-        x, convolved = self.lconv1d(x, state.convolved)
+        x, convolution_inputs = self.lconv1d(x, state.convolution_inputs)
         x = self.feed_forward2(x)
-        return self.norm_out(_clip(x, self._config)), LayerState(keys, values, convolved)
+        return self.norm_out(_clip(x, self._config)), LayerState(keys, values, convolution_inputs)
 
 
 class AudioTower(nn.Module):
@@ -209,7 +209,7 @@ class AudioTower(nn.Module):
     def __call__(self, log_mel: mx.array) -> mx.array:
         """A whole clip: float32 `[frames, mels]` → `[ceil(frames / 4), output_proj_dims]`."""
         tokens = self.subsample_conv_projection(log_mel)
-        return self.conform(tokens, self.initial_state())[0]
+        return self.run_conformer(tokens, self.initial_state())[0]
 
     def initial_state(self) -> ConformerState:
         """The state before any sound."""
@@ -220,11 +220,11 @@ class AudioTower(nn.Module):
             config.hidden_size // config.num_attention_heads,
         )
         dtype = self.subsample_conv_projection.input_proj_linear.weight.dtype
-        convolved = mx.zeros((config.conv_kernel_size - 1, config.hidden_size), dtype)
-        empty = LayerState(keys=mx.zeros(past), values=mx.zeros(past), convolved=convolved)
+        convolution_inputs = mx.zeros((config.conv_kernel_size - 1, config.hidden_size), dtype)
+        empty = LayerState(mx.zeros(past), mx.zeros(past), convolution_inputs)
         return ConformerState(seen=0, layers=(empty,) * config.num_hidden_layers)
 
-    def conform(self, tokens: mx.array, state: ConformerState) -> tuple[mx.array, ConformerState]:
+    def run_conformer(self, tokens: mx.array, state: ConformerState) -> tuple[mx.array, ConformerState]:
         """The next subsampled tokens `[T, hidden]` → features `[T, output_proj_dims]` and the state after them."""
         x, layers = tokens, []
         for layer, layer_state in zip(self.layers, state.layers, strict=True):

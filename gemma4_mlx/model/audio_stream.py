@@ -90,7 +90,7 @@ class ConformerStream(AudioStream):
         super().__init__()
         self._tower = tower
         self._project = project
-        self._unread: FloatArray = np.zeros(LEAD, np.float32)  # samples that no frame has begun after yet
+        self._unread: FloatArray = np.zeros(LEAD, np.float32)  # the samples from the next frame's first on
         self._convolutions = _Convolutions(tower.subsample_conv_projection)
         self._state: ConformerState = tower.initial_state()
 
@@ -112,15 +112,15 @@ class ConformerStream(AudioStream):
         if not len(convolved):
             return self._no_tokens()
         tokens = self._tower.subsample_conv_projection.project(convolved)
-        features, self._state = self._tower.conform(tokens, self._state)
+        features, self._state = self._tower.run_conformer(tokens, self._state)
         soft_tokens = self._project(features)
         # Unevaluated, the graph of an hour would hang on the last state.
         layers = self._state.layers
-        mx.eval(soft_tokens, [(layer.keys, layer.values, layer.convolved) for layer in layers])
+        mx.eval(soft_tokens, [(layer.keys, layer.values, layer.convolution_inputs) for layer in layers])
         return soft_tokens
 
     def _no_tokens(self) -> mx.array:
-        # No kernel is sent out for nothing.
+        # Cut from one made-up token, so that no kernel is launched for an empty array.
         return self._project(mx.zeros((1, self._tower.output_proj.weight.shape[0]), self._convolutions.dtype))[:0]
 
 

@@ -3,24 +3,37 @@
 One layer, in order: attention (sliding or full), MLP (with experts beside it in the 26B-A4B), the per-layer-embedding
 gate (E2B, E4B), and a scalar. Every sub-block is normalised before and after and added to the residual.
 
-Shapes are written `[B, L, …]`. One token a sequence may also come without L, `[B, …]`: MLX flattens and unflattens the
+Shapes are written `[B, L, …]`. The compiled step (`step.py`) leaves L out, `[B, …]`: MLX flattens and unflattens the
 batch around every product of a matrix and more than two dimensions, which is a sixth of all that decoding launches.
+Only `Attention._by_head` and `Attention._heads_joined` tell the two apart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Protocol
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from ..config import SLIDING, TextConfig
-from .cache import FullCache, KeysValues, KVCache, Mask, SlidingCache
+from ..config import TextConfig
+from .attention_mask import Mask
+from .cache import Caches
 from .experts import Experts, Router
+from .full_cache import FullCache
+from .layer_cache import KVCache
 from .layers import GatedMLP, geglu, unit_rms_norm
-from .packed_attention import PackedKeysValues
+from .packed_attention import KeysValues, PackedKeysValues
+from .sliding_cache import SlidingCache
+
+
+class KeysValuesStore(Protocol):
+    """What a layer adds its keys and values to: a `KVCache`, or the compiled step's stand-in for one."""
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> KeysValues:
+        """Add `[B, kv_heads, L, head_dim]`; returns what the L queries may see."""
 
 
 class RotaryEmbedding:
@@ -56,19 +69,19 @@ class Attention(nn.Module):
         self._head_dim = config.layer_head_dim(layer)
         self._eps = eps
         self._rope = RotaryEmbedding(config, layer)
-        self._owns_kv = layer < config.first_kv_shared_layer
+        self._window = config.sliding_window if config.is_sliding(layer) else None
         self._values_are_keys = config.layer_shares_k_and_v(layer)
 
         self.q_proj = nn.Linear(hidden, heads * self._head_dim, bias=False)
         self.o_proj = nn.Linear(heads * self._head_dim, hidden, bias=False)
         self.q_norm = nn.RMSNorm(self._head_dim, eps=eps)
-        if self._owns_kv:
+        if layer < config.first_kv_shared_layer:
             self.k_proj = nn.Linear(hidden, kv_heads * self._head_dim, bias=False)
             self.k_norm = nn.RMSNorm(self._head_dim, eps=eps)
             if not self._values_are_keys:
                 self.v_proj = nn.Linear(hidden, kv_heads * self._head_dim, bias=False)
 
-    def add_to_cache(self, x: mx.array, offset: int | mx.array, cache: KVCache) -> KeysValues:
+    def add_to_cache(self, x: mx.array, offset: int | mx.array, cache: KeysValuesStore) -> KeysValues:
         """Add the keys and values of `x` `[B, L, hidden]` to `cache`; returns all that queries of `x` may see."""
         raw_keys = self.k_proj(x)
         # k = v: the values are the keys before their norm and rotation, then normalised like any values.
@@ -80,22 +93,32 @@ class Attention(nn.Module):
     def __call__(self, x: mx.array, keys_values: KeysValues, mask: Mask, offset: int | mx.array) -> mx.array:
         """Attend from `x` `[B, L, hidden]`, whose first token stands at `offset`; returns `[B, L, hidden]`.
 
-        `keys_values` are what `add_to_cache` returned: this layer's, or for a KV-shared layer its source's.
+        Args:
+            keys_values: what `add_to_cache` returned: this layer's, or for a KV-shared layer its source's.
+            mask: from the cache; None: one query, which sees every key (of a sliding layer the last `window`).
         """
-        queries = self._rope(self._by_head(self.q_proj(x), self.q_norm), offset)
+        queries = self._rope(self._by_head(self.q_proj(x), self.q_norm), offset)  # [B, heads, L, head_dim]
         if isinstance(keys_values, PackedKeysValues):
             out = keys_values.attend(queries, mask)
         else:
+            if mask is None and self._window is not None and keys_values[0].shape[2] > self._window:
+                keys_values = tuple(array[..., -self._window :, :] for array in keys_values)
             out = mx.fast.scaled_dot_product_attention(queries, *keys_values, scale=1.0, mask=mask)
-        if x.ndim == 3:
-            out = out.transpose(0, 2, 1, 3)
-        return self.o_proj(out.reshape(*x.shape[:-1], -1))
+        return self.o_proj(self._heads_joined(out, x.ndim))
 
     def _by_head(self, projected: mx.array, norm: Callable[[mx.array], mx.array]) -> mx.array:
-        """`[B, L, heads * head_dim]` → `[B, heads, L, head_dim]`, every head normalised."""
+        """`[B, L, heads * head_dim]` or `[B, heads * head_dim]` → `[B, heads, L, head_dim]`, every head normalised."""
         if projected.ndim == 2:
-            return norm(projected.reshape(len(projected), -1, 1, self._head_dim))
-        return norm(projected.reshape(*projected.shape[:2], -1, self._head_dim)).transpose(0, 2, 1, 3)
+            return norm(projected.reshape(len(projected), -1, 1, self._head_dim))  # L = 1 is where it belongs already
+        by_head = projected.reshape(*projected.shape[:2], -1, self._head_dim)  # [B, L, heads, head_dim]
+        return norm(by_head).transpose(0, 2, 1, 3)  # [B, heads, L, head_dim]
+
+    def _heads_joined(self, by_head: mx.array, ndim: int) -> mx.array:
+        """`[B, heads, L, head_dim]` → `[B, L, heads * head_dim]`, or with `ndim` 2 `[B, heads * head_dim]`."""
+        if ndim == 2:
+            return by_head.reshape(len(by_head), -1)
+        by_head = by_head.transpose(0, 2, 1, 3)  # [B, L, heads, head_dim]
+        return by_head.reshape(*by_head.shape[:2], -1)
 
 
 class DecoderLayer(nn.Module):
@@ -129,20 +152,43 @@ class DecoderLayer(nn.Module):
     def __call__(
         self,
         x: mx.array,
-        normed: mx.array,
-        keys_values: KeysValues,
+        source: KeysValuesStore | KeysValues,
         mask: Mask,
         offset: int | mx.array,
         per_layer_input: mx.array | None,
-    ) -> mx.array:
-        """`x` and its `input_layernorm` `[B, L, hidden]`, `per_layer_input` `[B, L, per_layer_dim]` → the new `x`."""
+        last_only: bool = False,
+    ) -> tuple[mx.array, KeysValues]:
+        """Run the block.
+
+        Args:
+            x: `[B, L, hidden]`.
+            source: the layer's cache, to which the keys and values of `x` are added; for a KV-shared layer what the
+                layer that it shares with returned.
+            mask: which keys each query sees, from the cache.
+            offset: position of the first token of `x`.
+            per_layer_input: `[B, L, per_layer_dim]`, None for sizes without.
+            last_only: add the keys and values of all L tokens, and run the rest for the last token alone.
+
+        Returns:
+            The new `x` `[B, L, hidden]`, with `last_only` `[B, 1, hidden]`; and the keys and values it attended to.
+        """
+        normed = self.input_layernorm(x)
+        if isinstance(source, tuple | PackedKeysValues):
+            keys_values = source
+        else:
+            keys_values = self.self_attn.add_to_cache(normed, offset, source)
+        if last_only:
+            offset, mask = offset + x.shape[1] - 1, None
+            x, normed = x[:, -1:], normed[:, -1:]
+            per_layer_input = None if per_layer_input is None else per_layer_input[:, -1:]
+
         x = x + self.post_attention_layernorm(self.self_attn(normed, keys_values, mask, offset))
         x = x + self.post_feedforward_layernorm(self._feed_forward(x))
         if self._has_per_layer_input:
             assert per_layer_input is not None
             gated = geglu(self.per_layer_input_gate(x), per_layer_input)
             x = x + self.post_per_layer_input_norm(self.per_layer_projection(gated))
-        return x * self.layer_scalar
+        return x * self.layer_scalar, keys_values
 
     def _feed_forward(self, x: mx.array) -> mx.array:
         dense = self.mlp(self.pre_feedforward_layernorm(x))
@@ -170,13 +216,18 @@ class Decoder(nn.Module):
             self.per_layer_model_projection = nn.Linear(config.hidden_size, width, bias=False)
             self.per_layer_projection_norm = nn.RMSNorm(config.hidden_size_per_layer_input, eps=config.rms_norm_eps)
 
-    def make_cache(self, kv_bits: int | None = None) -> list[KVCache]:
-        """An empty cache: one entry per layer that owns keys and values."""
+    @property
+    def layer_types(self) -> Sequence[str]:
+        """The kind of each layer, sliding or full."""
+        return self._config.layer_types
+
+    def make_cache(self, kv_bits: int | None = None) -> Caches:
+        """An empty cache: one entry per layer that has keys and values of its own."""
         config = self._config
-        return [
+        return Caches(
             SlidingCache(config.sliding_window) if config.is_sliding(i) else FullCache(kv_bits)
             for i in range(config.first_kv_shared_layer)
-        ]
+        )
 
     def embed(self, ids: mx.array) -> mx.array:
         """Ids `[B, L]` → embeddings `[B, L, hidden]`."""
@@ -185,7 +236,7 @@ class Decoder(nn.Module):
         return self._in_model_dtype(self.embed_tokens(ids)) * self._config.hidden_size**0.5
 
     def _in_model_dtype(self, rows: mx.array) -> mx.array:
-        """Tables in a microscaling mode unpack to bf16 whatever the rest computes in, exactly; what follows is not."""
+        """`rows` in the dtype that the layers compute in: a table in a microscaling mode always unpacks to bf16."""
         return rows.astype(self.norm.weight.dtype)
 
     def per_layer_rows(self, ids: mx.array) -> mx.array | None:
@@ -238,21 +289,34 @@ class Decoder(nn.Module):
         Returns:
             Normalised hidden states `[B, L, hidden]`, with `last_only` `[B, 1, hidden]`.
         """
-        config = self._config
-        x, offset = embeddings, cache[0].offset
-        length = x.shape[1] if x.ndim == 3 else 1
-        masks = self._masks(length, cache, image_blocks)
-        latest: dict[str, KeysValues] = {}  # by kind of layer; KV-shared layers read what the last of their kind left
-        for i, layer in enumerate(self.layers):
-            kind, normed = config.layer_types[i], layer.input_layernorm(x)
-            if i < config.first_kv_shared_layer:
-                latest[kind] = layer.self_attn.add_to_cache(normed, offset, cache[i])
-            if i == config.first_kv_shared_layer - 1 and last_only and length > 1:
-                x, normed, offset = x[:, -1:], normed[:, -1:], offset + length - 1
-                masks, latest = dict.fromkeys(masks), self._visible_to_last(latest)
-                per_layer_inputs = None if per_layer_inputs is None else [p[:, -1:] for p in per_layer_inputs]
+        masks: dict[str, Mask] = {}
+        length = embeddings.shape[1]
+        for kind, layer_cache in zip(self.layer_types, cache, strict=False):
+            if kind not in masks:
+                masks[kind] = _mask(layer_cache, length, image_blocks)
+        return self.run_layers(embeddings, per_layer_inputs, cache, masks, Caches.of(cache).offset, last_only)
+
+    def run_layers(
+        self,
+        x: mx.array,
+        per_layer_inputs: Sequence[mx.array] | None,
+        cache: Sequence[KeysValuesStore],
+        masks: Mapping[str, Mask],
+        offset: int | mx.array,
+        last_only: bool = False,
+    ) -> mx.array:
+        """`__call__` with the masks, by kind of layer, and the position of the first token given."""
+        last_with_cache = self._config.first_kv_shared_layer - 1
+        last_offset = offset + x.shape[1] - 1 if last_only else offset
+        latest: dict[str, KeysValues] = {}  # by kind; a KV-shared layer reads what the last of its kind has written
+        for i, (layer, kind) in enumerate(zip(self.layers, self.layer_types, strict=True)):
+            source = cache[i] if i <= last_with_cache else latest[kind]
             per_layer_input = None if per_layer_inputs is None else per_layer_inputs[i]
-            x = layer(x, normed, latest[kind], masks[kind], offset, per_layer_input)
+            cut = last_only and i == last_with_cache
+            x, latest[kind] = layer(x, source, masks[kind], offset, per_layer_input, cut)
+            if cut:  # from here on only the last position runs, and it needs no mask
+                offset, masks = last_offset, dict.fromkeys(masks)
+                per_layer_inputs = None if per_layer_inputs is None else [part[:, -1:] for part in per_layer_inputs]
         return self.norm(x)
 
     def logits(self, hidden: mx.array) -> mx.array:
@@ -263,24 +327,12 @@ class Decoder(nn.Module):
         cap = self._config.final_logit_softcapping
         return logits if cap is None else _softcap(logits, cap)
 
-    def _masks(self, length: int, cache: Sequence[KVCache], image_blocks: np.ndarray | None) -> dict[str, Mask]:
-        masks: dict[str, Mask] = {}
-        for kind, layer_cache in zip(self._config.layer_types, cache, strict=False):
-            if kind not in masks:
-                if isinstance(layer_cache, SlidingCache):
-                    # Full layers stay causal even inside an image.
-                    masks[kind] = layer_cache.make_mask(length, image_blocks=image_blocks)
-                else:
-                    masks[kind] = layer_cache.make_mask(length, window_size=None, return_array=False)
-        return masks
 
-    def _visible_to_last(self, latest: dict[str, KeysValues]) -> dict[str, KeysValues]:
-        """The keys and values that the last query sees, so that it needs no mask."""
-        window = self._config.sliding_window
-        sliding = latest.get(SLIDING)
-        if not isinstance(sliding, tuple):
-            return latest
-        return {**latest, SLIDING: tuple(array[..., -window:, :] for array in sliding)}
+def _mask(cache: KVCache, length: int, image_blocks: np.ndarray | None) -> Mask:
+    if isinstance(cache, SlidingCache):
+        return cache.make_mask(length, image_blocks=image_blocks)
+    # Full layers stay causal even inside an image.
+    return cache.make_mask(length, window_size=None, return_array=False)
 
 
 @partial(mx.compile, shapeless=True)

@@ -68,11 +68,11 @@ class Router(nn.Module):
         self.per_expert_scale = mx.ones((config.num_experts,))
         self._top_k = config.top_k_experts
         self._eps = config.rms_norm_eps
-        self._root = config.hidden_size**-0.5
+        self._input_scale = config.hidden_size**-0.5
 
     def __call__(self, x: mx.array) -> tuple[mx.array, mx.array]:
         """`[B, L, hidden]` → expert indices and their weights, both `[B, L, top_k]`."""
-        scores = self.proj(mx.fast.rms_norm(x, self.scale * self._root, self._eps)).astype(mx.float32)
+        scores = self.proj(mx.fast.rms_norm(x, self.scale * self._input_scale, self._eps)).astype(mx.float32)
         chosen = mx.argpartition(-scores, kth=self._top_k - 1, axis=-1)[..., : self._top_k]
         # A softmax over all experts, renormalised over the chosen ones, is a softmax over the chosen ones.
         shares = mx.softmax(mx.take_along_axis(scores, chosen, axis=-1), axis=-1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -14,11 +15,12 @@ from ..config_unified import UnifiedVisionConfig
 from ..errors import InputError
 from .audio import AudioTower
 from .audio_stream import AudioStream, ConformerStream
-from .cache import KVCache
+from .cache import Caches
 from .decoder import Decoder, DecoderLayer
 from .inputs import ModelInputs, audio_positions, check_ids, image_blocks, vision_positions
+from .layer_cache import KVCache
 from .layers import SoftTokenProjection
-from .step import DecodeStep, ReadRows
+from .step import DecodeStep, Pending
 from .unified_audio import FrameStream, project_frames
 from .unified_vision import VisionEmbedder
 from .vision import VisionTower
@@ -37,7 +39,8 @@ class Gemma4(nn.Module):
     def __init__(self, config: Config):
         super().__init__()
         self.config = config
-        self._decode_step: DecodeStep | None = None
+        self._as_pad = partial(_as_pad, pad=config.pad_token_id, placeholders=config.placeholder_ids)
+        self._decode_step: DecodeStep | None = None  # it must not know this model: nothing would ever free the two
         hidden = config.text.hidden_size
         self.language_model = Decoder(config.text)
         if config.vision is not None:
@@ -55,7 +58,7 @@ class Gemma4(nn.Module):
     def layers(self) -> list[DecoderLayer]:
         return self.language_model.layers
 
-    def make_cache(self, kv_bits: int | None = None) -> list[KVCache]:
+    def make_cache(self, kv_bits: int | None = None) -> Caches:
         """An empty cache for one sequence or a batch of equally long ones.
 
         Args:
@@ -87,18 +90,23 @@ class Gemma4(nn.Module):
             float32 `[B, L, vocab]`, with `last_only` `[B, 1, vocab]`.
 
         Raises:
-            ValueError: no tokens; ids outside the vocabulary; or placeholders and soft tokens differ in number.
+            ValueError: no tokens; ids outside the vocabulary; placeholders and soft tokens differ in number; or
+                pictures or sound for more than one sequence.
             InputError: pictures or sound for a size that has no such tower.
         """
-        if cache is None:
-            cache = self.make_cache()
+        cache = self.make_cache() if cache is None else cache
         if not isinstance(inputs, ModelInputs):
             inputs = ModelInputs(inputs if isinstance(inputs, mx.array) else mx.array(inputs))
         if inputs.input_ids.ndim != 2 or inputs.input_ids.size == 0:
             raise ValueError(f"ids must be [batch, length] and not empty, their shape is {inputs.input_ids.shape}")
+        if len(inputs.input_ids) > 1 and (inputs.images or inputs.log_mels):
+            raise ValueError("pictures and sound are read one sequence at a time: call the model once for each prompt")
         if inputs.input_ids.shape[1] > 1:
             check_ids(np.array(inputs.input_ids), self.config.text.vocab_size)
-        ids, embeddings, blocks = self._embed(inputs)
+        # A placeholder stands for the pad id wherever no soft token takes its place: in the per-layer table, and where
+        # a model writes one itself.
+        ids = self._as_pad(inputs.input_ids)
+        embeddings, blocks = self._embed(ids, inputs)
         decoder = self.language_model
         per_layer_inputs = decoder.per_layer_inputs(decoder.per_layer_rows(ids), embeddings)
         return decoder.logits(decoder(embeddings, per_layer_inputs, cache, blocks, last_only))
@@ -106,19 +114,17 @@ class Gemma4(nn.Module):
     def step(self, ids: mx.array, cache: Sequence[KVCache]) -> mx.array:
         """`model(ids, cache=cache)` for one token a sequence, int `[B, 1]`, in a compiled graph (see `DecodeStep`).
 
-        The cache holds at least one token. Returns float32 `[B, 1, vocab]`.
+        The cache holds at least one token (ValueError). Returns float32 `[B, 1, vocab]`.
         """
         return self._step()(ids, cache)
 
-    def step_ahead(
-        self, ids: mx.array, cache: Sequence[KVCache], padding: mx.array | None = None
-    ) -> tuple[mx.array, ReadRows | None]:
-        """`step` for ids that are still being computed; see `DecodeStep.ahead` for what else has to be done."""
+    def step_ahead(self, ids: mx.array, cache: Sequence[KVCache], padding: mx.array | None = None) -> Pending:
+        """`step` for ids that are still being computed; see `DecodeStep.ahead`."""
         return self._step().ahead(ids, cache, padding)
 
     def _step(self) -> DecodeStep:
         if self._decode_step is None:
-            self._decode_step = DecodeStep(self)
+            self._decode_step = DecodeStep(self.language_model, self._as_pad)
         return self._decode_step
 
     def encode_images(self, inputs: ModelInputs) -> list[mx.array]:
@@ -167,40 +173,37 @@ class Gemma4(nn.Module):
         embeddings = soft_tokens[None].astype(self.language_model.embed(ids[:, :1]).dtype)
         decoder = self.language_model
         per_layer_inputs = decoder.per_layer_inputs(decoder.per_layer_rows(ids), embeddings)
-        # The hidden states are nobody's: what is computed is the cache, when it is evaluated.
+        # Only the cache is wanted. The hidden states are never computed.
         decoder(embeddings, per_layer_inputs, cache, last_only=True)
 
-    def placeholders_as_pad(self, ids: mx.array) -> mx.array:
-        """`ids` `[B, L]` with the pad id in place of every placeholder."""
-        return _placeholders_as_pad(ids, self.config.pad_token_id, *self.config.placeholder_ids)
-
-    def _embed(self, inputs: ModelInputs) -> tuple[mx.array, mx.array, np.ndarray | None]:
-        """Ids for the per-layer table, embeddings with soft tokens in place, and which positions are one image."""
-        # A placeholder stands for the pad id wherever no soft token takes its place: in the per-layer table, and where
-        # a model writes one itself.
-        ids = self.placeholders_as_pad(inputs.input_ids)
+    def _embed(self, ids: mx.array, inputs: ModelInputs) -> tuple[mx.array, np.ndarray | None]:
+        """Embeddings of `ids` with soft tokens in their places, and which positions are one image."""
         embeddings = self.language_model.embed(ids)
         if not inputs.images and not inputs.log_mels:
-            return ids, embeddings, None
+            return embeddings, None
         host_ids = np.array(inputs.input_ids)[0]
-        for soft_tokens, positions in (
-            (self.encode_images(inputs), vision_positions(host_ids, self.config)),
-            (self.encode_audio(inputs), audio_positions(host_ids, self.config)),
-        ):
-            if sum(len(tokens) for tokens in soft_tokens) != len(positions):
-                raise ValueError(
-                    f"{len(positions)} placeholders in the ids, "
-                    f"but {sum(len(tokens) for tokens in soft_tokens)} soft tokens to fill them"
-                )
-            if soft_tokens:
-                filling = mx.concatenate(soft_tokens).astype(embeddings.dtype)
-                embeddings[:, mx.array(positions)] = filling
-        blocks = (
-            image_blocks(host_ids, self.config) if inputs.images and self.config.text.bidirectional_images else None
-        )
-        return ids, embeddings, blocks
+        _fill(embeddings, vision_positions(host_ids, self.config), self.encode_images(inputs))
+        _fill(embeddings, audio_positions(host_ids, self.config), self.encode_audio(inputs))
+        see_each_other = inputs.images and self.config.text.bidirectional_images
+        return embeddings, image_blocks(host_ids, self.config) if see_each_other else None
+
+
+def _fill(embeddings: mx.array, positions: np.ndarray, soft_tokens: Sequence[mx.array]) -> None:
+    """Put soft tokens, `[n, hidden]` each, into `embeddings` `[1, L, hidden]` at `positions`, in order."""
+    count = sum(len(tokens) for tokens in soft_tokens)
+    if count != len(positions):
+        raise ValueError(f"{len(positions)} placeholders in the ids, but {count} soft tokens to fill them")
+    if soft_tokens:
+        embeddings[:, mx.array(positions)] = mx.concatenate([*soft_tokens]).astype(embeddings.dtype)
+
+
+def _as_pad(ids: Any, pad: int, placeholders: tuple[int, int, int]) -> Any:
+    """Ids of any shape, on the device or on the host → the same with the pad id in place of every placeholder."""
+    if isinstance(ids, np.ndarray):
+        return np.where(np.isin(ids, placeholders), pad, ids)
+    return _as_pad_on_device(ids, pad, *placeholders)
 
 
 @partial(mx.compile, shapeless=True)
-def _placeholders_as_pad(ids: mx.array, pad: int, image: int, video: int, audio: int) -> mx.array:
+def _as_pad_on_device(ids: mx.array, pad: int, image: int, video: int, audio: int) -> mx.array:
     return mx.where((ids == image) | (ids == video) | (ids == audio), pad, ids)

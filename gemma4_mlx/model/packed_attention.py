@@ -50,3 +50,16 @@ class PackedKeysValues:
         weights = mx.softmax(scores, axis=-1, precise=True)
         out = mx.quantized_matmul(weights, values, value_scales, value_biases, False, GROUP_SIZE, self.bits)
         return out.reshape(batch, heads, length, head_dim)
+
+
+KeysValues = tuple[mx.array, ...] | PackedKeysValues  # a pair of `[B, kv_heads, S, head_dim]`, or both packed
+
+
+def packed_or_plain(keys: mx.array, values: mx.array, bits: int | None) -> tuple[mx.array, ...]:
+    """Keys and values as a cache's buffers hold them."""
+    return (keys, values) if bits is None else (*pack(keys, bits), *pack(values, bits))
+
+
+def as_keys_values(buffers: tuple[mx.array, ...], bits: int | None) -> KeysValues:
+    """What is in a cache's buffers, as attention takes it."""
+    return buffers if bits is None else PackedKeysValues(buffers, bits)

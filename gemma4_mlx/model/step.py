@@ -11,60 +11,77 @@ With `MLX_DISABLE_COMPILE=1` in the environment MLX runs the same function uncom
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from .cache import KeysValues, KVCache, Mask, SlidingCache, as_keys_values, packed_or_plain
+from .attention_mask import Mask
+from .cache import Caches
+from .decoder import Decoder
+from .full_cache import FullCache
+from .layer_cache import KVCache
+from .packed_attention import KeysValues, as_keys_values, packed_or_plain
+from .sliding_cache import SlidingCache
 
-if TYPE_CHECKING:
-    from .gemma4 import Gemma4
+# A graph is kept for each size of batch and of buffer that occurs. A server meets many, and goes back to few.
+_MOST_GRAPHS = 32
 
 
-# Called with ids int `[B]`: reads their rows of a table on disk into a graph that waits for them.
-ReadRows = Callable[[np.ndarray], None]
+class Pending:
+    """A step that has been built for ids which may still be being computed.
 
+    Args:
+        logits: float32 `[B, 1, vocab]`. They must not be evaluated before `known` has been called.
+        read_rows: reads the ids' rows of a per-layer table on disk; None where there is none.
 
-class _SlotCache:
-    """One layer's cache inside the traced graph: writes its token at a slot, shows the whole buffer under a mask.
-
-    `offset` is where in the cache the token goes; the attribute of that name is where RoPE is to put it, which in rows
-    with padding before them is earlier.
+    Attributes:
+        logits: the same array.
     """
 
-    def __init__(
-        self, kind: _Kind, buffers: tuple[mx.array, ...], offset: mx.array, padding: mx.array | None, mask: Mask
-    ):
-        window, _, self._bits = kind
-        self.buffers = buffers
-        self.offset = offset if padding is None else offset - padding
-        self._slot = (offset if window is None else offset % window).reshape(1)
-        self._mask = mask
+    def __init__(self, logits: mx.array, read_rows: Callable[[np.ndarray], None] | None = None) -> None:
+        self.logits = logits
+        self._read_rows = read_rows
+        self._waiting: list[mx.array] = []
 
-    def make_mask(self, *_: int, **__: object) -> Mask:
-        return self._mask
+    def queue(self, array: mx.array) -> None:
+        """Have the device compute `array`, which is made from the logits, as soon as it can.
 
-    def update_and_fetch(self, keys: mx.array, values: mx.array) -> KeysValues:
-        pairs = zip(self.buffers, packed_or_plain(keys, values, self._bits), strict=True)
-        self.buffers = tuple(mx.slice_update(buffer, new, self._slot, axes=(2,)) for buffer, new in pairs)
-        return as_keys_values(self.buffers, self._bits)
+        That is at once, so that the device never waits for Python; or, where rows of a table on disk are missing, when
+        the ids are `known`.
+        """
+        if self._read_rows is None:
+            mx.async_eval(array)
+        else:
+            self._waiting.append(array)
+
+    def known(self, ids: np.ndarray) -> None:
+        """Say what the step's ids, int `[B]`, turned out to be. Only now may anything made of the step be evaluated."""
+        if self._read_rows is not None:
+            self._read_rows(ids)
+            mx.async_eval(self._waiting)
 
 
 class DecodeStep:
     """`model(ids, cache=cache)` for one token a sequence, without the cost of building its graph.
 
     The logits are those of the uncompiled call up to the order in which kernels sum.
+
+    Args:
+        decoder: the decoder.
+        as_pad: ids, an `mx.array` or a NumPy one → the same with the pad id in place of every placeholder.
     """
 
-    def __init__(self, model: Gemma4):
-        self._model = model
+    def __init__(self, decoder: Decoder, as_pad: Callable[[Any], Any]):
+        self._decoder = decoder
+        self._as_pad = as_pad
         # A table on disk is no module: its rows are looked up outside the graph and handed in.
-        table = getattr(model.language_model, "embed_tokens_per_layer", None)
+        table = getattr(decoder, "embed_tokens_per_layer", None)
         self._table_on_disk: Any = None if isinstance(table, nn.Module) else table
-        # The weights are inputs, not constants: who changes them changes the next step.
-        self._traced = mx.compile(self._trace, inputs=[model.language_model.state])
+        self._graphs: dict[tuple[bool, tuple[_LayerKind, ...]], Callable[..., Any]] = {}
 
     def __call__(self, ids: mx.array, cache: Sequence[KVCache]) -> mx.array:
         """Read one token.
@@ -75,90 +92,154 @@ class DecodeStep:
 
         Returns:
             float32 `[B, 1, vocab]`.
-        """
-        logits, read_rows = self.ahead(ids, cache)
-        if read_rows is not None:
-            read_rows(np.array(ids)[:, 0])
-        return logits
 
-    def ahead(
-        self, ids: mx.array, cache: Sequence[KVCache], padding: mx.array | None = None
-    ) -> tuple[mx.array, ReadRows | None]:
+        Raises:
+            ValueError: the cache is empty.
+        """
+        pending = self.ahead(ids, cache)
+        pending.known(np.array(ids)[:, 0])
+        return pending.logits
+
+    def ahead(self, ids: mx.array, cache: Sequence[KVCache], padding: mx.array | None = None) -> Pending:
         """Build the step for ids that are still being computed.
+
+        Where the per-layer table is on disk, only the look-up waits for the ids; building the graph, which takes ten
+        times as long, does not.
 
         Args:
             ids, cache: as for a call.
-            padding: int `[B]`, what `join` returned with the cache; None: the rows are equally long.
+            padding: int `[B]`, from `Rows`; None: the rows are equally long.
 
-        Returns:
-            The logits of a call, and, where the per-layer table is on disk, what must be called with the ids, int
-            `[B]`, before the logits or the cache are evaluated (None elsewhere). So only the lookup itself waits for
-            the ids; the graph, which takes ten times as long, does not.
+        Raises:
+            ValueError: the cache is empty.
         """
+        if any(layer_cache.empty() for layer_cache in cache):
+            raise ValueError("a step goes on from a prompt, and the cache is empty: call model(ids, cache=cache) first")
         rows, read_rows = self._rows_to_come(len(ids))
         for layer_cache in cache:
             layer_cache.make_room()
         buffers = [layer_cache.buffers for layer_cache in cache]
-        kinds = [_kind(layer_cache) for layer_cache in cache]
-        logits, buffers = self._traced(ids, rows, mx.array(cache[0].offset), padding, buffers, kinds)
+        kinds = tuple(_kind(layer_cache) for layer_cache in cache)
+        offset = mx.array(Caches.of(cache).offset)
+        logits, buffers = self._run((padding is None, kinds), ids, rows, offset, padding, buffers)
         for layer_cache, new in zip(cache, buffers, strict=True):
-            layer_cache.buffers = tuple(new)
-            layer_cache.offset += 1
-        return logits, read_rows
+            layer_cache.add_written(new)
+        return Pending(logits, read_rows)
 
-    def _rows_to_come(self, count: int) -> tuple[mx.array | None, ReadRows | None]:
+    def _run(self, key: tuple[bool, tuple[_LayerKind, ...]], *arrays: Any) -> Any:
+        graph = self._graphs.get(key)
+        if graph is not None:
+            return graph(*arrays)
+        # The weights are inputs, not constants: who changes them changes the next step.
+        graph = mx.compile(partial(_trace, self._decoder, self._as_pad, key[1]), inputs=[self._decoder.state])
+        # While MLX traces it has stand-ins in place of the weights, and an error or Ctrl-C would leave them there.
+        weights = self._decoder.parameters()
+        try:
+            result = graph(*arrays)
+        except BaseException:
+            self._decoder.update(weights)
+            raise
+        self._graphs[key] = graph
+        if len(self._graphs) > _MOST_GRAPHS:
+            del self._graphs[next(iter(self._graphs))]
+        return result
+
+    def _rows_to_come(self, count: int) -> tuple[mx.array | None, Callable[[np.ndarray], None] | None]:
         """Rows of a table on disk, and what reads them; neither where there is no such table."""
         if self._table_on_disk is None:
             return None, None
         rows, read = self._table_on_disk.rows_to_come(count)
-        config = self._model.config
-        return rows, lambda ids: read(np.where(np.isin(ids, config.placeholder_ids), config.pad_token_id, ids))
-
-    def _trace(
-        self,
-        ids: mx.array,
-        rows: mx.array | None,
-        offset: mx.array,
-        padding: mx.array | None,
-        buffers: list[tuple[mx.array, ...]],
-        kinds: list[_Kind],
-    ) -> tuple[mx.array, list[tuple[mx.array, ...]]]:
-        model, decoder = self._model, self._model.language_model
-        masks: dict[tuple[int, bool], Mask] = {}
-        cache: list[Any] = []  # of _SlotCache, a cache as far as the decoder asks
-        for kind, layer_buffers in zip(kinds, buffers, strict=True):
-            capacity, ring_is_full = layer_buffers[0].shape[2], kind[1]
-            if (capacity, ring_is_full) not in masks:
-                masks[capacity, ring_is_full] = _visible(capacity, ring_is_full, offset, padding)
-            cache.append(_SlotCache(kind, tuple(layer_buffers), offset, padding, masks[capacity, ring_is_full]))
-        ids = model.placeholders_as_pad(ids[:, 0])  # from here on nothing has a length
-        embeddings = decoder.embed(ids)
-        if rows is None:
-            rows = decoder.per_layer_rows(ids)
-        hidden = decoder(embeddings, decoder.per_layer_inputs(rows, embeddings), cache)
-        return decoder.logits(hidden)[:, None], [layer_cache.buffers for layer_cache in cache]
+        return rows, lambda ids: read(self._as_pad(ids))
 
 
-def _visible(capacity: int, ring_is_full: bool, offset: mx.array, padding: mx.array | None) -> Mask:
-    """Which slots the token at `offset` sees, once it is written.
+@dataclass(frozen=True)
+class _LayerKind:
+    """All about a layer's cache that shapes the graph.
+
+    Attributes:
+        window: None: full attention.
+        ring_is_full: every slot is in use, so that no mask is needed.
+        bits: that keys and values are packed to; None: they are not.
+        shape, dtype: of its buffers' first.
+    """
+
+    window: int | None
+    ring_is_full: bool
+    bits: int | None
+    shape: tuple[int, ...]
+    dtype: mx.Dtype
+
+
+def _kind(cache: KVCache) -> _LayerKind:
+    like = cache.buffers[0]
+    if isinstance(cache, SlidingCache):
+        return _LayerKind(cache.window, cache.offset >= cache.window, None, like.shape, like.dtype)
+    assert isinstance(cache, FullCache)
+    return _LayerKind(None, False, cache.bits, like.shape, like.dtype)
+
+
+class _Slot:
+    """One layer's cache inside the traced graph: writes its token into one slot, shows the whole buffer."""
+
+    def __init__(self, kind: _LayerKind, buffers: tuple[mx.array, ...], slot_position: mx.array):
+        self.buffers = buffers
+        self._bits = kind.bits
+        self._slot = (slot_position if kind.window is None else slot_position % kind.window).reshape(1)
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> KeysValues:
+        pairs = zip(self.buffers, packed_or_plain(keys, values, self._bits), strict=True)
+        self.buffers = tuple(mx.slice_update(buffer, new, self._slot, axes=(2,)) for buffer, new in pairs)
+        return as_keys_values(self.buffers, self._bits)
+
+
+def _trace(
+    decoder: Decoder,
+    as_pad: Callable[[Any], Any],
+    kinds: Sequence[_LayerKind],
+    ids: mx.array,
+    rows: mx.array | None,
+    slot_position: mx.array,
+    padding: mx.array | None,
+    buffers: list[tuple[mx.array, ...]],
+) -> tuple[mx.array, list[tuple[mx.array, ...]]]:
+    """The step as a function of arrays alone.
+
+    Args:
+        decoder, as_pad: of `DecodeStep`.
+        kinds: of the layers' caches.
+        ids: int `[B, 1]`.
+        rows: of the per-layer table, where it is on disk.
+        slot_position: where in the caches the tokens go.
+        padding: int `[B]` or None. In a row with padding RoPE puts the token that much earlier.
+        buffers: of the layers' caches.
+
+    Returns:
+        float32 `[B, 1, vocab]`, and the new buffers.
+    """
+    rope_position = slot_position if padding is None else slot_position - padding
+    cache = [_Slot(kind, tuple(arrays), slot_position) for kind, arrays in zip(kinds, buffers, strict=True)]
+    masks: dict[str, Mask] = {}
+    for name, kind in zip(decoder.layer_types, kinds, strict=False):
+        if name not in masks:
+            masks[name] = _visible(kind, slot_position, padding)
+    ids = as_pad(ids[:, 0])  # from here to the logits arrays have no L: [B, …]
+    embeddings = decoder.embed(ids)
+    if rows is None:
+        rows = decoder.per_layer_rows(ids)
+    hidden = decoder.run_layers(embeddings, decoder.per_layer_inputs(rows, embeddings), cache, masks, rope_position)
+    return decoder.logits(hidden)[:, None], [slot.buffers for slot in cache]
+
+
+def _visible(kind: _LayerKind, slot_position: mx.array, padding: mx.array | None) -> Mask:
+    """Which slots the token at `slot_position` sees, once it is written.
 
     Returns:
         bool `[capacity]`; with padding `[B, 1, 1, capacity]`; None for all of them.
     """
+    capacity = kind.shape[2]
     slots = mx.arange(capacity)
     if padding is None:
-        return None if ring_is_full else slots <= offset
+        return None if kind.ring_is_full else slots <= slot_position
     # A full ring holds the last `capacity` tokens.
-    places = offset - (offset - slots) % capacity if ring_is_full else slots
-    return ((places >= padding[:, None]) & (places <= offset))[:, None, None]
-
-
-# What of a layer's cache shapes the graph: its window (None: full attention), whether its ring is full and so needs no
-# mask, and the bits it is packed to (None: not packed).
-_Kind = tuple[int | None, bool, int | None]
-
-
-def _kind(cache: KVCache) -> _Kind:
-    if isinstance(cache, SlidingCache):
-        return cache.window, cache.offset >= cache.window, None
-    return None, False, cache.bits
+    positions = slot_position - (slot_position - slots) % capacity if kind.ring_is_full else slots
+    return ((positions >= padding[:, None]) & (positions <= slot_position))[:, None, None]

@@ -17,7 +17,7 @@ from .prompts import is_suspect, read_answer
 
 if TYPE_CHECKING:
     from ..model import Gemma4
-    from ..model.cache import KVCache
+    from ..model.cache import Caches
     from ..processing import Processor
 
 # People say 3 to 6 tokens a second; far more means the model makes them up. The rest is for very short clips.
@@ -74,9 +74,7 @@ class ClipTranscriber:
         """A clip of which nothing has been read yet."""
         return ClipInProgress(self._prompt)
 
-    def answer_so_far(
-        self, cache: Sequence[KVCache], seconds: float, draft: Draft, gives_way: Callable[[], bool]
-    ) -> Decoded:
+    def answer_so_far(self, cache: Caches, seconds: float, draft: Draft, gives_way: Callable[[], bool]) -> Decoded:
         """The answer to the first `seconds` of a clip that is still being spoken; see `Decoder.decode`.
 
         Args:
@@ -86,7 +84,7 @@ class ClipTranscriber:
             cache, self._budget(seconds), draft, should_stop=lambda: self._should_stop() or gives_way()
         )
 
-    def answer(self, cache: Sequence[KVCache], seconds: float, draft: Draft = NO_DRAFT) -> Answer | None:
+    def answer(self, cache: Caches, seconds: float, draft: Draft = NO_DRAFT) -> Answer | None:
         """The answer to a whole clip of `seconds`, read into `cache`; None if it was stopped.
 
         A suspicious one is asked for once more.
@@ -94,7 +92,7 @@ class ClipTranscriber:
         decoded = self._decoder.decode(cache, self._budget(seconds), draft, should_stop=self._should_stop)
         return self._checked(cache, seconds, decoded)
 
-    def answer_all(self, clips: Sequence[tuple[Sequence[KVCache], float]]) -> Iterator[Answer]:
+    def answer_all(self, clips: Sequence[tuple[Caches, float]]) -> Iterator[Answer]:
         """The answers to several clips, each given as to `answer`, in order; once stopped, no more come.
 
         All of them are decoded together before the first one comes; those that have to be asked for once more are so
@@ -120,7 +118,7 @@ class ClipTranscriber:
         """One token's text."""
         return self._tokenizer.decode([token])
 
-    def _checked(self, cache: Sequence[KVCache], seconds: float, decoded: Decoded) -> Answer | None:
+    def _checked(self, cache: Caches, seconds: float, decoded: Decoded) -> Answer | None:
         if decoded.ended == "stopped":
             return None
         doubtful = self._is_suspect(decoded)

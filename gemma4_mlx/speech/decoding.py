@@ -14,10 +14,11 @@ import mlx.core as mx
 import numpy as np
 
 from ..generation import generate_tokens
+from ..generation.batch import Batch
+from ..generation.decode import Greedy
 from ..generation.loop_guard import LoopGuard
 from ..model import Gemma4
-from ..model.cache import KVCache, join
-from .prefill import copies
+from ..model.cache import Caches
 
 # Nobody says the same thing six times over in 24 tokens, or a word 24 times; what a person may repeat stays below.
 _LOOP_PERIOD = 32
@@ -70,7 +71,7 @@ class Decoder:
 
     def decode(
         self,
-        cache: Sequence[KVCache],
+        cache: Caches,
         max_tokens: int,
         draft: Draft = NO_DRAFT,
         temperature: float = 0.0,
@@ -89,14 +90,14 @@ class Decoder:
             should_stop: asked before every token; once it says yes, the answer so far is handed back.
         """
         answer = _Answer(self.stop_ids, max_tokens)
-        branch, unread = copies(cache), list(self.after)
+        branch, unread = cache.copy(), list(self.after)
         tokens, known = list(draft.tokens[:max_tokens]), list[int]()
         if tokens:
             known = self._check(branch, tokens, draft.certain)
             if len(known) > len(tokens):
                 unread = known[-1:]
             else:  # a sliding ring cannot forget the wrong tokens
-                branch, unread = copies(cache), [*self.after, *known]
+                branch, unread = cache.copy(), [*self.after, *known]
         for right in known:
             if (decoded := answer.add(right)) is not None:
                 return decoded
@@ -119,14 +120,14 @@ class Decoder:
 
     def decode_together(
         self,
-        caches: Sequence[Sequence[KVCache]],
+        caches: Sequence[Caches],
         max_tokens: Sequence[int],
         should_stop: Callable[[], bool] = lambda: False,
     ) -> list[Decoded]:
         """Answer several clips in one go: what `decode` answers to each, without a draft and at temperature 0."""
         return decode_together(self.model, caches, self.after, self.stop_ids, max_tokens, should_stop)
 
-    def _check(self, branch: Sequence[KVCache], tokens: Sequence[int], certain: int) -> list[int]:
+    def _check(self, branch: Caches, tokens: Sequence[int], certain: int) -> list[int]:
         """Read a draft → as much of it as is right, and the token that follows."""
         logits = self.model(mx.array([[*self.after, *tokens]]), cache=branch)[0, len(self.after) - 1 :]
         likeliest = np.array(mx.argmax(logits, axis=-1))
@@ -137,7 +138,7 @@ class Decoder:
 
 def decode_together(
     model: Gemma4,
-    caches: Sequence[Sequence[KVCache]],
+    caches: Sequence[Caches],
     after: Sequence[int],
     stop_ids: frozenset[int],
     max_tokens: Sequence[int],
@@ -157,45 +158,28 @@ def decode_together(
     """
     answers = [_Answer(stop_ids, limit) for limit in max_tokens]
     written: dict[int, Decoded] = {}  # by clip
-    rows = list(range(len(answers)))  # the clip in each row of the batch
-    cache, padding, current = _first_tokens(model, caches, after)
+    batch, rows = _begun(model, caches, after), list(range(len(answers)))  # the clip in each row of the batch
     while not should_stop():
-        # As in `generate_tokens`, the step after a token is built before the token is known.
-        logits, read_rows = model.step_ahead(current[:, None], cache, padding)
-        following = mx.argmax(logits[:, -1], axis=-1)
-        if read_rows is None:
-            mx.async_eval(following)
-        tokens = np.array(current)
-        if read_rows is not None:
-            read_rows(tokens)
-            mx.async_eval(following)
-        for clip, token in zip(rows, tokens.tolist(), strict=True):
+        for clip, token in zip(rows, batch.step(), strict=True):
             if clip not in written and (answer := answers[clip].add(token)) is not None:
                 written[clip] = answer
-        going = [row for row, clip in enumerate(rows) if clip not in written]
-        if not going:
-            return [written[clip] for clip in range(len(answers))]
-        current = following
+        if len(written) == len(answers):
+            break
         # A smaller batch costs a copy of the caches, and a graph the first time: not worth it for every single row.
-        if len(going) <= len(rows) / 2:
-            kept = mx.array(going)
-            for layer_cache in cache:
-                layer_cache.keep_rows(kept)
-            padding, current = padding[kept], current[kept]
-            rows = [rows[row] for row in going]
+        ended = [row for row, clip in enumerate(rows) if clip in written]
+        if len(ended) >= len(rows) / 2:
+            batch.leave(ended)
+            rows = [clip for clip in rows if clip not in written]
     return [written.get(clip, Decoded(answer.tokens, "stopped")) for clip, answer in enumerate(answers)]
 
 
-def _first_tokens(
-    model: Gemma4, caches: Sequence[Sequence[KVCache]], after: Sequence[int]
-) -> tuple[list[KVCache], mx.array, mx.array]:
-    """Read `after` behind every clip → the cache and padding of `join`, and each answer's first token, int `[B]`."""
-    branches = [copies(cache) for cache in caches]
-    logits = [model(mx.array([after]), cache=branch, last_only=True)[:, -1] for branch in branches]
-    tokens = mx.argmax(mx.concatenate(logits), axis=-1)
-    cache, padding = join(branches)
-    mx.async_eval(tokens)
-    return cache, padding, tokens
+def _begun(model: Gemma4, caches: Sequence[Caches], after: Sequence[int]) -> Batch:
+    """Read `after` behind every clip → the batch in which the answers are to be written."""
+    branches = [cache.copy() for cache in caches]
+    logits = [model(mx.array([after]), cache=branch, last_only=True) for branch in branches]
+    batch = Batch(model)
+    batch.join(branches, [Greedy()] * len(branches), mx.concatenate(logits))
+    return batch
 
 
 class _Answer:

@@ -5,7 +5,6 @@ When the speaker stops, all but the last few tokens have been read. What is said
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..log_mel import SAMPLE_RATE, FloatArray
-from ..model.cache import KVCache
+from ..model.cache import Caches, Snapshot
 from ..model.inputs import audio_positions
 from .prompts import speech_prompt
 
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 # Every call of the decoder costs the same few milliseconds, so sound is read five tokens at a time.
 _BATCH = SAMPLE_RATE // 5
-# A clip that is cut is read again from the last mark before the cut. A mark costs a copy of the cache.
+# A clip that is cut is read again from the last mark before the cut. A mark costs a copy of the sliding layers' rings.
 _MARK_EVERY = 2 * SAMPLE_RATE
 _MARKS = 6  # reach back over the later part of the longest clip
 
@@ -56,11 +55,11 @@ class SpeechPrompt:
         self.after: list[int] = ids[clip[-1] + 1 :].tolist()
         self._cache = model.make_cache()
         model(mx.array(ids[None, : clip[0]]), cache=self._cache, last_only=True)
-        _evaluate(self._cache)
+        self._cache.evaluate()
 
-    def new_cache(self) -> list[KVCache]:
+    def new_cache(self) -> Caches:
         """A cache that holds all that stands before a clip."""
-        return copies(self._cache)
+        return self._cache.copy()
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class _Mark:
 
     read: int
     stream: AudioStream
-    cache: list[KVCache]
+    snapshot: Snapshot
 
 
 class ClipInProgress:
@@ -82,7 +81,7 @@ class ClipInProgress:
         self._samples: list[FloatArray] = []
         self._waiting: list[FloatArray] = []
         self._known = self._read = 0
-        self._marks = [_Mark(0, self._stream.copy(), copies(self._cache))]
+        self._marks = [_Mark(0, self._stream.copy(), self._cache.snapshot())]
 
     @property
     def seconds(self) -> float:
@@ -97,16 +96,17 @@ class ClipInProgress:
         if self._known - self._read >= _BATCH:
             self._read_waiting()
 
-    def so_far(self) -> list[KVCache]:
+    def so_far(self) -> Caches:
         """A cache that has read the clip up to here, for the caller to write to."""
         self._read_waiting()
-        return copies(self._cache)
+        return self._cache.copy()
 
-    def end(self, length: int) -> list[KVCache]:
+    def end(self, length: int) -> Caches:
         """A cache that has read the whole clip, which is the first `length` samples of what was fed."""
         if length < self._read:
             mark = next(mark for mark in reversed(self._marks) if mark.read <= length)
-            self._stream, self._cache = mark.stream.copy(), copies(mark.cache)
+            self._stream = mark.stream.copy()
+            self._cache.back_to(mark.snapshot)
             self._read = mark.read
         self._waiting = [np.concatenate([*self._samples, np.zeros(0, np.float32)])[self._read : length]]
         self._read_waiting()
@@ -120,19 +120,10 @@ class ClipInProgress:
         self._read += len(waiting)
         if self._read - self._marks[-1].read >= _MARK_EVERY:
             # The first mark stays: from it any cut can be reached.
-            self._marks.append(_Mark(self._read, self._stream.copy(), copies(self._cache)))
+            self._marks.append(_Mark(self._read, self._stream.copy(), self._cache.snapshot()))
             del self._marks[1:-_MARKS]
 
     def _append(self, soft_tokens: mx.array) -> None:
         if len(soft_tokens):
             self._model.append_soft_tokens(soft_tokens, self._cache)
-            _evaluate(self._cache)
-
-
-def copies(cache: Sequence[KVCache]) -> list[KVCache]:
-    """Another cache with the same tokens."""
-    return [layer_cache.copy() for layer_cache in cache]
-
-
-def _evaluate(cache: Sequence[KVCache]) -> None:
-    mx.eval([layer_cache.state for layer_cache in cache])
+            self._cache.evaluate()

@@ -24,7 +24,7 @@ from .subtitles import to_srt, to_vtt
 
 if TYPE_CHECKING:
     from ..model import Gemma4
-    from ..model.cache import KVCache
+    from ..model.cache import Caches
     from ..processing import Processor
 
 
@@ -256,7 +256,7 @@ class _Segments:
         self._on_progress = on_progress
         self._should_stop = should_stop
         self._waiting: list[Clip] = []
-        self._read: list[tuple[Sequence[KVCache], float]] = []  # the same clips, as `answer_all` takes them
+        self._read: list[tuple[Caches, float]] = []  # the same clips, as `answer_all` takes them
         self._enough = 1
 
     def add(self, clips: Iterable[Clip]) -> None:
