@@ -10,11 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from . import config_rules
+from .config_rules import SLIDING, check_fixed, read_audio, read_text, read_vision, read_whole
 from .config_unified import UnifiedAudioConfig, UnifiedVisionConfig
-
-SLIDING = config_rules.SLIDING
-FULL = config_rules.FULL
 
 LayerType = Literal["sliding_attention", "full_attention"]
 
@@ -101,7 +98,7 @@ class TextConfig:
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> TextConfig:
         """Read `text_config`. Raises `ConfigError`, which names the key."""
-        return config_rules.read_text(cls, RopeConfig, raw)
+        return read_text(cls, RopeConfig, raw)
 
 
 @dataclass(frozen=True)
@@ -117,8 +114,8 @@ class UnifiedTextConfig(TextConfig):
     def from_dict(cls, raw: Mapping[str, Any]) -> UnifiedTextConfig:
         """Read `text_config`. Raises `ConfigError`, which names the key."""
         # transformers has no such parts for this size, and would pass over them.
-        config_rules.check_fixed(raw, {"hidden_size_per_layer_input": 0, "enable_moe_block": False}, "text_config")
-        return config_rules.read_text(cls, RopeConfig, raw)
+        check_fixed(raw, {"hidden_size_per_layer_input": 0, "enable_moe_block": False}, "text_config")
+        return read_text(cls, RopeConfig, raw)
 
 
 @dataclass(frozen=True)
@@ -142,7 +139,7 @@ class VisionConfig:
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> VisionConfig:
         """Read `vision_config`. Raises `ConfigError`, which names the key."""
-        return config_rules.read_vision(cls, raw)
+        return read_vision(cls, raw)
 
 
 @dataclass(frozen=True)
@@ -172,7 +169,7 @@ class AudioConfig:
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> AudioConfig:
         """Read `audio_config`. Raises `ConfigError`, which names the key."""
-        return config_rules.read_audio(cls, raw)
+        return read_audio(cls, raw)
 
     def check_window(self) -> None:
         """Raise `ValueError` for a window the relative positions of the checkpoint do not reach."""
@@ -221,7 +218,7 @@ class Config:
         Raises:
             ConfigError: the config is of another model, or holds a value no Gemma 4 can have; the key is named.
         """
-        return config_rules.read_whole(cls, PARTS, raw)
+        return read_whole(cls, PARTS, raw)
 
 
 #: `model_type` in a `config.json` → the classes its parts are read by, under the names of `Config`'s fields.

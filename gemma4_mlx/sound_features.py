@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import log_mel
 from .config import AudioConfig
 from .config_unified import UnifiedAudioConfig
-from .log_mel import FloatArray
+from .log_mel import HOP, FloatArray, log_mel
+from .log_mel import soft_token_count as log_mel_tokens
 
 
 def sound_features(samples: FloatArray, audio: AudioConfig | UnifiedAudioConfig) -> FloatArray:
@@ -21,7 +21,7 @@ def sound_features(samples: FloatArray, audio: AudioConfig | UnifiedAudioConfig)
         float32 `[frames, 128]`, log-mel frames; or `[ceil(n / 640), 640]`, the samples and zeros after the last one.
     """
     if isinstance(audio, AudioConfig):
-        return log_mel.log_mel(samples)
+        return log_mel(samples)
     size = audio.samples_per_token
     return np.pad(samples.astype(np.float32, copy=False), (0, -len(samples) % size)).reshape(-1, size)
 
@@ -29,10 +29,10 @@ def sound_features(samples: FloatArray, audio: AudioConfig | UnifiedAudioConfig)
 def soft_token_count(samples: int, audio: AudioConfig | UnifiedAudioConfig) -> int:
     """Audio soft tokens of a clip of so many samples at 16 kHz."""
     if isinstance(audio, AudioConfig):
-        return log_mel.soft_token_count(samples)
+        return log_mel_tokens(samples)
     return -(-samples // audio.samples_per_token)
 
 
 def shortest_clip(audio: AudioConfig | UnifiedAudioConfig) -> int:
     """The least samples at 16 kHz that are a soft token."""
-    return log_mel.HOP + 1 if isinstance(audio, AudioConfig) else 1
+    return HOP + 1 if isinstance(audio, AudioConfig) else 1

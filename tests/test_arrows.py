@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "processing": {"model"},
     "generation": {"model", "checkpoint", "processing"},
     "speech": {"model", "processing", "generation"},
+    "self_test": {"model", "checkpoint", "processing", "generation"},
 }
 # Files beside the rooms that stand on top of them.
 ABOVE = {"gemma4_mlx.loading", "gemma4_mlx"}

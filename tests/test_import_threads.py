@@ -35,6 +35,14 @@ sys.exit(repr(failed) if failed else 0)
         ("import gemma4_mlx as g4; g4.generate", "import gemma4_mlx as g4; g4.Processor; g4.load"),
         # The chat: the model's thread, and a file that is attached meanwhile.
         ("import gemma4_mlx as g4; g4.generate_tokens", "from gemma4_mlx.processing.sources import resolve_source"),
+        (
+            "from gemma4_mlx.processing.tool_descriptions import read_tools",
+            "from gemma4_mlx.processing import Processor",
+        ),
+        (
+            "from gemma4_mlx.processing.settings import read_settings",
+            "from gemma4_mlx.processing.sources import Source",
+        ),
     ],
 )
 def test_two_threads_that_import_at_once_both_succeed(first: str, second: str) -> None:

@@ -3,13 +3,20 @@
 It knows no file, no picture and no terminal.
 """
 
-from .answers import generate, stream_generate
-from .channels import Chunk
-from .conversation_cache import ConversationCache
-from .generation_stream import Generation, GenerationStream, Stats
-from .loop import generate_tokens
-from .prompt_cache import load_prompt_cache, save_prompt_cache
-from .tool_calls import ToolCall
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..doors import door
+
+if TYPE_CHECKING:
+    from .answers import generate, stream_generate
+    from .channels import Chunk
+    from .conversation_cache import ConversationCache
+    from .generation_stream import Generation, GenerationStream, Stats
+    from .loop import generate_tokens
+    from .prompt_cache import load_prompt_cache, save_prompt_cache
+    from .tool_calls import ToolCall
 
 __all__ = [
     "Chunk",
@@ -24,3 +31,20 @@ __all__ = [
     "save_prompt_cache",
     "stream_generate",
 ]
+
+__getattr__ = door(
+    __name__,
+    {
+        "Chunk": "channels",
+        "ConversationCache": "conversation_cache",
+        "Generation": "generation_stream",
+        "GenerationStream": "generation_stream",
+        "Stats": "generation_stream",
+        "ToolCall": "tool_calls",
+        "generate": "answers",
+        "generate_tokens": "loop",
+        "load_prompt_cache": "prompt_cache",
+        "save_prompt_cache": "prompt_cache",
+        "stream_generate": "answers",
+    },
+)

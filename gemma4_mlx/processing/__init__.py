@@ -6,9 +6,29 @@ the form its inputs have, is known.
 
 from __future__ import annotations
 
-from .cached_source import CachedSource
-from .processor import Processor
-from .tokenizer import Tokenizer
-from .tool_descriptions import read_tools
+from typing import TYPE_CHECKING
 
-__all__ = ["CachedSource", "Processor", "Tokenizer", "read_tools"]
+from ..doors import door
+
+if TYPE_CHECKING:
+    from .cached_source import CachedSource
+    from .processor import Processor
+    from .tokenizer import Tokenizer
+    from .tool_descriptions import read_tools
+
+__all__ = [
+    "CachedSource",
+    "Processor",
+    "Tokenizer",
+    "read_tools",
+]
+
+__getattr__ = door(
+    __name__,
+    {
+        "CachedSource": "cached_source",
+        "Processor": "processor",
+        "Tokenizer": "tokenizer",
+        "read_tools": "tool_descriptions",
+    },
+)

@@ -17,11 +17,11 @@ from ..config_unified import UnifiedAudioConfig
 from ..errors import CheckpointError, ContextLengthError, InputError
 from ..model.inputs import ImagePatches, ModelInputs
 from ..sound_features import shortest_clip, soft_token_count, sound_features
-from . import images, video
 from .audio import load_audio
 from .cached_source import CachedSource
 from .chat import ChatTemplate
 from .content import MEDIA, Medium
+from .images import POOLING, check_image_tokens, load_image, patches, resized, token_grid
 from .messages import Messages, read_messages
 from .prompt_text import PromptWriter, media_in
 from .settings import read_generation_config, read_settings
@@ -29,6 +29,7 @@ from .sources import source_name
 from .stand_ins import Piece
 from .tokenizer import Tokenizer
 from .tool_descriptions import read_tools
+from .video import FRAMES, TOKENS_PER_FRAME, VideoSize, clock, load_video, sample_indices
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -66,8 +67,8 @@ class Processor:
         config: Config,
         template: ChatTemplate | None = None,
         generation_config: Mapping[str, Any] | None = None,
-        video_frames: int = video.FRAMES,
-        video_frame_tokens: int = video.TOKENS_PER_FRAME,
+        video_frames: int = FRAMES,
+        video_frame_tokens: int = TOKENS_PER_FRAME,
     ) -> None:
         self.tokenizer = tokenizer
         self.config = config
@@ -125,7 +126,7 @@ class Processor:
             ContextLengthError: the prompt is longer than the model's context.
             ValueError: `image_tokens` or `tools` is not valid.
         """
-        images.check_image_tokens(image_tokens)
+        check_image_tokens(image_tokens)
         pieces, media = self._written(messages, thinking, tools, add_generation_prompt)
         waiting = {kind: iter([medium for medium in media if medium.kind == kind]) for kind in MEDIA}
         shown = [
@@ -147,14 +148,14 @@ class Processor:
             tuple(features for medium in prepared for features in medium.log_mels),
         )
 
-    def video_tokens(self, size: video.VideoSize) -> int:
+    def video_tokens(self, size: VideoSize) -> int:
         """Tokens that a video of this size takes of a prompt, the borders and times of its frames among them.
 
         Raises:
             InputError: it is so narrow that a frame would vanish.
         """
-        rows, columns = images.token_grid(size.height, size.width, self._video_frame_tokens, "the video")
-        numbers = video.sample_indices(size.frames, self._video_frames)
+        rows, columns = token_grid(size.height, size.width, self._video_frame_tokens, "the video")
+        numbers = sample_indices(size.frames, self._video_frames)
         seconds = [number * size.seconds / size.frames for number in numbers]
         return len(self.tokenizer.encode(self._video_text(seconds, rows * columns)))
 
@@ -214,16 +215,16 @@ class Processor:
             )
         if medium.kind == "image":
             picture = source.prepared(("image", image_tokens), lambda source: _picture(source, image_tokens))
-            cut = images.patches(picture)
+            cut = patches(picture)
             return _Prepared(self._soft_tokens("boi_token", "image_token", _count(cut), "eoi_token"), (cut,))
         frames, most = self._video_frames, self._video_frame_tokens
-        clip = source.prepared(("video", frames, most), lambda source: video.load_video(source, frames, most))
-        cuts = tuple(images.patches(frame) for frame in clip.frames)
+        clip = source.prepared(("video", frames, most), lambda source: load_video(source, frames, most))
+        cuts = tuple(patches(frame) for frame in clip.frames)
         return _Prepared(self._video_text(clip.seconds, _count(cuts[0])), cuts)
 
     def _video_text(self, seconds: Sequence[float], tokens_per_frame: int) -> str:
         frame = self._soft_tokens("boi_token", "video_token", tokens_per_frame, "eoi_token")
-        return " ".join(f"{video.clock(second)} {frame}" for second in seconds)
+        return " ".join(f"{clock(second)} {frame}" for second in seconds)
 
     def _soft_tokens(self, begin: str, token: str, count: int, end: str) -> str:
         names = self.tokenizer.special_tokens
@@ -232,7 +233,7 @@ class Processor:
 
 def _count(image: ImagePatches) -> int:
     """Soft tokens of a picture."""
-    return image.rows * image.columns // images.POOLING**2
+    return image.rows * image.columns // POOLING**2
 
 
 def _sound(source: Any, audio: AudioConfig | UnifiedAudioConfig) -> tuple[npt.NDArray[np.float32], int]:
@@ -242,4 +243,4 @@ def _sound(source: Any, audio: AudioConfig | UnifiedAudioConfig) -> tuple[npt.ND
 
 
 def _picture(source: Any, image_tokens: int) -> Image:
-    return images.resized(images.load_image(source), image_tokens, source_name(source, "picture"))
+    return resized(load_image(source), image_tokens, source_name(source, "picture"))

@@ -16,8 +16,9 @@ from typing import Any
 from ..config import IMAGE_TOKEN_BUDGETS, AudioConfig, Config
 from ..errors import CheckpointError
 from ..log_mel import FFT, HOP, MEL_BINS, MEL_FLOOR, SAMPLE_RATE, WINDOW
-from . import images, video
+from .images import PATCH_SIZE, POOLING
 from .tokenizer import read_json
+from .video import FRAMES, TOKENS_PER_FRAME
 
 _MOST_FRAMES = 10_000  # more than the longest context has room for
 
@@ -26,8 +27,8 @@ _MOST_FRAMES = 10_000  # more than the longest context has room for
 class Settings:
     """How a video is sampled: frames per video, soft tokens per frame."""
 
-    video_frames: int = video.FRAMES
-    video_frame_tokens: int = video.TOKENS_PER_FRAME
+    video_frames: int = FRAMES
+    video_frame_tokens: int = TOKENS_PER_FRAME
 
 
 def read_settings(folder: Path, config: Config) -> Settings:
@@ -51,8 +52,8 @@ def read_settings(folder: Path, config: Config) -> Settings:
                 if (value := given.get(key)) is not None and value not in (number, [number] * 3):
                     raise CheckpointError(f"{path}: {section}.{key} is {value!r}, only {number} is supported")
     of_video = sections.get("video_processor") or {}
-    frames = of_video.get("num_frames") or video.FRAMES
-    tokens = of_video.get("max_soft_tokens") or video.TOKENS_PER_FRAME
+    frames = of_video.get("num_frames") or FRAMES
+    tokens = of_video.get("max_soft_tokens") or TOKENS_PER_FRAME
     if not 0 < (_whole_number(frames) or 0) <= _MOST_FRAMES:
         raise CheckpointError(f"{path}: video_processor.num_frames is {frames!r}, must be 1 to {_MOST_FRAMES}")
     if _whole_number(tokens) not in IMAGE_TOKEN_BUDGETS:
@@ -133,8 +134,8 @@ def _same(value: Any, expected: Any) -> bool:
 
 
 _PICTURES = {
-    "patch_size": images.PATCH_SIZE,
-    "pooling_kernel_size": images.POOLING,
+    "patch_size": PATCH_SIZE,
+    "pooling_kernel_size": POOLING,
     "rescale_factor": 1 / 255,
     "do_rescale": True,
     "do_resize": True,

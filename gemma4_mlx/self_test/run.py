@@ -9,8 +9,12 @@ from collections.abc import Iterable, Iterator
 import mlx.core as mx
 
 from ..errors import reason
-from . import attention, builtin, decoding, layers, sound
+from .attention import items as attention_items
+from .builtin import items as builtin_items
 from .check import Check, Item, Outcome
+from .decoding import items as decoding_items
+from .layers import items as layer_items
+from .sound import items as sound_items
 
 SCHEMA_VERSION = 1
 """Of `Check`'s fields, names and units, for whoever compares reports of two versions."""
@@ -26,20 +30,23 @@ def self_test() -> Iterator[Check]:
         Each check as it is made. A check that raises has failed; the others go on.
     """
     working = mx.float32 if mx.default_device() == mx.Device(mx.cpu) else mx.bfloat16
-    for room in (builtin, layers, decoding, sound, attention):
-        yield from checked(room.items(working), room.__name__.rpartition(".")[2])
+    yield from checked(builtin_items(working), "built-in")
+    yield from checked(layer_items(working), "layers")
+    yield from checked(decoding_items(working), "decoding")
+    yield from checked(sound_items(working), "sound")
+    yield from checked(attention_items(working), "attention")
 
 
-def checked(items: Iterable[Item], room: str) -> Iterator[Check]:
+def checked(items: Iterable[Item], group: str) -> Iterator[Check]:
     """Make checks, each before the next one is asked for.
 
     Args:
-        room: what is said to have failed where the next check cannot even be set up.
+        group: what is said to have failed where the next check cannot even be set up.
     """
     remaining = iter(items)
     while True:
         began = time.perf_counter()
-        item = Item(room, "setting up", _nothing)
+        item = Item(group, "setting up", _nothing)
         try:
             if (item := next(remaining, item)).compute is _nothing:
                 return
