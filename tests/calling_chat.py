@@ -14,7 +14,7 @@ from gemma4_mlx.app.cli import main
 from gemma4_mlx.generation import Chunk, Generation, ToolCall
 
 
-def answer(model: object, processor: object, request: Request, hand_out: Any, cache: object) -> Generation:
+def answer(model: object, processor: object, request: Request, hand_out: Any, cache: object, **_: object) -> Generation:
     """Stands for `answering.generate`."""
     if request.messages[-1]["role"] == "user":
         return Generation("", "", [ToolCall("add", {"a": 3, "b": 4})], [], "tool_call", None)

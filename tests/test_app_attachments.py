@@ -208,7 +208,7 @@ def large(path: Path, size: int) -> Path:
         (lambda f: shutil.copy(f / "cat.png", f / "cat.txt"), r"cat\.txt is not UTF-8 text"),
         (
             lambda f: sound(f / "hour.wav", 3600),
-            r"hour\.wav is 60:00 long, and the model takes up to 30 s in a message: `gemma4-mlx transcribe`",
+            r"hour\.wav is 1:00:00 long, and the model takes up to 30 s in a message: `gemma4-mlx transcribe`",
         ),
     ],
 )

@@ -104,7 +104,7 @@ PRINTS = {"print", "echo", "secho", "print_formatted_text", "pprint", "Console",
 CONSOLES = {"page.print", "screen.print", "self._console.print", "console.print"}  # given out by the gate
 WRITES = {
     "chat/chat.py: answer.write",  # no stream
-    "chat/session_files.py: os.write",  # a file
+    "whole_file.py: os.write",  # a file
     "speech/unfinished_transcript.py: file.write",  # a file
     "whole_file.py: file.write",  # a file
     "doctor/terminal_answers.py: os.write",  # our own question to the terminal

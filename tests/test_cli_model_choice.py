@@ -13,7 +13,7 @@ from command_line import only_line, run
 from gemma4_mlx.checkpoint.hub import SHORT_NAMES
 from gemma4_mlx.config import Config
 from gemma4_mlx.errors import Gemma4Error
-from gemma4_mlx.model.memory import kv_bytes_per_token, sliding_kv_bytes
+from test_memory import kv_bytes_per_token, sliding_kv_bytes
 
 GB = 2**30
 

@@ -413,7 +413,10 @@ def test_ctrl_c_anywhere_in_a_recording_keeps_whole_segments_and_the_next_run_go
         assert b"were transcribed" in stderr
         again = start(*arguments, model="demo")
         again.communicate(timeout=60)
-        assert json.loads((tmp_path / "long.json").read_text())["segments"] == whole
+        went_on = json.loads((tmp_path / "long.json").read_text())["segments"]
+        assert [segment["text"] for segment in went_on] == [segment["text"] for segment in whole]
+        # The detector of speech begins anew where the last segment ended: a window (32 ms) sooner or later.
+        assert [segment["start"] for segment in went_on] == pytest.approx([s["start"] for s in whole], abs=0.1)
 
 
 def transcribe_demo(file: Path, *options: str) -> str:

@@ -26,7 +26,7 @@ def test_each_part_is_left_once_and_in_order(columns, rows, picture):
     assert found == sorted(found)
     assert sum(line.startswith("▀" * 3 * picture) for line in lines) == picture
     assert len([line for line in lines if re.search(r"\d\.\d\d s$", line)]) >= 4
-    assert "gemma4-mlx chat --model e" in "\n".join(lines)
+    assert re.search(r"gemma4-mlx chat --model [e\d]", "\n".join(lines))
     assert "exit code 0" in lines
 
 
