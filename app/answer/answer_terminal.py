@@ -69,7 +69,8 @@ class TerminalAnswer:
 
     def tool_call(self, name: str, arguments: Mapping[str, object]) -> None:
         self.finish()
-        rows, _ = call_rows(name, arguments, *self._tail.size)
+        # As wide as it is drawn: broken once more, a row would go on without its bar.
+        rows, _ = call_rows(name, arguments, self._columns, self._tail.size.lines)
         lines = [line for row in rows for line in self._text(row, _CALL)]
         self._put([Line("", 0), *lines] if self._above else lines)
 
