@@ -7,6 +7,7 @@ from typing import Literal
 
 from .checkpoint import load_model, read_config, resolve
 from .model import Gemma4
+from .model.weights import read_weights
 from .processing import Processor
 
 
@@ -32,7 +33,7 @@ def load(
             The other sizes have no audio tower and nothing to choose.
 
     Returns:
-        The model, its weights mapped and read on first use, and the processor that makes its inputs.
+        The model, the weights of its towers read on first use, and the processor that makes its inputs.
 
     Raises:
         HubError: the name cannot be found or fetched.
@@ -42,5 +43,6 @@ def load(
     """
     folder = resolve(str(name), revision)
     model = load_model(folder, read_config(folder), dtype=dtype, per_layer=per_layer, audio_window=audio_window)
+    read_weights(model.language_model)
     # The model's own config: a checkpoint without a tower's weights has a model without that tower.
     return model, Processor.from_folder(folder, model.config)

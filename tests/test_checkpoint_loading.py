@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ import gemma4_mlx as g4
 from checkpoints import VARIANTS
 from gemma4_mlx import CheckpointError, ConfigError
 from gemma4_mlx.checkpoint import load_model, read_config
+from gemma4_mlx.checkpoint.hub import resolve
 from gemma4_mlx.checkpoint.quantization import Packing
 from gemma4_mlx.model import Gemma4
 from parity import pair
@@ -325,6 +327,21 @@ def test_a_model_loaded_in_one_thread_answers_in_another() -> None:
         thread.join()
     answers.append(list(g4.generate_tokens(model, [30, 31], max_tokens=3)))
     assert answers[0] == answers[1] == answers[2]
+
+
+def test_the_decoder_is_read_when_it_is_loaded_and_a_tower_when_it_is_used(tmp_path: Path) -> None:
+    """A GPU that waits for a slow disk inside its own work is stopped by macOS."""
+    folder = shutil.copytree(resolve("demo"), tmp_path / "copy")
+    model, _ = g4.load(folder, per_layer="memory")
+    used, _ = g4.load(folder, per_layer="memory")
+    sound = np.zeros(16_000, np.float32)
+    heard = used.audio_stream().feed(sound)
+    for file in folder.glob("*.safetensors"):
+        file.write_bytes(b"")
+    assert mx.isfinite(model(mx.array([[1, 2, 3]]))).all()
+    assert mx.array_equal(used.audio_stream().feed(sound), heard)
+    with pytest.raises(RuntimeError):
+        model.audio_stream()
 
 
 def test_a_model_is_built_without_reading_a_weight() -> None:

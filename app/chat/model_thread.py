@@ -227,13 +227,14 @@ class ThreadedModel:
         try:
             import gemma4_mlx as g4
             from gemma4_mlx.checkpoint import load_model, read_config
+            from gemma4_mlx.model.weights import read_weights
 
             with computing():
                 # The processor waits for the first message: reading a large tokenizer holds Python's lock for a second,
                 # in which nobody could type.
                 model = load_model(self._folder, read_config(self._folder))
-                # Two tokens, of nothing: the weights are read and a step of decoding is compiled, and the first answer
-                # need not wait for either.
+                read_weights(model.language_model)
+                # Two tokens, of nothing: a step of decoding is compiled, and the first answer need not wait for that.
                 list(g4.generate_tokens(model, [0], max_tokens=2))
             self._model = model
         except Exception as error:  # raised where the model is used

@@ -20,6 +20,7 @@ from .turn import Turn
 # 31B peaks at 34 GB with prompts read 8192 tokens at a time, at 21 GB with 512, in about the same time.
 PREFILL_TOKENS = 512
 _STEPS_BETWEEN_CLEARS = 256
+_MOST_UNUSED_BYTES = 2**30
 
 Prompt = ModelInputs | mx.array | np.ndarray | Sequence[int]
 
@@ -131,7 +132,7 @@ def _run(
         if token in stop_ids:
             return
         if step % _STEPS_BETWEEN_CLEARS == 0:
-            mx.clear_cache()
+            _give_back_memory()
 
 
 def _read(model: Gemma4, turn: Turn, before_piece: Callable[[int], bool]) -> mx.array | None:
@@ -150,9 +151,15 @@ def _read(model: Gemma4, turn: Turn, before_piece: Callable[[int], bool]) -> mx.
         if index < len(pieces) - 1:
             # Only the cache: logits of a piece within the prompt are never computed.
             turn.cache.evaluate()
-            mx.clear_cache()
+            _give_back_memory()
     turn.at_boundary()
     return logits
+
+
+def _give_back_memory() -> None:
+    """Let go of buffers that nothing uses, once they are many: the next piece wants most of them again."""
+    if mx.get_cache_memory() > _MOST_UNUSED_BYTES:
+        mx.clear_cache()
 
 
 def _is_int(value: object) -> bool:

@@ -14,7 +14,7 @@ import mlx.nn as nn
 import numpy as np
 
 from ..config import AudioConfig
-from .layers import ClippedLinear
+from .layers import ClippedLinear, clamp
 
 _MASKED = -1e9  # attention_invalid_logits_value
 
@@ -236,4 +236,4 @@ class AudioTower(nn.Module):
 def _clip(x: mx.array, config: AudioConfig) -> mx.array:
     # Keeps float16 finite; in wider types it is far from anything that occurs.
     bound = min(config.gradient_clipping, mx.finfo(x.dtype).max)
-    return mx.clip(x, -bound, bound)
+    return clamp(x, -bound, bound)

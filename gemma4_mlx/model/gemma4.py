@@ -24,6 +24,7 @@ from .step import DecodeStep, Pending
 from .unified_audio import FrameStream, project_frames
 from .unified_vision import VisionEmbedder
 from .vision import VisionTower
+from .weights import read_weights
 
 
 class Gemma4(nn.Module):
@@ -41,6 +42,7 @@ class Gemma4(nn.Module):
         self.config = config
         self._as_pad = partial(_as_pad, pad=config.pad_token_id, placeholders=config.placeholder_ids)
         self._decode_step: DecodeStep | None = None  # it must not know this model: nothing would ever free the two
+        self._parts_read: set[str] = set()
         hidden = config.text.hidden_size
         self.language_model = Decoder(config.text)
         if config.vision is not None:
@@ -133,6 +135,7 @@ class Gemma4(nn.Module):
             return []
         if self.config.vision is None:
             raise InputError("this checkpoint does not see: choose one that does, such as e2b")
+        self._read_first("vision_embedder", "vision_tower", "embed_vision")
         eyes = self.vision_embedder if isinstance(self.config.vision, UnifiedVisionConfig) else self.vision_tower
         return [self.embed_vision(eyes(image)) for image in inputs.images]
 
@@ -142,6 +145,7 @@ class Gemma4(nn.Module):
             return []
         if self.config.audio is None:
             raise InputError("this checkpoint does not hear: choose e2b, e4b or 12b, which do")
+        self._read_first("audio_tower", "embed_audio")
         if isinstance(self.config.audio, AudioConfig):
             return [self.embed_audio(self.audio_tower(log_mel)) for log_mel in inputs.log_mels]
         dtype = self.language_model.norm.weight.dtype
@@ -156,9 +160,17 @@ class Gemma4(nn.Module):
         audio = self.config.audio
         if audio is None:
             raise InputError("this checkpoint does not hear: choose e2b, e4b or 12b, which do")
+        self._read_first("audio_tower", "embed_audio")
         if isinstance(audio, AudioConfig):
             return ConformerStream(self.audio_tower, self.embed_audio)
         return FrameStream(self.embed_audio, audio.samples_per_token, self.language_model.norm.weight.dtype)
+
+    def _read_first(self, *parts: str) -> None:
+        """Read the weights of towers that are used for the first time; see `weights`."""
+        for part in parts:
+            if part in self and part not in self._parts_read:
+                read_weights(self[part])
+                self._parts_read.add(part)
 
     def append_soft_tokens(self, soft_tokens: mx.array, cache: Sequence[KVCache]) -> None:
         """Add the next soft tokens of a clip to `cache`, as if their placeholders had been read with the clip.

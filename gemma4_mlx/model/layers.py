@@ -15,6 +15,12 @@ def geglu(gate: mx.array, up: mx.array) -> mx.array:
     return nn.gelu_approx(gate) * up
 
 
+@partial(mx.compile, shapeless=True)
+def clamp(x: mx.array, low: mx.array | float, high: mx.array | float) -> mx.array:
+    """`mx.clip` as one kernel: on a GPU it is two, and clamps are half of all that an encoder of sound launches."""
+    return mx.minimum(mx.maximum(x, low), high)
+
+
 def unit_rms_norm(x: mx.array, eps: float) -> mx.array:
     """RMSNorm without a weight."""
     return mx.fast.rms_norm(x, None, eps)
@@ -53,8 +59,8 @@ class ClippedLinear(nn.Module):
     def __call__(self, x: mx.array) -> mx.array:
         if not self._clipped:
             return self.linear(x)
-        x = mx.clip(x, self.input_min, self.input_max)
-        return mx.clip(self.linear(x), self.output_min, self.output_max)
+        x = clamp(x, self.input_min, self.input_max)
+        return clamp(self.linear(x), self.output_min, self.output_max)
 
 
 class SoftTokenProjection(nn.Module):
