@@ -21,7 +21,8 @@ from transformers.models.gemma4_unified import Gemma4UnifiedConfig
 from checkpoints import VARIANTS, raw_config
 from gemma4_mlx import CheckpointError, ConfigError
 from gemma4_mlx.checkpoint import read_config
-from gemma4_mlx.config import FULL, SLIDING, AudioConfig, Config, TextConfig, VisionConfig
+from gemma4_mlx.config import AudioConfig, Config, TextConfig, VisionConfig
+from gemma4_mlx.config_rules import FULL, SLIDING
 from gemma4_mlx.model import Gemma4
 
 CONFIGS = Path(__file__).parent / "configs"  # the published config.json of each size
