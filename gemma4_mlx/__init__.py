@@ -21,11 +21,21 @@ if TYPE_CHECKING:
         InputError,
         MediaWarning,
     )
-    from .generation import ConversationCache, generate, generate_tokens, stream_generate
+    from .generation import (
+        Chunk,
+        ConversationCache,
+        Generation,
+        ToolCall,
+        batch_generate,
+        generate,
+        generate_tokens,
+        score,
+        stream_generate,
+    )
     from .loading import load
     from .model import Gemma4, ModelInputs
-    from .processing import Processor
-    from .speech import LiveTranscriber
+    from .processing import CachedSource, Processor
+    from .speech import Event, LiveTranscriber, Segment, Transcription, TranscriptionError
     from .speech.transcribe import transcribe
 
 __version__ = "0.1.0"
@@ -40,35 +50,55 @@ _HOME_OF = {
     "MediaWarning": "errors",
     "Gemma4": "model",
     "ModelInputs": "model",
+    "CachedSource": "processing",
     "Processor": "processing",
     "convert": "conversion.convert",
+    "Chunk": "generation",
     "ConversationCache": "generation",
+    "Generation": "generation",
+    "ToolCall": "generation",
+    "batch_generate": "generation",
     "generate": "generation",
     "generate_tokens": "generation",
+    "score": "generation",
     "stream_generate": "generation",
     "load": "loading",
+    "Event": "speech",
     "LiveTranscriber": "speech",
+    "Segment": "speech",
+    "Transcription": "speech",
+    "TranscriptionError": "speech",
     "transcribe": "speech",
 }
 
 __all__ = [
+    "CachedSource",
     "CheckpointError",
+    "Chunk",
     "ConfigError",
     "ContextLengthError",
     "ConversationCache",
+    "Event",
     "Gemma4",
     "Gemma4Error",
+    "Generation",
     "HubError",
     "InputError",
     "LiveTranscriber",
     "MediaWarning",
     "ModelInputs",
     "Processor",
+    "Segment",
+    "ToolCall",
+    "Transcription",
+    "TranscriptionError",
     "__version__",
+    "batch_generate",
     "convert",
     "generate",
     "generate_tokens",
     "load",
+    "score",
     "stream_generate",
     "transcribe",
 ]

@@ -28,7 +28,20 @@ class InputError(Gemma4Error):
 
 
 class ContextLengthError(InputError):
-    """A prompt is longer than the model's context."""
+    """A prompt is longer than the model's context.
+
+    Attributes:
+        tokens: how many it has, with those that a cache holds before it.
+        limit: how many the context holds.
+    """
+
+    def __init__(self, message: str, tokens: int, limit: int) -> None:
+        super().__init__(message, tokens, limit)
+        self.tokens = tokens
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 def reason(error: BaseException) -> str:

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from .conversation_cache import ConversationCache
     from .generation_stream import Generation, GenerationStream, Stats
     from .loop import generate_tokens
+    from .many_prompts import batch_generate
     from .prompt_cache import load_prompt_cache, save_prompt_cache
+    from .scoring import score
     from .tool_calls import ToolCall
 
 __all__ = [
@@ -25,10 +27,12 @@ __all__ = [
     "GenerationStream",
     "Stats",
     "ToolCall",
+    "batch_generate",
     "generate",
     "generate_tokens",
     "load_prompt_cache",
     "save_prompt_cache",
+    "score",
     "stream_generate",
 ]
 
@@ -41,10 +45,12 @@ __getattr__ = door(
         "GenerationStream": "generation_stream",
         "Stats": "generation_stream",
         "ToolCall": "tool_calls",
+        "batch_generate": "many_prompts",
         "generate": "answers",
         "generate_tokens": "loop",
         "load_prompt_cache": "prompt_cache",
         "save_prompt_cache": "prompt_cache",
+        "score": "scoring",
         "stream_generate": "answers",
     },
 )

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from ..config import DEFAULT_IMAGE_TOKENS
-from ..model import Gemma4
+from ..model import Gemma4, ModelInputs
 from ..processing.tool_descriptions import read_tools
 from .answer_reader import AnswerReader
+from .choices import Constraint
 from .conversation_cache import ConversationCache
 from .generation_stream import Generation, GenerationStream
 from .loop import generate_tokens
@@ -145,6 +147,43 @@ def generate(*arguments: Any, **options: Any) -> Generation:
 
 def answer(model: Gemma4, processor: Processor, messages: Any, request: Request) -> GenerationStream:
     """Begin the answer to `messages`. Errors are `generate`'s."""
+    prepared = prepare(model, processor, messages, request)
+    tokens = generate_tokens(
+        model,
+        prepared.inputs,
+        max_tokens=request.max_tokens,
+        seed=request.seed,
+        stop_ids=prepared.stop_ids,
+        cache=request.cache,
+        constraint=prepared.constraint,
+        should_stop=prepared.stop_asked,
+        on_prompt=request.on_prompt,
+        **sampling_settings(processor.generation_config, request),
+    )
+    return prepared.stream(tokens)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything about an answer but its tokens.
+
+    Attributes:
+        inputs: the prompt.
+        stop_ids: tokens that end the answer.
+        constraint: what its schema allows; None: everything.
+        stop_asked: the caller's `should_stop`.
+        stream: the answer, once it is known where its tokens come from.
+    """
+
+    inputs: ModelInputs
+    stop_ids: frozenset[int]
+    constraint: Constraint | None
+    stop_asked: StopAsked
+    stream: Callable[[Generator[int, None, None]], GenerationStream]
+
+
+def prepare(model: Gemma4, processor: Processor, messages: Any, request: Request) -> Prepared:
+    """Make ready what an answer needs. Errors are `generate`'s."""
     called = time.perf_counter()
     stop_asked = StopAsked(request.should_stop)
     stop_strings = StopStrings([request.stop] if isinstance(request.stop, str) else request.stop or ())
@@ -158,21 +197,9 @@ def answer(model: Gemma4, processor: Processor, messages: Any, request: Request)
         vocab_size = model.config.text.vocab_size
         of_schema = SchemaConstraint(request.schema, processor.tokenizer, vocab_size, stop_ids)
         constraint = ThoughtFirst(of_schema, processor.tokenizer, prompt, request.thinking, stop_ids, vocab_size)
-    tokens = generate_tokens(
-        model,
-        inputs,
-        max_tokens=request.max_tokens,
-        seed=request.seed,
-        stop_ids=stop_ids,
-        cache=request.cache,
-        constraint=constraint,
-        should_stop=stop_asked,
-        on_prompt=request.on_prompt,
-        **sampling_settings(processor.generation_config, request),
-    )
-    return GenerationStream(
-        tokens,
-        AnswerReader(processor.tokenizer, prompt, declared_tools(read_tools(request.tools))),
+    stream = partial(
+        GenerationStream,
+        reader=AnswerReader(processor.tokenizer, prompt, declared_tools(read_tools(request.tools))),
         prompt_tokens=len(prompt),
         cache=request.cache,
         stop_ids=stop_ids,
@@ -182,6 +209,7 @@ def answer(model: Gemma4, processor: Processor, messages: Any, request: Request)
         may_loop=lambda: constraint is None or not constraint.answer_begun,
         preparation_s=time.perf_counter() - called,
     )
+    return Prepared(inputs, stop_ids, constraint, stop_asked, stream)
 
 
 def sampling_settings(generation_config: Mapping[str, Any], request: Request) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class Drawn:
 
     def __init__(self, sampler: Sampler, seed: int | None) -> None:
         self._sampler = sampler
-        self._key = mx.random.key(secrets.randbits(64) if seed is None else seed % 2**64)
+        self._key = mx.random.key(secrets.randbits(64) if seed is None else int(seed) % 2**64)
 
     def __call__(self, logits: mx.array) -> mx.array:
         token, self._key = self._sampler(logits, self._key)

@@ -66,6 +66,9 @@ class ConversationCache:
         self._mark_bytes = mark_bytes
         self.clear()
 
+    def __repr__(self) -> str:
+        return f"ConversationCache({self.tokens:,} tokens, {self.nbytes / 1e6:.1f} MB)"
+
     @property
     def tokens(self) -> int:
         """How many tokens it holds."""

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Literal
 
 import mlx.core as mx
@@ -69,14 +70,18 @@ class Generation:
     stats: Stats
     unread_calls: list[str] = field(default_factory=list)
 
+    def __str__(self) -> str:
+        return self.text
+
 
 class GenerationStream(Iterator[Chunk]):
     """The chunks of an answer being written; made by `stream_generate`.
 
-    `result()` tells at any time what has come so far: after the last chunk, or after Ctrl-C.
+    `result()` tells at any time what has come so far: after the last chunk, or after Ctrl-C. In a `with` statement, or
+    by `close()`, an answer that nobody wants any more ends at once.
 
     Args:
-        tokens: the model's, as they come.
+        tokens: the model's, as they come; none for who hands them in by `take`.
         reader: tells answer, thought and calls apart.
         prompt_tokens: how many the prompt has.
         cache: of the conversation, where there is one.
@@ -85,6 +90,9 @@ class GenerationStream(Iterator[Chunk]):
         stop_asked: whether a caller asked for the end.
         may_loop: whether repetition may be a loop just now.
         preparation_s: seconds that went by before the model had anything to do.
+
+    Attributes:
+        has_ended: whether the answer is over.
     """
 
     def __init__(
@@ -115,6 +123,7 @@ class GenerationStream(Iterator[Chunk]):
         self._written: list[Chunk] = []
         self._started = self._first = self._last = 0.0
         self._finish_reason: FinishReason = "length"
+        self.has_ended = False
         self._chunks = self._run()
 
     def __next__(self) -> Chunk:
@@ -122,18 +131,34 @@ class GenerationStream(Iterator[Chunk]):
         self._written.append(chunk)
         return chunk
 
+    def close(self) -> None:
+        """End the answer here. What has come stays."""
+        self._chunks.close()
+
+    def __enter__(self) -> GenerationStream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
     def result(self) -> Generation:
         """All that has been written so far. Of an unfinished answer the `finish_reason` is "length"."""
         written = {kind: "".join(c.text for c in self._written if c.kind == kind) for kind in ("answer", "thought")}
+        calls = self._tool_calls()
         return Generation(
             text=written["answer"],
             thought=written["thought"],
-            tool_calls=self._tool_calls(),
+            tool_calls=calls,
             tokens=list(self._tokens),
-            finish_reason=self._finish_reason,
+            finish_reason="tool_call" if calls and self._reached_its_end() else self._finish_reason,
             stats=self._stats(),
             unread_calls=self._reader.unread_calls,
         )
+
+    def _reached_its_end(self) -> bool:
+        return self._finish_reason == "stop" and not self._stop_strings.hit
 
     def _tool_calls(self) -> list[ToolCall]:
         return [chunk.tool_call for chunk in self._written if chunk.tool_call is not None]
@@ -151,32 +176,49 @@ class GenerationStream(Iterator[Chunk]):
             peak_memory_bytes=mx.get_peak_memory(),
         )
 
-    def _run(self) -> Iterator[Chunk]:
-        self._started = self._first = self._last = time.perf_counter()
-        with closing(self._token_source):  # an answer that ended early must not keep its cache in memory
-            for token in self._token_source:
-                self._count(token)
-                if token in self._stop_ids:
-                    self._finish_reason = "stop"
-                    break
-                yield from self._before_stop_strings(self._reader.feed(token))
-                if self._stop_strings.hit:
-                    break
-                if self._may_loop() and self._loop_guard.feed(token):
-                    self._finish_reason = "loop"
-                    break
-            else:
-                if self._stop_asked.said_yes:
-                    self._finish_reason = "stopped"
+    def take(self, token: int) -> list[Chunk]:
+        """The chunks that a token completes. After one that ends the answer, `has_ended`."""
+        self._count(token)
+        if token in self._stop_ids:
+            self._finish_reason, self.has_ended = "stop", True
+            return []
+        chunks = self._before_stop_strings(self._reader.feed(token))
+        if self._stop_strings.hit:
+            self.has_ended = True
+        elif self._may_loop() and self._loop_guard.feed(token):
+            self._finish_reason, self.has_ended = "loop", True
+        return chunks
+
+    def end(self) -> list[Chunk]:
+        """The last chunks, of what was held back. No token comes after them."""
+        if not self.has_ended and self._stop_asked.said_yes:
+            self._finish_reason = "stopped"
+        self.has_ended, chunks = True, []
         if not self._stop_strings.hit and self._finish_reason != "stopped":  # half a call is none, and no text
-            yield from self._before_stop_strings(self._reader.finish())
+            chunks = self._before_stop_strings(self._reader.finish())
         if self._stop_strings.hit:
             self._finish_reason = "stop"
-            return
+            return chunks
         if text := self._stop_strings.flush():
-            yield Chunk(text, "answer")
-        if self._finish_reason == "stop" and self._tool_calls():
-            self._finish_reason = "tool_call"
+            chunks.append(Chunk(text, "answer"))
+        return chunks
+
+    def keep(self, chunks: list[Chunk]) -> None:
+        """Count chunks among what has been written, for who gets them by `take` and `end`."""
+        self._written += chunks
+
+    def start(self) -> None:
+        """The model begins with the prompt now."""
+        self._started = self._first = self._last = time.perf_counter()
+
+    def _run(self) -> Generator[Chunk, None, None]:
+        self.start()
+        with closing(self._token_source):  # an answer that ended early must not keep its cache in memory
+            for token in self._token_source:
+                yield from self.take(token)
+                if self.has_ended:
+                    break
+        yield from self.end()
 
     def _count(self, token: int) -> None:
         self._tokens.append(token)

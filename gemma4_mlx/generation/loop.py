@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Sequence
+from typing import cast
 
 import mlx.core as mx
 import numpy as np
@@ -77,8 +78,7 @@ def generate_tokens(
             first token.
         ContextLengthError: the prompt is longer than the context. At the call as well.
     """
-    if not _is_int(max_tokens) or max_tokens < 1:
-        raise ValueError(f"max_tokens must be a whole number of at least 1, not {max_tokens!r}")
+    check_max_tokens(max_tokens)
     choose = make_choice(temperature, top_p, top_k, seed, constraint)
     inputs = _as_inputs(inputs_or_ids, model.config.text.vocab_size)
     if isinstance(cache, ConversationCache):
@@ -94,7 +94,9 @@ def generate_tokens(
     if room < 0:
         before = f" after the {past} already read" if past else ""
         raise ContextLengthError(
-            f"the prompt has {length} tokens{before}, but the context holds {context}: shorten it, or start afresh"
+            f"the prompt has {length} tokens{before}, but the context holds {context}: shorten it, or start afresh",
+            past + length,
+            context,
         )
     asked = (lambda: False) if should_stop is None else should_stop
 
@@ -106,6 +108,21 @@ def generate_tokens(
         return True
 
     return _run(model, inputs, cache, before_piece, choose, min(max_tokens, room), frozenset(stop_ids), asked)
+
+
+def check_max_tokens(max_tokens: object) -> None:
+    """Raise ValueError unless it is a number of tokens to write."""
+    if not _is_int(max_tokens) or cast(int, max_tokens) < 1:
+        raise ValueError(f"max_tokens must be a whole number of at least 1, not {max_tokens!r}")
+
+
+def read_prompt(model: Gemma4, inputs: ModelInputs, cache: Caches, should_stop: Callable[[], bool]) -> mx.array | None:
+    """Read a prompt into `cache`, piece by piece.
+
+    Returns:
+        The last position's logits `[1, 1, vocab]`, not yet evaluated; None if `should_stop` said yes.
+    """
+    return _read(model, Turn(inputs, cache), lambda _: not should_stop())
 
 
 def _run(

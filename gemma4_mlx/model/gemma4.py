@@ -60,6 +60,16 @@ class Gemma4(nn.Module):
     def layers(self) -> list[DecoderLayer]:
         return self.language_model.layers
 
+    def __repr__(self) -> str:
+        pictures, sound = ", pictures" * (self.config.vision is not None), ", sound" * (self.config.audio is not None)
+        text = self.config.text
+        return f"Gemma4({text.num_hidden_layers} layers, {text.hidden_size} wide: text{pictures}{sound})"
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that a prompt and its answer may have together."""
+        return self.config.text.max_position_embeddings
+
     def make_cache(self, kv_bits: int | None = None) -> Caches:
         """An empty cache for one sequence or a batch of equally long ones.
 

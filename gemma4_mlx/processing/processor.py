@@ -98,6 +98,9 @@ class Processor:
             video_frame_tokens=settings.video_frame_tokens,
         )
 
+    def __repr__(self) -> str:
+        return f"Processor({self.config.text.vocab_size:,} tokens)"
+
     def __call__(
         self,
         messages: Messages,
@@ -136,9 +139,7 @@ class Processor:
         texts = iter([medium.text for medium in prepared])
         prompt = "".join(piece.text if piece.medium is None else next(texts) for piece in pieces)
         ids = self.tokenizer.encode(prompt)
-        limit = self.config.text.max_position_embeddings
-        if len(ids) > limit:
-            raise ContextLengthError(f"the prompt has {len(ids):,} tokens, the model's context {limit:,}: shorten it")
+        self.check_length(len(ids))
         if ids and max(ids) >= self.config.text.vocab_size:
             token = self.tokenizer.decode([max(ids)])
             raise InputError(f"the prompt spells {token!r}, a token the model was never given: write it otherwise")
@@ -147,6 +148,23 @@ class Processor:
             tuple(image for medium in prepared for image in medium.images),
             tuple(features for medium in prepared for features in medium.log_mels),
         )
+
+    def check_length(self, tokens: int) -> None:
+        """Raise ContextLengthError if so many tokens are more than the model's context."""
+        limit = self.config.text.max_position_embeddings
+        if tokens > limit:
+            message = f"the prompt has {tokens:,} tokens, the model's context {limit:,}: shorten it"
+            raise ContextLengthError(message, tokens, limit)
+
+    def count_tokens(
+        self,
+        messages: Messages,
+        thinking: bool = False,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        image_tokens: int = DEFAULT_IMAGE_TOKENS,
+    ) -> int:
+        """How many tokens a prompt has, pictures and sound included. Arguments and errors are those of a call."""
+        return int(self(messages, thinking, tools, image_tokens).input_ids.shape[1])
 
     def video_tokens(self, size: VideoSize) -> int:
         """Tokens that a video of this size takes of a prompt, the borders and times of its frames among them.

@@ -92,8 +92,11 @@ class TranscriptionError(InputError):
     """
 
     def __init__(self, message: str, partial: Transcription) -> None:
-        super().__init__(message)
+        super().__init__(message, partial)
         self.partial = partial
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 Progress = Callable[[float, float | None, Segment | None], None]
