@@ -32,7 +32,7 @@ def prompts() -> list:
     sound = (0.1 * np.sin(np.arange(16_000) / 20)).astype(np.float32)
     hear = [{"type": "text", "text": "What is said?"}, {"type": "audio", "audio": sound}]
     chats = [[{"role": "user", "content": look}], [{"role": "user", "content": hear}]]
-    return [*QUESTIONS, *chats] * 3  # more than are answered at a time
+    return [*QUESTIONS, *chats] * 5  # more than are answered at a time
 
 
 def test_each_answer_is_the_one_its_prompt_gets_alone(demo):
@@ -40,11 +40,11 @@ def test_each_answer_is_the_one_its_prompt_gets_alone(demo):
     together = g4.batch_generate(
         *demo, prompts(), max_tokens=24, temperature=0, on_done=lambda place, answer: done.append((place, answer))
     )
-    alone = [g4.generate(*demo, prompt, max_tokens=24, temperature=0) for prompt in prompts()[:7]] * 3
+    alone = [g4.generate(*demo, prompt, max_tokens=24, temperature=0) for prompt in prompts()[:7]] * 5
     assert [answer.text for answer in together] == [answer.text for answer in alone]
     assert [answer.tokens for answer in together] == [answer.tokens for answer in alone]
     assert [answer.finish_reason for answer in together] == [answer.finish_reason for answer in alone]
-    assert sorted(place for place, _ in done) == list(range(21))
+    assert sorted(place for place, _ in done) == list(range(35))
     assert all(together[place].text == answer.text for place, answer in done)
 
 
@@ -70,8 +70,8 @@ def test_no_prompts_give_no_answers_and_a_wrong_one_is_refused_before_any_is_ans
 def test_stopped_at_any_step_every_prompt_has_what_has_come_so_far(demo, steps):
     left = iter(range(steps))
     answers = g4.batch_generate(*demo, prompts(), temperature=0, should_stop=lambda: next(left, None) is None)
-    whole = [g4.generate(*demo, prompt, temperature=0) for prompt in prompts()[:7]] * 3
-    assert len(answers) == 21
+    whole = [g4.generate(*demo, prompt, temperature=0) for prompt in prompts()[:7]] * 5
+    assert len(answers) == 35
     assert any(answer.finish_reason == "stopped" for answer in answers)
     for answer, right in zip(answers, whole, strict=True):
         assert right.tokens[: len(answer.tokens)] == answer.tokens
