@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -61,6 +60,14 @@ def environment(model: Path | None = None) -> dict[str, str]:
     }
 
 
+# Runs a command of which no file can grow beyond so many bytes.
+LIMITED = """
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
 def run(
     *arguments: str | Path,
     stdin: str | bytes | None = None,
@@ -69,19 +76,16 @@ def run(
     largest_file: int | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run the command to its end. Without `stdin` it has none; no file can grow beyond `largest_file` bytes."""
-
-    def limit() -> None:
-        assert largest_file is not None
-        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
-
+    # Not with `preexec_fn`: after a fork Python 3.13 takes down what belongs to other threads, and a decoder of theirs
+    # waits for ever.
+    limited = [] if largest_file is None else [sys.executable, "-c", LIMITED, str(largest_file)]
     finished = subprocess.run(
-        [*COMMAND, *map(str, arguments)],
+        [*limited, *COMMAND, *map(str, arguments)],
         env=environment(model),
         cwd=cwd or scratch(),
         timeout=120,
         check=False,
         capture_output=True,
-        preexec_fn=None if largest_file is None else limit,
         **({"stdin": subprocess.DEVNULL} if stdin is None else {"input": _bytes(stdin)}),
     )
     return subprocess.CompletedProcess(

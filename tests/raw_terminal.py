@@ -9,12 +9,20 @@ import re
 import select
 import struct
 import subprocess
+import sys
 import termios
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from command_line import COMMAND, scratch
+
+# Runs a program whose terminal stdin is; see `command_line.run` for why not with `preexec_fn`.
+CONTROLLED = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 
 
 class RawTerminal:
@@ -38,14 +46,13 @@ class RawTerminal:
         self._master, terminal = pty.openpty()
         fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
         self.process = subprocess.Popen(
-            [*program, *map(str, arguments)],
+            [sys.executable, "-c", CONTROLLED, *program, *map(str, arguments)],
             stdin=terminal,
             stdout=subprocess.PIPE if "stdout" in piped else terminal,
             stderr=subprocess.PIPE if "stderr" in piped else terminal,
             env=dict(environment),
             cwd=cwd or scratch(),
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
         os.close(terminal)
         self.written = ""

@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -314,12 +315,19 @@ def _at_line(number: int | None, action) -> int:
 
 
 def killed_at(number: int, action) -> None:
-    """Run an action in a process of its own and kill that before the n-th line of the package's code."""
+    """Run an action in a process of its own and kill that before the n-th line of the package's code.
+
+    Or after five seconds, at any other: a fork of a process with threads may hang before it begins.
+    """
     child = os.fork()
     if child == 0:
         _at_line(number, action)
         os._exit(0)
-    os.waitpid(child, 0)
+    deadline = time.monotonic() + 5
+    while os.waitpid(child, os.WNOHANG) == (0, 0):
+        if time.monotonic() > deadline:
+            os.kill(child, signal.SIGKILL)
+        time.sleep(0.005)
 
 
 def prepared(folder: Path) -> tuple[SessionStore, HistoryFile]:
