@@ -31,11 +31,11 @@ class ContextLengthError(InputError):
     """A prompt is longer than the model's context.
 
     Attributes:
-        tokens: how many it has, with those that a cache holds before it.
-        limit: how many the context holds.
+        tokens: how many it has, with those that a cache holds before it; None: nobody counted.
+        limit: how many the context holds; None likewise.
     """
 
-    def __init__(self, message: str, tokens: int, limit: int) -> None:
+    def __init__(self, message: str, tokens: int | None = None, limit: int | None = None) -> None:
         super().__init__(message, tokens, limit)
         self.tokens = tokens
         self.limit = limit

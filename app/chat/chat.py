@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from gemma4_mlx.byte_sizes import byte_size
 from gemma4_mlx.config import DEFAULT_IMAGE_TOKENS
-from gemma4_mlx.errors import Gemma4Error, InputError
+from gemma4_mlx.errors import ContextLengthError, Gemma4Error, InputError
 
 from ..answer.answering import Request, Sampling, say_why_it_ended
 from ..endings import INTERRUPTED, ComputingError, leave_at_once, one_line
@@ -256,7 +256,7 @@ class Chat:
         if not self.edits_lines or not agrees(
             f"the context is full: forget the oldest {messages(count)}, on disk too?"
         ):
-            raise InputError(f"the context is full: /forget {count} makes room, /clear begins anew")
+            raise ContextLengthError(f"the context is full: /forget {count} makes room, /clear begins anew")
         self.forget(oldest, typed=True)
 
     def _take_back(self, exchange: Exchange, before: list[Message]) -> None:
