@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +17,9 @@ from gemma4_mlx.app.interrupts import Interrupts
 
 from command_line import checkpoint, environment
 from gemma4_mlx.errors import CheckpointError
+from gemma4_mlx.model import Gemma4, weights
+from tmux_terminal import TmuxTerminal
+from users import User
 
 
 @pytest.fixture(scope="module")
@@ -209,3 +214,64 @@ if not at_rest:
         [sys.executable, "-c", program], env=environment(), cwd=Path(__file__).parents[1], check=False, timeout=60
     )
     assert finished.returncode == 0
+
+
+def models_in_memory() -> int:
+    gc.collect()
+    return sum(type(thing) is Gemma4 for thing in gc.get_objects())
+
+
+def test_a_model_leaves_memory_before_the_weights_of_the_next_are_read(thread, monkeypatch):
+    thread.run(lambda: None)  # it keeps the last result, which may be a model
+    others = models_in_memory()
+    first = ThreadedModel(thread, "tiny", checkpoint())
+    first.wait()
+    assert models_in_memory() == others + 1
+    second = ThreadedModel(thread, "tiny", checkpoint(), instead_of=first)
+    read, at_reading = weights.read_weights, []
+    monkeypatch.setattr(weights, "read_weights", lambda part: (at_reading.append(models_in_memory()), read(part)))
+    second.wait()
+    assert at_reading == [others + 1]
+    assert second.loaded
+    assert not first.loaded
+    assert first.takes("audio")  # it is still known what it was
+
+
+def test_a_model_that_left_memory_for_one_that_was_not_taken_is_read_again_when_it_is_used(thread):
+    first = ThreadedModel(thread, "tiny", checkpoint())
+    first.wait()
+    thread.run(first.leave_memory)
+    assert not first.loaded
+    model, processor = thread.run(first)  # not waited for: a load that was begun by nobody
+    assert model.config == processor.config
+    assert first.loaded
+
+
+def test_a_chat_that_changed_its_model_four_times_has_one_in_memory(tmp_path):
+    program = """
+import gc
+from gemma4_mlx.app.cli import main
+from gemma4_mlx.model import Gemma4
+from gemma4_mlx.app.chat.chat import Chat
+change_model = Chat.change_model
+def changed(chat, name):
+    change_model(chat, name)
+    gc.collect()
+    print("models in memory:", sum(type(thing) is Gemma4 for thing in gc.get_objects()), flush=True)
+Chat.change_model = changed
+main()
+"""
+    user = User(tmp_path)
+    options = ("chat", "--model", "demo", "--temperature", "0")
+    with TmuxTerminal(
+        *options, environment=user.environment, cwd=user.home, program=[sys.executable, "-c", program]
+    ) as terminal:
+        terminal.wait_for(r"(?m)^> *$")
+        for number in range(1, 5):
+            terminal.type("Hello!", "Enter")
+            terminal.wait_for(rf"(?s)(?:Ask me about gemma4-mlx\..*){{{number}}}\n> *\n")
+            terminal.type("/model demo", "Enter")
+            screen = terminal.wait_for(rf"(?s)(?:models in memory: \d+\n.*){{{number}}}\n> *\n")
+            assert re.findall(r"models in memory: (\d+)", screen) == ["1"] * number
+        terminal.type("C-d")
+        terminal.wait_for("exit code 0")

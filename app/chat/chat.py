@@ -308,8 +308,12 @@ class Chat:
             Gemma4Error: there is none of that name, or it cannot be loaded.
         """
         name, folder = fetch_model(name)
-        model = ThreadedModel(self.model.thread, name, folder)
-        model.wait()
+        model = ThreadedModel(self.model.thread, name, folder, instead_of=self.model)
+        try:
+            model.wait()
+        except BaseException:
+            self.model.begin()  # it may have left memory already
+            raise
         self.model = model
         self._may_run.forget()
         self.answers = []

@@ -56,7 +56,7 @@ def chat(model_name: str | None, options: ChatOptions) -> None:
         image_tokens=lambda: chat.image_tokens,
         place=lambda: chat.session.place(chat.conversation),
         chats=store.names,
-        on_shown=model.begin,
+        on_shown=lambda: chat.model.begin(),  # whichever it is by then: a method of this one would keep it in memory
     )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # leaves everything in order
     with keys_wait() if chat.edits_lines else nullcontext():

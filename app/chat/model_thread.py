@@ -23,6 +23,7 @@ from ..interrupts import Interrupts
 from ..line.attachments import Kind
 
 if TYPE_CHECKING:
+    from gemma4_mlx.config import Config
     from gemma4_mlx.generation import ConversationCache
     from gemma4_mlx.model import Gemma4
     from gemma4_mlx.processing import Processor
@@ -154,11 +155,20 @@ class ThreadedModel:
         failure: why it cannot be loaded; None as long as nothing is known against it.
     """
 
-    def __init__(self, thread: ModelThread, name: str, folder: Path) -> None:
+    def __init__(self, thread: ModelThread, name: str, folder: Path, instead_of: ThreadedModel | None = None) -> None:
+        """
+        Args:
+            thread: where it will be loaded.
+            name: what it was asked for by.
+            folder: the checkpoint.
+            instead_of: a model that leaves memory before the weights of this one are read: two need not fit.
+        """
         self.thread = thread
         self.name = name
         self.failure: Exception | None = None
         self._folder = folder
+        self._instead_of = instead_of
+        self._config: Config | None = None
         self._model: Gemma4 | None = None
         self._processor: Processor | None = None
         self._cache: ConversationCache | None = None
@@ -181,14 +191,16 @@ class ThreadedModel:
         self.thread.run(self)
 
     def __call__(self) -> tuple[Gemma4, Processor]:
-        """Model and processor. Only in the model's thread, and once loading has begun.
+        """Model and processor. Only in the model's thread.
 
         Raises:
             Exception: why they cannot be loaded; `failure` as well.
         """
+        if self._model is None and self.failure is None:
+            self._load()  # not begun, or it has left memory for another, which was not taken after all
         if self.failure is not None:
             raise self.failure
-        assert self._model is not None, "loading is the first thing the thread does with it"
+        assert self._model is not None
         if self._processor is None:
             from gemma4_mlx.processing import Processor
 
@@ -203,13 +215,12 @@ class ThreadedModel:
     @property
     def context(self) -> int:
         """Tokens it can read and write at most; 0 before it is loaded."""
-        return 0 if self._model is None else self._model.config.text.max_position_embeddings
+        return 0 if self._config is None else self._config.text.max_position_embeddings
 
     def takes(self, kind: Kind) -> bool:
         """Whether it can be given attachments of a kind. Only once it is loaded."""
-        assert self._model is not None, "asked before it was loaded"
-        config = self._model.config
-        return kind == "text" or (config.audio if kind == "audio" else config.vision) is not None
+        assert self._config is not None, "asked before it was loaded"
+        return kind == "text" or (self._config.audio if kind == "audio" else self._config.vision) is not None
 
     def cache(self) -> ConversationCache:
         """What it remembers of the conversation. Only in the model's thread."""
@@ -223,7 +234,14 @@ class ThreadedModel:
         """Remember nothing of the conversation: something went wrong while it was read. In the model's thread."""
         self._cache = None
 
+    def leave_memory(self) -> None:
+        """Give up the weights; they are read again when the model is used again. In the model's thread."""
+        self._model = self._processor = self._cache = None
+        self._begun = False
+
     def _load(self) -> None:
+        if self._model is not None:
+            return
         try:
             import gemma4_mlx as g4
             from gemma4_mlx.checkpoint import load_model, read_config
@@ -233,9 +251,13 @@ class ThreadedModel:
                 # The processor waits for the first message: reading a large tokenizer holds Python's lock for a second,
                 # in which nobody could type.
                 model = load_model(self._folder, read_config(self._folder))
+                if self._instead_of is not None:
+                    self._instead_of.leave_memory()
+                    self._instead_of = None
                 read_weights(model.language_model)
                 # Two tokens, of nothing: a step of decoding is compiled, and the first answer need not wait for that.
                 list(g4.generate_tokens(model, [0], max_tokens=2))
+            self._config = model.config
             self._model = model
         except Exception as error:  # raised where the model is used
             self.failure = error
