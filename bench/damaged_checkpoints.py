@@ -10,6 +10,7 @@ is 1 if there is one.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import random
@@ -112,7 +113,9 @@ def tried(folder: Path) -> tuple[str, float, float]:
 
 
 def main() -> int:
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 1600
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("count", type=int, nargs="?", default=1600)
+    count = parser.parse_args().count
     found: Counter[tuple[str, str]] = Counter()
     slowest = largest = 0.0
     bad = 0

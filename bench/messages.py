@@ -1,4 +1,6 @@
-"""How long Enter takes, and what becomes of random messages: `python bench/messages.py [COUNT] [SEED]`.
+"""How long Enter takes, and what becomes of random messages.
+
+    python bench/messages.py [COUNT] [SEED]
 
 Each is typed and pasted. It prints the slowest, and every one that lost a character or attached another file than it
 names, and fails if there is any or if one took more than 0.1 s. Opening the files themselves is not counted.
@@ -6,6 +8,7 @@ names, and fails if there is any or if one took more than 0.1 s. Opening the fil
 
 from __future__ import annotations
 
+import argparse
 import os
 import random
 import sys
@@ -78,5 +81,7 @@ def main(count: int, seed: int) -> int:
 
 
 if __name__ == "__main__":
-    arguments = [int(argument) for argument in sys.argv[1:]]
-    sys.exit(main(*[*arguments, *(10_000, 1)[len(arguments) :]]))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("count", type=int, nargs="?", default=10_000)
+    parser.add_argument("seed", type=int, nargs="?", default=1)
+    sys.exit(main(**vars(parser.parse_args())))

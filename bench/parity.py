@@ -8,6 +8,7 @@ this prints what they are.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import os
@@ -31,6 +32,7 @@ PROMPTS = {
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     print(f"{'':8}" + "".join(f"{name:>15}" for name in PROMPTS))
     for variant in VARIANTS:
         cells = []

@@ -13,6 +13,7 @@ decoder was trained for 4-bit groups of 64, so that it shows what a variant cost
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import tempfile
 from collections.abc import Iterator
@@ -147,6 +148,7 @@ def built_in() -> tuple[Path, list[list[int]]]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     folder, prompts = built_in()
     measure("the built-in model", folder, prompts)
     rng = np.random.default_rng(0)

@@ -217,6 +217,26 @@ def test_a_bar_in_a_formula_or_code_does_not_cut_the_cell_of_a_table(row, cells,
     assert " ".join(next(line for line in reversed(lines) if line).split()) == cells
 
 
+@pytest.mark.parametrize(
+    ("heading", "cells"),
+    [
+        ("$|x|$ | b", "$|x|$ b"),
+        ("`a|b` | $P(A|B)$", "a|b $P(A|B)$"),
+        (r"\(|x|\) | $|y|$", r"\(|x|\) $|y|$"),
+        ("costs $1 | or $2", "costs $1 or $2"),
+    ],
+)
+@pytest.mark.parametrize("step", [1, 1_000])
+@pytest.mark.parametrize("within", ["", "> ", "- "])
+def test_a_bar_in_a_formula_or_code_does_not_cut_the_heading_of_a_table(heading, cells, step, within):
+    indent = "  " if within == "- " else within
+    lines, _ = drawn(f"{within}| {heading} |\n{indent}|---|---|\n{indent}| $|1|$ | 2 |\n", [step], [(80, 24)])
+    words = [" ".join(line.strip(" ▌•").split()) for line in lines]
+    assert cells in words
+    assert "$|1|$ 2" in words
+    assert not any("---" in line for line in words)
+
+
 @pytest.mark.parametrize("cells", [3, 8])
 @pytest.mark.parametrize("sizes", [[(200, 60), (40, 10)], [(40, 10), (200, 60)], [(80, 24), (40, 10)]])
 def test_a_table_that_grows_leaves_no_row_behind_in_a_terminal_that_becomes_small(cells, sizes):

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
     from markdown_it.rules_block import StateBlock
-    from markdown_it.rules_core import StateCore
     from markdown_it.rules_inline import StateInline
+    from markdown_it.token import Token
 
 MATH, MATH_BLOCK = "math", "math_block"
 """Types of tokens; a block's `meta` says whether it is `open`: its end may be still to come."""
@@ -33,8 +33,8 @@ _CODE_OR_MATH = re.compile(
 )
 _OPERANDS = ((0x30, 0x52F), (0x1D00, 0x1FFF), (0x2070, 0x218F), (0x2200, 0x22FF), (0x1D400, 0x1D7FF))
 """Of Latin, Greek and Cyrillic letters and of numbers: scripts that have spaces between words, and formulas."""
+_HIDDEN_BAR = "\0"  # the parser leaves none of these in a text
 _WORD = 2  # letters
-_ROW_LEVEL = 2  # of a row's token, in a table that is in nothing else
 
 
 @cache
@@ -43,7 +43,7 @@ def parser() -> MarkdownIt:
     from markdown_it import MarkdownIt
 
     markdown = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"])
-    markdown.core.ruler.after("block", "cells", _keep_cells)
+    markdown.block.ruler.at("table", _table, {"alt": ["paragraph", "reference"]})
     markdown.disable(["autolink", "entity", "reference"])
     markdown.inline.ruler.before("escape", MATH, _math)
     markdown.inline.ruler.at("escape", _escape)
@@ -52,25 +52,55 @@ def parser() -> MarkdownIt:
     return markdown
 
 
-def _keep_cells(state: StateCore) -> None:
+def _table(state: StateBlock, start: int, last: int, silent: bool) -> bool:
+    """A table, also one with bars in a formula or in code of its heading, where they are no ends of cells.
+
+    The table rule takes a heading only with as many cells as the line below it has. So where there are more, it is
+    given the heading without such bars.
+    """
+    from markdown_it.rules_block import table
+
+    text = state.src
+    known = len(state.tokens)
+    if start + 2 <= last:
+        heading = _line(state, start)
+        without = _CODE_OR_MATH.sub(lambda part: part[0].replace("|", _HIDDEN_BAR), heading)
+        if len(_cells(without)) == len(_cells(_line(state, start + 1))) < len(_cells(heading)):
+            end = state.eMarks[start]
+            state.src = text[: end - len(heading)] + without + text[end:]
+    found = table(state, start, last, silent)
+    state.src = text
+    for token in state.tokens[known:]:
+        token.content = token.content.replace(_HIDDEN_BAR, "|")
+    _keep_cells(state, state.tokens[known:])
+    return found
+
+
+def _line(state: StateBlock, number: int) -> str:
+    """A line without what stands before it: spaces, and the marks of quotes and lists that it is in."""
+    return state.src[state.bMarks[number] + state.tShift[number] : state.eMarks[number]]
+
+
+def _cells(row: str) -> list[str]:
+    from markdown_it.rules_block.table import escapedSplit
+
+    return escapedSplit(row.strip().removeprefix("|").removesuffix("|"))
+
+
+def _keep_cells(state: StateBlock, tokens: list[Token]) -> None:
     """Cells of a table's row that are more than its columns: they are one where a formula or code was cut in two.
 
     The table rule cuts at every bar, and leaves out what is behind the last column: that goes into the last cell.
     """
-    from markdown_it.rules_block.table import escapedSplit
-
-    lines = state.src.split("\n")
-    for number, token in enumerate(state.tokens):
-        if token.type != "tr_open" or token.level != _ROW_LEVEL or token.map is None:
+    for number, token in enumerate(tokens):
+        if token.type != "tr_open" or token.map is None:
             continue
         inlines = []
-        while state.tokens[number].type != "tr_close":
-            if state.tokens[number].type == "inline":
-                inlines.append(state.tokens[number])
+        while tokens[number].type != "tr_close":
+            if tokens[number].type == "inline":
+                inlines.append(tokens[number])
             number += 1
-        cells = _whole_cells(
-            escapedSplit(lines[token.map[0]].strip().removeprefix("|").removesuffix("|")), len(inlines)
-        )
+        cells = _whole_cells(_cells(_line(state, token.map[0])), len(inlines))
         if cells is None:
             continue
         cells = [cell.strip() for cell in cells]
