@@ -30,6 +30,29 @@ def test_each_part_is_left_once_and_in_order(columns, rows, picture):
     assert "exit code 0" in lines
 
 
+@pytest.mark.parametrize(
+    "sizes", [[(120, 40), (40, 12), (30, 10)], [(40, 10), (200, 60)], [(80, 24), (60, 24), (24, 8)]]
+)
+def test_each_part_is_left_once_and_in_order_in_a_window_that_changes_its_size(sizes):
+    first, *others = sizes
+    with TmuxTerminal("demo", environment=environment(), columns=first[0], rows=first[1]) as terminal:
+        for number, size in enumerate(others):
+            terminal.wait_for(["Looks at", "Listens to"][number])
+            terminal.resize(*size)
+        screen = " ".join(terminal.wait_for(r"exit code \d", seconds=180).split())
+    for words in (
+        "gemma4-mlx demo",
+        "Looks at a",
+        "Listens to",
+        "Translates what",
+        "Answers a",
+        "It knows little more",
+    ):
+        assert screen.count(words) == 1, words
+    assert not re.search(r" … ", screen)
+    assert "exit code 0" in screen
+
+
 def test_no_color_in_a_terminal_gives_plain_text():
     screen = screen_after(80, 24, NO_COLOR="1")
     assert "▀" not in screen

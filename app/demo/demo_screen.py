@@ -136,10 +136,21 @@ class TerminalScreen:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._tail = LiveTail(console.file)  # type: ignore[arg-type]
-        self._beside = console.width >= _SIDE_BY_SIDE
+
+    # The window may be of another size for each part.
+
+    @property
+    def _beside(self) -> bool:
+        return self._console.width >= _SIDE_BY_SIDE
+
+    @property
+    def _picture_rows(self) -> int:
         share = 4 if self._beside else 2
-        self._picture_rows = max(_FEWEST_ROWS, min(_MOST_ROWS, console.height // share))
-        self._drawing_columns = 3 * self._picture_rows  # half blocks are square, and the picture is 3:2
+        return max(_FEWEST_ROWS, min(_MOST_ROWS, self._console.height // share))
+
+    @property
+    def _drawing_columns(self) -> int:
+        return min(3 * self._picture_rows, self._console.width)  # half blocks are square, and the picture is 3:2
 
     def busy(self, what: str) -> AbstractContextManager[object]:
         return self._said_meanwhile([f"{what} …"])
