@@ -24,6 +24,7 @@ from .interrupts import Interrupts
 from .line.attachments import LARGEST, open_attachment
 from .messages import Message
 from .models.model_choice import open_model
+from .small_file import small_text
 from .terminal import note, say
 from .tools.tool_rounds import Permission, answer_in_rounds
 
@@ -117,7 +118,7 @@ def _print_json(answer: Generation) -> None:
 
 def _schema_text(schema: Path) -> str:
     try:
-        return schema.read_text(encoding="utf-8")
+        return small_text(schema)
     except UnicodeDecodeError:
         raise InputError(f"{schema} is not UTF-8 text: give the file of a JSON schema") from None
 

@@ -12,6 +12,7 @@ import platformdirs
 
 from gemma4_mlx.errors import Gemma4Error
 
+from .small_file import small_text
 from .whole_file import write_whole
 
 
@@ -98,12 +99,12 @@ def read_settings(file: Path) -> Settings:
         Gemma4Error: it is not TOML, has a key there is not, or a value that will not do.
     """
     try:
-        raw = tomllib.loads(file.read_text(encoding="utf-8"))
+        raw = tomllib.loads(small_text(file))
     except FileNotFoundError:
         return Settings()
     except OSError as error:
         raise Gemma4Error(f"{file} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Gemma4Error(f"{file} is not valid TOML ({error}): mend or delete it") from error
     values = _flat(raw)
     for key, value in values.items():

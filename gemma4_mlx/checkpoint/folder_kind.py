@@ -91,7 +91,8 @@ def _snapshot(path: Path) -> Path:
         return path
     commits = [name for name in _names_below(top / "snapshots") if (top / "snapshots" / name).is_dir()]
     try:
-        newest = (top / "refs" / "main").read_text(encoding="utf-8").strip()
+        main = top / "refs" / "main"
+        newest = main.read_text(encoding="utf-8").strip() if main.is_file() else ""
     except (OSError, UnicodeDecodeError):
         newest = ""
     if newest in commits or len(commits) == 1:

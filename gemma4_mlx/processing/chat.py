@@ -24,6 +24,8 @@ from .sources import reason
 from .template_limits import BoundedEnvironment, TooMuchError
 from .tokenizer import read_json
 
+_MOST_BYTES = 4 << 20  # of a template; the makers' have 20 kB
+
 
 class ChatTemplate:
     """A compiled chat template, rendered the way transformers does (block trimming, filters, names it can use).
@@ -55,6 +57,8 @@ class ChatTemplate:
         path = folder / "chat_template.jinja"
         if path.is_file():
             try:
+                if path.stat().st_size > _MOST_BYTES:
+                    raise CheckpointError(f"{path} is larger than {_MOST_BYTES >> 20} MiB: download it again")
                 return cls(path.read_text(encoding="utf-8"))
             except (OSError, UnicodeDecodeError) as error:
                 raise CheckpointError(f"{path} is damaged ({reason(error)}): download it again") from error
