@@ -60,7 +60,7 @@ def disturbed_chats(
                     terminal.wait_for(r"(?m)^> \[audio 1: ")
                 outcome = _disturb(terminal, MESSAGES[kind], seconds)
                 say(f"{number:4} {kind:13} {seconds:.2f} s  {outcome}")
-                assert _answer(terminal, QUESTION) == undisturbed, f"after {kind} at {seconds} s"
+                _same(_answer(terminal, QUESTION), undisturbed, f"after {kind} at {seconds} s", terminal)
                 _command(terminal, "/undo", "taken back: Does")
         terminal.type("C-d")
         terminal.wait_for("exit code 0")
@@ -71,8 +71,13 @@ def disturbed_chats(
                 _forget_screen(terminal)
                 outcome = _disturb(terminal, GREETING, seconds)
                 say(f"{number:4} {kind:13} {seconds:.2f} s  {outcome}")
-                assert _answer(terminal, GREETING) == greeting
-                assert _answer(terminal, QUESTION) == undisturbed, f"after {kind} at {seconds} s"
+                when = f"after {kind} at {seconds} s: {outcome}"
+                _same(_answer(terminal, GREETING), greeting, when, terminal)
+                _same(_answer(terminal, QUESTION), undisturbed, when, terminal)
+
+
+def _same(answer: str, undisturbed: str, when: str, terminal: TmuxTerminal) -> None:
+    assert answer == undisturbed, f"{when}\n{answer!r}\n{undisturbed!r}\n{terminal.screen()}"
 
 
 def _chat(folder: Path, environment: Mapping[str, str], load_seconds: float) -> TmuxTerminal:
