@@ -304,7 +304,7 @@ def transcribe(
             max=10,
             metavar="S",
             show_default=False,
-            help="Seconds that end an utterance. Default: 0.7, in files 2.",
+            help="Seconds of silence that end a segment. Default: 0.7, in files 2.",
         ),
     ] = None,
     max_utterance: Annotated[
@@ -315,7 +315,7 @@ def transcribe(
             max=28,
             metavar="S",
             show_default=False,
-            help="Longest utterance in seconds. Default: 20, in files 28.",
+            help="Longest segment in seconds. Default: 20, in files 28.",
         ),
     ] = None,
     save_audio: Annotated[
@@ -324,7 +324,7 @@ def transcribe(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there already.")] = False,
     duration: Annotated[
-        float | None, typer.Option("--duration", min=0.1, metavar="S", help="Stop listening after so many seconds.")
+        float | None, typer.Option("--duration", min=0.1, metavar="S", help="Stop listening after S seconds.")
     ] = None,
     simulate: Annotated[bool, typer.Option("--simulate", help="Play a file as if it were spoken now.")] = False,
     speed: Annotated[

@@ -129,7 +129,7 @@ def shows_lines(stream: TextIO) -> bool:
 
 
 def shortened(text: str, most: int) -> str:
-    """`text` on one line of at most so many characters."""
+    """`text` on one line of at most `most` characters."""
     line = " ".join(printable(text).split())
     return line if len(line) <= most else f"{line[: most - 1]}…"
 

@@ -58,7 +58,7 @@ class Terminal:
         self.screen = b""
 
     def seconds_until(self, text: str, after: int = 0) -> float:
-        """Since the start, until `text` has been shown behind so many bytes."""
+        """Seconds from the start until `text` has been shown behind the first `after` bytes."""
         while text.encode() not in self.screen[after:]:
             left = self.started + PATIENCE - time.monotonic()
             if not select.select([self.keyboard], [], [], max(left, 0))[0]:

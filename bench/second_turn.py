@@ -2,7 +2,7 @@
 
     python bench/second_turn.py [--rounds 2] [--lengths 256 512 1024]
 
-A checkpoint with random weights and E2B's 35 layers reads a first turn of so many tokens and writes 16, then the second
+A checkpoint with random weights and E2B's 35 layers reads a first turn of each length and writes 16, then the second
 turn comes: the first one, the answer and 24 new tokens. The two ways take turns, and who goes first changes. Shown are
 medians of wall time and of the process's own CPU time; on a busy machine the latter is the one to trust. That both ways
 write the same first token is checked.

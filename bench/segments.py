@@ -40,7 +40,7 @@ Clip = tuple[Caches, float]  # read, and how long it is in seconds
 
 
 def spoken(times: int) -> np.ndarray:
-    """All recordings, so many times over, with pauses between."""
+    """All recordings, repeated, with pauses between."""
     voices = [load_audio(path) for path in sorted(RECORDINGS.glob("*.flac"))]
     return np.concatenate([part for voice in voices * times for part in (voice, PAUSE)])
 

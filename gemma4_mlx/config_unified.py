@@ -50,7 +50,7 @@ class UnifiedVisionConfig:
 
 @dataclass(frozen=True)
 class UnifiedAudioConfig:
-    """The 12B's ears: so many samples at 16 kHz, as they are, are one soft token."""
+    """How the 12B hears: every `samples_per_token` samples at 16 kHz are one soft token, without an encoder."""
 
     samples_per_token: int = 640
     rms_norm_eps: float = 1e-6

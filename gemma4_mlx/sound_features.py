@@ -27,7 +27,7 @@ def sound_features(samples: FloatArray, audio: AudioConfig | UnifiedAudioConfig)
 
 
 def soft_token_count(samples: int, audio: AudioConfig | UnifiedAudioConfig) -> int:
-    """Audio soft tokens of a clip of so many samples at 16 kHz."""
+    """How many soft tokens a clip of `samples` samples at 16 kHz has."""
     if isinstance(audio, AudioConfig):
         return log_mel_tokens(samples)
     return -(-samples // audio.samples_per_token)

@@ -11,7 +11,7 @@ from ..live_tail import Line
 
 
 def rendered(console: Console, content: RenderableType, columns: int) -> list[Line]:
-    """The lines of what Rich can render, laid out for so many columns."""
+    """The lines of what Rich can render, laid out for `columns` columns."""
     options = console.options.update(width=columns, height=None)
     return coded(console, console.render_lines(content, options, pad=False))
 

@@ -135,7 +135,7 @@ class Painter:
         self._code: list[str] = []
 
     def block(self, block: Block, columns: int, standing: str = "") -> list[Line]:
-        """A finished block's lines, broken to fit into so many columns; code is not broken.
+        """A finished block's lines, broken to fit into `columns` columns; code is not broken.
 
         Args:
             standing: text at its beginning to leave out. What is not as it was when it was settled is painted again.

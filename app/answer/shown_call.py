@@ -81,7 +81,7 @@ def _shares(wanted: list[int], room: int) -> list[int]:
 
 
 def _broken(text: str, width: int) -> list[str]:
-    """A text in rows of so many cells."""
+    """A text in rows of `width` cells."""
     rows, row, cells = [], "", 0
     for character in text:
         if (cells := cells + _cells(character)) > width:

@@ -31,8 +31,8 @@ class Engine:
     """A loaded model.
 
     Attributes:
-        tokens: (prompt ids, at most so many new tokens, cache) → greedy token ids by the engine's own loop. The cache's
-            contents come before the prompt.
+        tokens: (prompt ids, most new tokens, cache) → greedy token ids by the engine's own loop. The cache's contents
+            come before the prompt.
         make_cache: an empty cache.
         read: (ids int `[1, L]`, cache): adds ids to the cache; what it returns nobody needs.
         model: ours, for the towers; None of a peer.

@@ -95,7 +95,7 @@ class _Row:
             self.column = width if self.column + width > self.columns else self.column + width
 
     def make_room(self, style: str, columns: int) -> int:
-        """End the row if so many columns do not fit into it; where the next character is."""
+        """Begin a new row if `columns` more columns do not fit into this one. Returns where the next character is."""
         if self.column and self.column + columns > self.columns:
             self.add(style, " " * (self.columns - self.column))
         return self.length
@@ -127,7 +127,7 @@ def _is_hidden(character: str, before: str) -> bool:
 
 
 def _fitted(label: str, columns: int) -> str:
-    """A label of at most so many columns: its beginning and its end, which say what it is and how large."""
+    """A label of at most `columns` columns: its beginning and its end, which say what it is and how large."""
     if get_cwidth(label) <= columns:
         return label
     beginning, end = label[: max(0, columns // 3)], ""

@@ -102,7 +102,7 @@ def _cells(picture: Image, columns: int) -> tuple[int, int]:
 def _kitty(png: bytes, rows: int) -> str:
     data = base64.b64encode(png).decode()
     chunks = [data[start : start + _CHUNK] for start in range(0, len(data), _CHUNK)]
-    first = f"a=T,f=100,q=2,r={rows},"  # draw a PNG, do not answer, so many rows
+    first = f"a=T,f=100,q=2,r={rows},"  # draw a PNG, do not answer, this many rows
     last = len(chunks) - 1
     return "".join(
         f"\x1b_G{first if number == 0 else ''}m={int(number < last)};{chunk}\x1b\\"

@@ -41,7 +41,7 @@ class Size:
         return f"{self.download_gb:g} GB"
 
     def fits(self, memory: int) -> bool:
-        """Whether it is made for a machine with so many bytes of memory."""
+        """Whether it is made for a machine with this much memory, in bytes."""
         return memory >= self.memory_gb * 2**30 * _REPORTED_SHARE
 
 

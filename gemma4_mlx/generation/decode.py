@@ -62,9 +62,9 @@ class Decode:
         logits: of the rows' first tokens, `[B, 1, vocab]`.
 
     Attributes:
-        cache: the same.
+        cache: what it was given; it holds every token that was handed out.
         padding: int `[B]`, see `model.rows`; None: the rows are equally long.
-        rows: the same.
+        rows: the sequences that are still written, in the cache's order.
     """
 
     def __init__(self, model: Gemma4, cache: Caches, rows: Sequence[Row], logits: mx.array) -> None:

@@ -69,12 +69,12 @@ class Rows:
     def _rebuild(
         self, layers: Sequence[Sequence[tuple[mx.array, ...]]], like: Sequence[KVCache], lengths: list[int]
     ) -> None:
-        """Hold rows of so many tokens.
+        """Replace the cache with one that holds these rows, aligned at their ends.
 
         Args:
             layers: for each layer the keys and values of some rows each, oldest first, that end where the rows end.
             like: the same layers' caches.
-            lengths: of all rows.
+            lengths: tokens of each row.
         """
         end = max(lengths)
         cache = Caches()

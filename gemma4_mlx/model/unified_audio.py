@@ -13,9 +13,9 @@ import numpy as np
 from ..log_mel import FloatArray
 from .audio_stream import AudioStream
 
-# Frames are projected so many at a time, the last ones filled up with zeros. MLX chooses a kernel by a product's height
-# (on a GPU, one row has a kernel of its own), and each kernel sums up in an order of its own. With one height a frame
-# has one result, whatever comes with it.
+# How many frames are projected at a time; the last group is filled up with zeros. MLX chooses a matrix product's kernel
+# by its number of rows, and every kernel adds up in another order. With the same number of rows each time, a frame's
+# result does not depend on the frames beside it.
 _TOGETHER = 16
 
 

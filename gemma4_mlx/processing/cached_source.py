@@ -18,7 +18,7 @@ class CachedSource:
         source: what a message may have without this, see `Processor`.
 
     Attributes:
-        source: the same.
+        source: what it was given.
     """
 
     def __init__(self, source: Any) -> None:

@@ -89,7 +89,8 @@ def patches(image: Image) -> ImagePatches:
 
 
 def token_grid(height: int, width: int, image_tokens: int, name: str = "the picture") -> tuple[int, int]:
-    """Rows and columns of soft tokens for a picture of so many pixels: the largest that keeps its proportions.
+    """Rows and columns of soft tokens for a picture of `height` by `width` pixels: the largest grid that keeps its
+    proportions.
 
     Both sides are scaled by the factor that would use the budget up, then rounded down to whole soft tokens of 48
     pixels. The reference stretches a picture whose shorter side rounds to nothing; what the model would see then has

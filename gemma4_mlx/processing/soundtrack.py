@@ -17,8 +17,9 @@ from .limits import SOUND_TRACKS
 from .sources import Pipe, Source
 from .timeline import Piece, Timeline
 
-# Of several tracks the first one is taken, as players do. If it stays under this level (of full scale, as the root of
-# the mean square of one frame) for so many seconds, and another one is so many times louder, that one is.
+# Of several tracks the first one is taken, as players do. There is one exception: it is silent from the beginning to
+# `_LOOK_AHEAD_SECONDS` (no frame reaches `_SILENT`, a root mean square where full scale is 1), and another track is
+# louder by the factor `_LOUDER`. Then that track is taken.
 _SILENT = 10 ** (-50 / 20)
 _LOUDER = 10 ** (30 / 20)
 _LOOK_AHEAD_SECONDS = 30.0

@@ -21,7 +21,7 @@ Piece = tuple[FloatArray, float]
 _ROUNDING = 0.1
 # A time that goes back further than this begins anew, as in files that were joined.
 _OVERLAP = 1.0
-# Silence is handed on in pieces of so many seconds: it needs no memory.
+# Seconds of silence that are handed on at a time: a long silence then needs no memory.
 _SILENT_PIECE = 1.0
 
 
@@ -50,7 +50,7 @@ class Timeline:
         self._joints = [] if joints is None else joints
 
     def begin_anew(self, ago: float = 0.0) -> None:
-        """Another recording begins with the next piece, or began so many seconds before it."""
+        """Another recording begins with the next piece, or began `ago` seconds before it."""
         if self.now > ago:
             self._joints.append(self.now - ago)
 

@@ -125,9 +125,9 @@ class Cutting:
         if not 0 < self.threshold < 1:
             raise ValueError(f"the threshold is a probability between 0 and 1, not {self.threshold}")
         if not 0.1 <= self.silence <= 10:
-            raise ValueError(f"the silence that ends an utterance is 0.1 to 10 seconds, not {self.silence}")
+            raise ValueError(f"the silence that ends a segment is 0.1 to 10 seconds, not {self.silence}")
         if not 1 <= self.longest <= 28:
-            raise ValueError(f"an utterance lasts at most 1 to 28 seconds, not {self.longest}")
+            raise ValueError(f"the longest segment lasts 1 to 28 seconds, not {self.longest}")
 
 
 FILE = Cutting(silence=2.0, longest=28.0, pre_roll=0.4, choose_cut=best_pause)
