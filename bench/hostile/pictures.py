@@ -44,6 +44,13 @@ def image(form: str, size: tuple[int, int] = (64, 48), mode: str = "RGB", **opti
     return stream.getvalue()
 
 
+def clear(form: str, side: int, **options: Any) -> bytes:
+    """Nothing but transparency: hundreds of megapixels in a few bytes."""
+    stream = io.BytesIO()
+    Image.new("RGBA", (side, side)).save(stream, form, **options)
+    return stream.getvalue()
+
+
 def heif(form: str) -> bytes:
     import pillow_heif
 
@@ -107,12 +114,16 @@ def pictures() -> Iterator[tuple[str, Bytes]]:
             yield f"huge-{size}.gif", lambda _, n=size: gif(n, n)
         if size <= 16_383:
             yield f"huge-{size}.webp", lambda _, n=size: webp(n, n)
-    for side in (13_000, 16_000):
+    for side in (10_000, 13_000, 16_000):
         for depth, colour in ((1, 0), (16, 0), (8, 2), (16, 6), (8, 3)):
             yield f"bomb-{side}-{depth}-{colour}.png", lambda _, a=(side, side, depth, colour): png(*a, whole=True)
+        yield f"runs-{side}.bmp", lambda _, n=side: _runs_bmp(n)
         yield f"bomb-{side}.tiff", lambda _, n=side: tiff(n, n, 8, zeros(n * n + (1 << 20)))
         yield f"float-{side}.tiff", lambda _, n=side: tiff(n, n, 8, zeros(n * n * 4 + (1 << 20)), bits=32)
-        yield f"clear-{side}.webp", lambda _, n=side: image("WebP", (n, n), "RGBA", lossless=True, method=0)
+    for side in (7_900, 10_000, 16_000):
+        yield f"clear-{side}.webp", lambda _, n=side: clear("WebP", n, lossless=True, method=0)
+    for side in (7_900, 10_000):
+        yield f"clear-{side}.avif", lambda _, n=side: clear("AVIF", n, speed=10, subsampling="4:4:4")
     for scans in (10, 1000, 100_000):
         for side in (2_000, 9_000, 14_000):
             yield f"scans-{scans}-{side}.jpg", lambda _, a=(side, side, scans): jpeg(*a, subsampling=0)
@@ -149,6 +160,12 @@ def _bmp(size: int) -> bytes:
         + struct.pack("<IiiHHIIiiII", 40, size & 0x7FFFFFFF, -1, 1, 8, 1, 0, 0, 0, 0, 0)
         + bytes(9)
     )
+
+
+def _runs_bmp(side: int) -> bytes:
+    """Runs of 255 equal pixels, which Pillow unpacks in Python."""
+    head = struct.pack("<IiiHHIIiiII", 40, side, side, 1, 8, 1, 0, 0, 0, 0, 0)
+    return b"BM" + struct.pack("<IHHI", 99, 0, 0, 54 + 1024) + head + bytes(1024) + b"\xff\x07" * (side * side // 255)
 
 
 def animated(form: str, frames: int) -> bytes:

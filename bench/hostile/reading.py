@@ -70,7 +70,9 @@ def tried(file: Hostile, place: Path, seed: int) -> Read:
 
     try:
         made = _in_a_child(make, _MAKING_SECONDS)
-        return made if made.said != "made" else _in_a_child(lambda: _outcome(path, file.kind), WAIT)
+        if made.said != "made":
+            return made._replace(said=f"not made: {made.said.removeprefix('not made: ')}")
+        return _in_a_child(lambda: _outcome(path, file.kind), WAIT)
     finally:
         path.unlink(missing_ok=True)
 
