@@ -181,6 +181,21 @@ def test_a_file_without_a_telling_name_is_told_by_what_is_in_it(tmp_path):
         open_attachment(tmp_path / "program")
 
 
+def test_a_file_without_a_suffix_is_a_picture_only_in_a_format_that_is_read_and_may_be_too_large(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "photo"
+    one_pixel = b"\x2c\0\0\0\0\1\0\1\0\0\2\2\x44\1\0\x3b"
+    path.write_bytes(b"GIF89a" + b"\xff" * 4 + b"\x80\0\0" + bytes(6) + one_pixel)  # 65,535 × 65,535
+    with pytest.raises(InputError, match=r"photo has more pixels than can be unpacked safely: make it smaller"):
+        open_attachment(path)
+    path.write_bytes(b"8BPS\0\1" + bytes(6) + b"\0\3" + b"\0\0\0\x09" * 2 + b"\0\x08\0\3" + bytes(99))  # Photoshop's
+    with pytest.raises(InputError, match=r"photo is neither a picture, a sound, a video nor a text"):
+        open_attachment(path)
+    Image.new("RGB", (64, 64)).save(path, "AVIF")
+    assert open_attachment(path).kind == "image"
+
+
 def test_what_was_heard_becomes_a_sound_that_a_session_can_keep():
     samples = np.sin(np.arange(16_000) / 20).astype(np.float32)
     attachment = recorded(samples, "what you said")

@@ -179,15 +179,11 @@ def _kind(file: Source, called: str) -> Kind:
         head = stream.read(LARGEST["text"])
     if b"\0" not in head[:4096] and _is_text(head):
         return "text"
-    from PIL import Image, UnidentifiedImageError
+    from gemma4_mlx.processing.images import is_picture
 
-    try:
-        Image.open(io.BytesIO(head)).close()
+    if is_picture(head):
         return "image"
-    except (UnidentifiedImageError, OSError, ValueError):
-        raise InputError(
-            f"{called} is neither a picture, a sound, a video nor a text: give a file that is one of them"
-        ) from None
+    raise InputError(f"{called} is neither a picture, a sound, a video nor a text: give a file that is one of them")
 
 
 def _is_text(head: bytes) -> bool:

@@ -145,6 +145,23 @@ def _decoded(file: Source) -> Image:
     return upright
 
 
+def is_picture(head: bytes) -> bool:
+    """Whether a file that begins like this is to be read by `load_image`, which says what is wrong with it if not."""
+    import pillow_heif
+    from PIL import Image
+
+    pillow_heif.register_heif_opener()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            Image.open(io.BytesIO(head), formats=PICTURE_FORMATS).close()
+        except Image.DecompressionBombError:
+            return True
+        except _DECODER_ERRORS:
+            return False
+    return True
+
+
 def _opened(stream: BinaryIO, name: str) -> Image:
     """A picture of which only the header has been read; nothing is unpacked yet.
 
@@ -167,12 +184,18 @@ def _opened(stream: BinaryIO, name: str) -> Image:
     except UnidentifiedImageError as error:
         raise InputError(f"{name} is not a picture: give a PNG, JPEG, WebP, HEIC or GIF file") from error
     except Image.DecompressionBombError as error:
-        raise InputError(f"{name} has more pixels than can be unpacked safely: make it smaller") from error
+        raise InputError(
+            f"{name} has more pixels than can be unpacked safely: make it smaller than "
+            f"{PICTURE_PIXELS['PNG'] // MEGAPIXEL} megapixels"
+        ) from error
     except _DECODER_ERRORS as error:
         raise _damaged(name, error) from error
-    pixels = image.width * image.height
-    if pixels > PICTURE_PIXELS.get(image.format or "", pixels):
-        raise InputError(f"{name} has more pixels than can be unpacked safely: make it smaller")
+    pixels, most = image.width * image.height, PICTURE_PIXELS[image.format or "PNG"]
+    if pixels > most:
+        raise InputError(
+            f"{name} has more pixels than can be unpacked safely: {image.format} is read up to {most // MEGAPIXEL} "
+            f"megapixels, and this one has {math.ceil(pixels / MEGAPIXEL)}: make it smaller"
+        )
     if image.format in _JPEGS and pixels > LARGE_PICTURE_PIXELS:
         image.draft(None, (image.width // 2, image.height // 2))  # decoded at half its size, in a quarter of the memory
     return image

@@ -11,13 +11,17 @@ _LARGEST_JPEG = 220 * MEGAPIXEL
 PICTURE_PIXELS = {
     "JPEG": _LARGEST_JPEG,
     "MPO": _LARGEST_JPEG,
-    "HEIF": 64 * MEGAPIXEL,
-    "AVIF": 64 * MEGAPIXEL,
+    "PNG": 178 * MEGAPIXEL,
+    "GIF": 178 * MEGAPIXEL,
+    "BMP": 178 * MEGAPIXEL,
+    "TIFF": 110 * MEGAPIXEL,
+    "HEIF": 104 * MEGAPIXEL,
+    "AVIF": 104 * MEGAPIXEL,
     "WEBP": 64 * MEGAPIXEL,
 }
 """By Pillow's name of the format. The largest photographs of phones are JPEGs of 200 megapixels, which are decoded at
-half their size. Decoders of the last three hold a picture several times; phones write 50 megapixels. For the others
-Pillow's own limit holds, 179 megapixels."""
+half their size; cameras write 102 megapixels in HEIF and TIFF too. Decoders of the last four hold a picture several
+times. More than 178 megapixels Pillow refuses by itself."""
 LARGE_PICTURE_PIXELS = 89 * MEGAPIXEL
 """From here on a picture is made smaller, because the model sees 3 megapixels at most. Pillow warns from about here."""
 FRAME_PIXELS = 40 * MEGAPIXEL
