@@ -1,6 +1,6 @@
-"""What MLX says when the GPU, or memory, fails it → the `DeviceError` that says what to do. Every evaluation is in here.
+"""What MLX says when the GPU or memory fails it → the `DeviceError` that says what to do. Every evaluation is in here.
 
-MLX raises a RuntimeError for whatever goes wrong in C++. Which of them are the device's is told by their beginnings, and
+MLX raises a RuntimeError for whatever goes wrong in C++. Which of them are the device's is told by how they begin, and
 by the codes that macOS puts into them: the words around a code may be in the user's language. The texts are those of
 MLX's `backend/metal/allocator.cpp`, `device.cpp` and `eval.cpp`, and of reports about them (mlx issues 2670, 3224,
 3390 and 3849, mlx-vlm 270, ollama 17902, llama.cpp 8886).
@@ -101,7 +101,9 @@ def device_errors(forget: Callable[[], object] = lambda: None) -> Iterator[None]
         if (failure := device_error(error)) is None:
             raise
         forget()
-        raise failure from (None if failure is error else error)
+        if failure is error:
+            raise
+        raise failure from error
 
 
 def _settle() -> None:

@@ -116,7 +116,7 @@ class Decode:
             if (failure := device_error(error)) is None:
                 raise
             self.forget()
-            raise failure from (None if failure is error else error)
+            raise failure from error
 
     def forget(self) -> None:
         """Hold nothing: what the cache and the next tokens are made of is not to be trusted."""
