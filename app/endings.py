@@ -13,6 +13,7 @@ from typing import NoReturn
 
 import typer
 
+from gemma4_mlx.device_errors import device_errors
 from gemma4_mlx.errors import Gemma4Error, reason
 
 from .terminal import note
@@ -29,31 +30,6 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-class ComputingError(Gemma4Error):
-    """MLX could not compute something. What it was computing into is not to be trusted."""
-
-
-@contextmanager
-def computing() -> Iterator[None]:
-    """Errors of MLX in the body become a `ComputingError`."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not _is_mlx_error(error):
-            raise
-        said = one_line(error)
-        if isinstance(error, MemoryError) or "alloc" in said or "memory" in said.lower():
-            advice = "out of memory: close other programs, send less at a time, or take a smaller model"
-        else:
-            advice = "the computation failed: try again, or take another model"
-        raise ComputingError(f"{advice} ({said})") from error
-
-
-def _is_mlx_error(error: RuntimeError | MemoryError) -> bool:
-    """MLX raises RuntimeError itself for whatever goes wrong in C++; Python's kinds of it are mistakes of ours."""
-    return type(error) in (RuntimeError, MemoryError)
-
-
 def leave_at_once(code: int) -> NoReturn:
     """End the process without Python's tidying up: MLX would crash in it while a thread computes."""
     with suppress(OSError):
@@ -67,7 +43,7 @@ def leave_at_once(code: int) -> NoReturn:
 def exit_codes(debug: bool) -> Iterator[None]:
     """Run a command's body; whatever it raises becomes an exit code and one line (with `debug`, Python's traceback)."""
     try:
-        with computing():
+        with device_errors():
             yield
         sys.stdout.flush()
     except typer.BadParameter:

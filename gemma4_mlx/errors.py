@@ -44,6 +44,31 @@ class ContextLengthError(InputError):
         return str(self.args[0])
 
 
+class DeviceError(Gemma4Error):
+    """The GPU, or whatever MLX computes on, did not do what it was asked. What to do is in the message.
+
+    Caches that the work was writing to are empty, and `ConversationCache` reads its conversation anew. Keep no arrays
+    that were being computed.
+    """
+
+
+class OutOfMemoryError(DeviceError, MemoryError):
+    """There is not enough memory: found out on the way, or known before anything was done.
+
+    Attributes:
+        needed: bytes that a prompt's keys and values would take, where that was known before; None: found out.
+        available: bytes there are for them; None likewise.
+    """
+
+    def __init__(self, message: str, needed: int | None = None, available: int | None = None) -> None:
+        super().__init__(message, needed, available)
+        self.needed = needed
+        self.available = available
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 def reason(error: BaseException) -> str:
     """What a library or the system said went wrong, on one line; with what to do where only the system's owner can."""
     said = " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split())

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Literal
 
 from .checkpoint import load_model, read_config, resolve
+from .device_errors import device_errors
 from .model import Gemma4
 from .model.weights import read_weights
 from .processing import Processor
 
 
+@device_errors()
 def load(
     name: str | Path,
     *,
@@ -39,6 +41,7 @@ def load(
         HubError: the name cannot be found or fetched.
         CheckpointError: files are missing or damaged, or do not fit `config.json`; or the folder is no checkpoint.
         ConfigError: the checkpoint is not a Gemma 4, or packed for other machines.
+        OutOfMemoryError, DeviceError: there is not enough memory for the weights, or the GPU failed.
         ValueError: an argument has a value it cannot have.
     """
     folder = resolve(str(name), revision)

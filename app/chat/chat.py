@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from gemma4_mlx.byte_sizes import byte_size
 from gemma4_mlx.config import DEFAULT_IMAGE_TOKENS
-from gemma4_mlx.errors import ContextLengthError, Gemma4Error, InputError
+from gemma4_mlx.errors import ContextLengthError, DeviceError, Gemma4Error, InputError
 
 from ..answer.answering import Request, Sampling, say_why_it_ended
-from ..endings import INTERRUPTED, ComputingError, leave_at_once, one_line
+from ..endings import INTERRUPTED, leave_at_once, one_line
 from ..interrupts import Interrupts
 from ..line.attachments import Attachment
 from ..messages import Message
@@ -229,7 +229,7 @@ class Chat:
                 raise
             self.prefilled = exchange.text
             lost = ""
-            if isinstance(error, ComputingError) and self.edits_lines:
+            if isinstance(error, DeviceError) and self.edits_lines:
                 self.waiting = exchange.attachments
             elif exchange.attachments:
                 # Whatever was wrong with an attachment would be wrong with it again in the next message.

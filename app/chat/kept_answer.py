@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from ..answer.answer_screen import AnswerScreen
 from ..answer.answering import Request, generate, prompt_progress, show
-from ..endings import ComputingError, computing
 from ..interrupts import Interrupts
 from ..messages import Message, assistant_message
 from .conversation import Exchange
@@ -44,25 +43,20 @@ class KeptAnswer:
     def write(self, request: Request, replies: list[Message]) -> Generation:
         """Let the model go on after `replies`.
 
-        Raises what `generate` does, `ComputingError`, and KeyboardInterrupt as `ModelThread.stream`.
+        Raises what `generate` does, and KeyboardInterrupt as `ModelThread.stream`.
         """
         self.text = ""
         request = replace(request, messages=[*request.messages, *replies])
 
         def work(hand_out: Callable[[Chunk | tuple[int, int]], None]) -> Generation:
-            try:
-                with computing():
-                    return generate(
-                        *self._model(),
-                        request,
-                        hand_out,
-                        self._model.cache(),
-                        should_stop=self._interrupts,
-                        on_prompt=lambda read, tokens: hand_out((read, tokens)),
-                    )
-            except ComputingError:
-                self._model.forget()
-                raise
+            return generate(
+                *self._model(),
+                request,
+                hand_out,
+                self._model.cache(),
+                should_stop=self._interrupts,
+                on_prompt=lambda read, tokens: hand_out((read, tokens)),
+            )
 
         with AnswerScreen(self._show_thoughts) as screen:
             tell_progress = prompt_progress(screen)

@@ -14,11 +14,14 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..endings import computing
+from gemma4_mlx.device_errors import device_errors
+from gemma4_mlx.errors import DeviceError
+
 from ..interrupts import Interrupts
 from ..line.attachments import Kind
 
@@ -149,10 +152,12 @@ class ModelThread:
 class ThreadedModel:
     """A model that is loaded in its thread while a person types.
 
+    If memory runs out over it, or the GPU fails, the next who waits for it has it loaded once more.
+
     Attributes:
         thread: where it is loaded and may be used.
         name: what it was asked for by.
-        failure: why it cannot be loaded; None as long as nothing is known against it.
+        failure: why it can never be loaded; None as long as nothing is known against it.
     """
 
     def __init__(self, thread: ModelThread, name: str, folder: Path, instead_of: ThreadedModel | None = None) -> None:
@@ -173,11 +178,12 @@ class ThreadedModel:
         self._processor: Processor | None = None
         self._cache: ConversationCache | None = None
         self._begun = False
+        self._failed_now: DeviceError | None = None
 
     def begin(self) -> None:
         """Begin to load it, if that has not begun. Once a person can type: it takes half of the time until then."""
         if not self._begun:
-            self._begun = True
+            self._begun, self._failed_now = True, None
             self.thread.submit(self._load)
 
     @property
@@ -194,19 +200,25 @@ class ThreadedModel:
         """Model and processor. Only in the model's thread.
 
         Raises:
+            DeviceError: they could not be loaded this time.
             Exception: why they cannot be loaded; `failure` as well.
         """
-        if self._model is None and self.failure is None:
+        if self._model is None and self.failure is None and self._failed_now is None:
             self._load()  # not begun, or it has left memory for another, which was not taken after all
         if self.failure is not None:
             raise self.failure
+        if self._failed_now is not None:
+            error, self._failed_now = self._failed_now, None
+            raise error
         assert self._model is not None
         if self._processor is None:
             from gemma4_mlx.processing import Processor
 
             try:
-                with computing():
+                with device_errors():
                     self._processor = Processor.from_folder(self._folder, self._model.config)
+            except DeviceError:
+                raise
             except Exception as error:
                 self.failure = error
                 raise
@@ -230,10 +242,6 @@ class ThreadedModel:
             self._cache = ConversationCache(self()[0])
         return self._cache
 
-    def forget(self) -> None:
-        """Remember nothing of the conversation: something went wrong while it was read. In the model's thread."""
-        self._cache = None
-
     def leave_memory(self) -> None:
         """Give up the weights; they are read again when the model is used again. In the model's thread."""
         self._model = self._processor = self._cache = None
@@ -247,7 +255,7 @@ class ThreadedModel:
             from gemma4_mlx.checkpoint import load_model, read_config
             from gemma4_mlx.model.weights import read_weights
 
-            with computing():
+            with device_errors():
                 # The processor waits for the first message: reading a large tokenizer holds Python's lock for a second,
                 # in which nobody could type.
                 model = load_model(self._folder, read_config(self._folder))
@@ -255,9 +263,13 @@ class ThreadedModel:
                     self._instead_of.leave_memory()
                     self._instead_of = None
                 read_weights(model.language_model)
-                # Two tokens, of nothing: a step of decoding is compiled, and the first answer need not wait for that.
+            # Two tokens, of nothing: a step of decoding is compiled, and the first answer need not wait for that. If it
+            # does not succeed, the answer will tell.
+            with suppress(DeviceError):
                 list(g4.generate_tokens(model, [0], max_tokens=2))
             self._config = model.config
             self._model = model
+        except DeviceError as error:
+            self._failed_now, self._begun = error, False
         except Exception as error:  # raised where the model is used
             self.failure = error

@@ -23,7 +23,7 @@ from gemma4_mlx.errors import Gemma4Error, InputError
 from gemma4_mlx.shown import clock
 
 from ..answer.lines import rendered
-from ..endings import computing, one_line
+from ..endings import one_line
 from ..live_tail import LiveTail
 from ..printable import printable
 from ..terminal import console, edits_lines, notes_held, terminal_stream
@@ -138,8 +138,7 @@ def translation_of(
     """What was heard once more, translated; in the model's thread. Raises as `gemma4_mlx.transcribe`."""
     import gemma4_mlx as g4
 
-    with computing():
-        again = g4.transcribe(model, processor, heard.samples, language, translate_to, should_stop=should_stop)
+    again = g4.transcribe(model, processor, heard.samples, language, translate_to, should_stop=should_stop)
     return again.translation or ""
 
 
@@ -196,7 +195,7 @@ class _Listening:
             backlog=self._backlog,
             should_stop=lambda: self.cancelled,
         )
-        with computing(), listener as live:
+        with listener as live:
 
             def take(samples: FloatArray) -> None:
                 self._kept.append(samples)

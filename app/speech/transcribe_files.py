@@ -18,7 +18,7 @@ from gemma4_mlx.errors import Gemma4Error, InputError
 from gemma4_mlx.shown import clock
 
 from ..awake import kept_awake
-from ..endings import FAILED, computing, one_line
+from ..endings import FAILED, one_line
 from ..interrupts import Interrupts
 from ..models.model_choice import VARIABLE, open_model
 from ..printable import printable
@@ -195,7 +195,7 @@ def _listen(
                 _remember(unfinished, segment, file)
 
     try:
-        with Interrupts() as interrupts, progress, computing():
+        with Interrupts() as interrupts, progress:
             result = g4.transcribe(
                 *(model, processor, file), on_progress=show, after=before, should_stop=interrupts, **asdict(options)
             )

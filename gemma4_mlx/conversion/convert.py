@@ -26,6 +26,7 @@ from ..checkpoint.load import read_config
 from ..checkpoint.sources import StoredTensor, check_fit, find_sources, parameter_shapes
 from ..checkpoint.weight_files import names_in
 from ..config import Config
+from ..device_errors import device_errors
 from ..errors import CheckpointError
 from ..model import Gemma4
 from .conversion_plan import ConversionPlan, plan_conversion
@@ -74,6 +75,7 @@ class _Conversion:
         return hashlib.sha256(content.encode()).hexdigest()
 
 
+@device_errors()
 def convert(
     source: str | Path,
     target: str | Path,
@@ -111,6 +113,7 @@ def convert(
             cannot be written; the disk is full; a module's columns do not divide by the recipe's group size.
         HubError: the source cannot be fetched, or the result not uploaded.
         ConfigError: the source is not a Gemma 4.
+        OutOfMemoryError, DeviceError: memory ran out, or the GPU failed; the same call goes on from there.
         ValueError: an unknown recipe, number of bits or dtype.
     """
     chosen = _arguments(recipe, bits, dtype)

@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from ..config import DEFAULT_IMAGE_TOKENS
+from ..device_errors import device_errors
 from ..model import Gemma4, ModelInputs
 from ..processing.tool_descriptions import read_tools
 from .answer_reader import AnswerReader
@@ -138,6 +139,8 @@ def generate(*arguments: Any, **options: Any) -> Generation:
     Raises:
         ValueError: an argument out of its range.
         InputError: messages, a picture or sound the model cannot be given; `ContextLengthError` if there is too much.
+        OutOfMemoryError: this machine has less memory than the prompt's keys and values take; or memory ran out.
+        DeviceError: the GPU failed. What `cache` held is forgotten.
     """
     stream = stream_generate(*arguments, **options)
     for _ in stream:
@@ -182,6 +185,7 @@ class Prepared:
     stream: Callable[[Generator[int, None, None]], GenerationStream]
 
 
+@device_errors()
 def prepare(model: Gemma4, processor: Processor, messages: Any, request: Request) -> Prepared:
     """Make ready what an answer needs. Errors are `generate`'s."""
     called = time.perf_counter()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import mlx.core as mx
 
+from ..device_errors import device_errors
 from ..model import Gemma4
 from ..model.layer_cache import KVCache
 from ..model.rows import Rows
@@ -21,7 +22,7 @@ class Batch(Decode):
     that have ended may stay for a while if others are about to end too.
 
     The caller says when a row has ended: after a stop token, at its limit, or when `lengths` says that the context is
-    full. A row with a constraint must leave at once.
+    full. A row with a constraint must leave at once. With a `DeviceError` all rows are gone, and the batch is empty.
 
         batch = Batch(model)
         batch.join([cache], [Greedy()], model(prompt, cache=cache, last_only=True))
@@ -46,6 +47,12 @@ class Batch(Decode):
         """The next token of every row."""
         return super().step(last) if self.rows else []
 
+    def forget(self) -> None:
+        """Have no rows: what is known of them is not to be trusted."""
+        self._joined.keep([])
+        self.rows, self._chosen = [], None
+        self._changed()
+
     def join(self, caches: Sequence[Sequence[KVCache]], choices: Sequence[Choose], logits: mx.array) -> None:
         """Append rows.
 
@@ -57,26 +64,28 @@ class Batch(Decode):
         Raises:
             ValueError: an empty cache, or one that packs its keys and values.
         """
-        there = self._next_tokens()
-        self._joined.add(caches)
-        new = [Row(choose) for choose in choices]
-        first = [choose(logits[i]) for i, choose in enumerate(choices)]
-        self._chosen = mx.concatenate(first if there is None else [there, *first])
-        self.rows += new
-        self._changed()
+        with device_errors(self.forget):
+            there = self._next_tokens()
+            self._joined.add(caches)
+            new = [Row(choose) for choose in choices]
+            first = [choose(logits[i]) for i, choose in enumerate(choices)]
+            self._chosen = mx.concatenate(first if there is None else [there, *first])
+            self.rows += new
+            self._changed()
 
     def leave(self, rows: Sequence[int]) -> None:
         """Forget `rows`. Those after them move up."""
         kept = [row for row in range(len(self.rows)) if row not in set(rows)]
         if len(kept) == len(self.rows):
             return
-        self._joined.keep(kept)
-        self.rows = [self.rows[row] for row in kept]
-        if kept and self._chosen is not None:
-            self._chosen = self._chosen[mx.array(kept)]
-        elif kept:
-            self._logits = self._logits[mx.array(kept)]
-        self._changed()
+        with device_errors(self.forget):
+            self._joined.keep(kept)
+            self.rows = [self.rows[row] for row in kept]
+            if kept and self._chosen is not None:
+                self._chosen = self._chosen[mx.array(kept)]
+            elif kept:
+                self._logits = self._logits[mx.array(kept)]
+            self._changed()
 
     def _next_tokens(self) -> mx.array | None:
         """The next tokens of the rows that are there, chosen if they have not been; None if there are no rows."""

@@ -12,6 +12,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..config import Config
+from ..device_errors import failures
 from ..model import Gemma4, ModelInputs
 from ..model.cache import Caches, Snapshot
 from ..model.inputs import rest_of_inputs, soft_token_runs
@@ -43,6 +44,8 @@ class ConversationCache:
     26B-A4B, 840 MB for 31B in bf16.
 
     An answer that is closed, interrupted or fails leaves the cache true: what it holds is what was read and written.
+    After a `DeviceError`, in this conversation or elsewhere in the process, it holds nothing, and the next prompt is
+    read from its start: MLX may tell of a failure late, so nothing that was computed before one is used again.
     A later prompt ends an answer still being written: asking that for more raises RuntimeError.
 
     Args:
@@ -75,6 +78,11 @@ class ConversationCache:
         return self._held.tokens
 
     @property
+    def layers(self) -> Caches:
+        """The layers' caches, as they are now."""
+        return self._held.cache
+
+    @property
     def reused(self) -> int:
         """How many tokens of the latest prompt it held already."""
         return self._held.reused
@@ -87,6 +95,7 @@ class ConversationCache:
     def clear(self) -> None:
         """Forget everything, and give its memory back."""
         self._held = _Held(self.model.make_cache(self._kv_bits), [], 0, 0)
+        self._failures = failures()  # last: after an interrupt it is forgotten once more
 
     def begin(self, inputs: ModelInputs) -> Turn:
         """Go back to where `inputs`, a whole prompt, part from what is held, and at least by its last token.
@@ -94,6 +103,8 @@ class ConversationCache:
         Returns:
             What is to be read, at least one token, and what it is to be read into. The turn before is over.
         """
+        if self._failures != failures():
+            self.clear()
         config, old = self.model.config, self._held
         keys = _keys(inputs, config)
         snapshots = [*old.snapshots, old.cache.snapshot()]

@@ -9,6 +9,7 @@ from typing import Protocol
 import mlx.core as mx
 import numpy as np
 
+from ..device_errors import device_error
 from ..model import Gemma4
 from ..model.cache import Caches
 
@@ -83,7 +84,7 @@ class Decode:
         """The next token of every row.
 
         If it fails, be it by an error or by Ctrl-C, the cache and the rows' tokens are as they were: nobody has got
-        the tokens. Then it can be called again.
+        the tokens. Then it can be called again; but not after a `DeviceError`, which everything is forgotten with.
 
         Args:
             last: nothing comes after these tokens. They are not added to the cache.
@@ -108,11 +109,18 @@ class Decode:
             # Still inside: a `with` statement, or a line after this one, would leave a moment in which Ctrl-C could
             # come between the protection and the caller.
             return taken
-        except BaseException:
+        except BaseException as error:
             self.cache.rewind(held)
             for row, count in zip(self.rows, written, strict=True):
                 del row.tokens[count:]
-            raise
+            if (failure := device_error(error)) is None:
+                raise
+            self.forget()
+            raise failure from error
+
+    def forget(self) -> None:
+        """Hold nothing: what the cache and the next tokens are made of is not to be trusted."""
+        self.cache.forget()
 
     def _waits(self) -> bool:
         return any(row.choose.waits for row in self.rows)

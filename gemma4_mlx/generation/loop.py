@@ -8,6 +8,7 @@ from typing import cast
 import mlx.core as mx
 import numpy as np
 
+from ..device_errors import device_errors
 from ..errors import ContextLengthError
 from ..model import Gemma4, ModelInputs
 from ..model.cache import Caches
@@ -16,6 +17,7 @@ from ..model.layer_cache import KVCache
 from .choices import Constraint, make_choice
 from .conversation_cache import ConversationCache
 from .decode import Choose, Decode, Row
+from .room import check_room
 from .turn import Turn
 
 # 31B peaks at 34 GB with prompts read 8192 tokens at a time, at 21 GB with 512, in about the same time.
@@ -54,7 +56,8 @@ def generate_tokens(
     - closed, stopped or interrupted after n tokens: the prompt and these n tokens;
     - ended by itself: the prompt and all tokens, without the last one if `max_tokens` or the context was the reason.
 
-    So a conversation goes on from any point by giving the same cache the ids after `cache.offset`.
+    So a conversation goes on from any point by giving the same cache the ids after `cache.offset`. After a
+    `DeviceError` that is from the start: nothing that was computed is kept.
 
     Args:
         model: the model.
@@ -77,6 +80,9 @@ def generate_tokens(
             setting out of its range or of another type, a `ConversationCache` of another model. At the call, not at the
             first token.
         ContextLengthError: the prompt is longer than the context. At the call as well.
+        OutOfMemoryError: this machine has less memory than the prompt's keys and values take: at the call. Or memory
+            ran out, which is found out on the way.
+        DeviceError: the GPU failed.
     """
     check_max_tokens(max_tokens)
     choose = make_choice(temperature, top_p, top_k, seed, constraint)
@@ -84,9 +90,9 @@ def generate_tokens(
     if isinstance(cache, ConversationCache):
         if cache.model is not model:
             raise ValueError("the cache belongs to another model: make a ConversationCache for this one")
-        past = 0
+        past, layers = 0, cache.layers
     else:
-        cache = Caches.of(model.make_cache() if cache is None else cache)
+        cache = layers = Caches.of(model.make_cache() if cache is None else cache)
         past = cache.offset
     context = model.config.text.max_position_embeddings
     length = inputs.input_ids.shape[1]
@@ -98,6 +104,7 @@ def generate_tokens(
             past + length,
             context,
         )
+    check_room(model, layers, past + length)
     asked = (lambda: False) if should_stop is None else should_stop
 
     def before_piece(held: int) -> bool:
@@ -121,7 +128,11 @@ def read_prompt(model: Gemma4, inputs: ModelInputs, cache: Caches, should_stop: 
 
     Returns:
         The last position's logits `[1, 1, vocab]`, not yet evaluated; None if `should_stop` said yes.
+
+    Raises:
+        OutOfMemoryError: this machine has less memory than the prompt's keys and values take.
     """
+    check_room(model, cache, cache.offset + inputs.input_ids.shape[1])
     return _read(model, Turn(inputs, cache), lambda _: not should_stop())
 
 
@@ -135,21 +146,22 @@ def _run(
     stop_ids: frozenset[int],
     should_stop: Callable[[], bool],
 ) -> Generator[int, None, None]:
-    turn = cache.begin(inputs) if isinstance(cache, ConversationCache) else Turn(inputs, cache)
-    logits = _read(model, turn, before_piece)
-    if limit == 0 or logits is None:
-        return
-    decode = Decode(model, turn.cache, [Row(choose, turn.tokens)], logits)
-    for step in range(1, limit + 1):
-        if should_stop():
+    with device_errors(cache.clear if isinstance(cache, ConversationCache) else cache.forget):
+        turn = cache.begin(inputs) if isinstance(cache, ConversationCache) else Turn(inputs, cache)
+        logits = _read(model, turn, before_piece)
+        if limit == 0 or logits is None:
             return
-        turn.at_boundary()
-        [token] = decode.step(last=step == limit)
-        yield token
-        if token in stop_ids:
-            return
-        if step % _STEPS_BETWEEN_CLEARS == 0:
-            _give_back_memory()
+        decode = Decode(model, turn.cache, [Row(choose, turn.tokens)], logits)
+        for step in range(1, limit + 1):
+            if should_stop():
+                return
+            turn.at_boundary()
+            [token] = decode.step(last=step == limit)
+            yield token
+            if token in stop_ids:
+                return
+            if step % _STEPS_BETWEEN_CLEARS == 0:
+                _give_back_memory()
 
 
 def _read(model: Gemma4, turn: Turn, before_piece: Callable[[int], bool]) -> mx.array | None:

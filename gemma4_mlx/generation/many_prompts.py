@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..config import DEFAULT_IMAGE_TOKENS
+from ..device_errors import device_errors
 from ..model import Gemma4
 from .answers import Prepared, Request, prepare, sampling_settings
 from .batch import Batch
@@ -26,6 +27,7 @@ _AT_ONCE = 32
 _LEAVE_TOGETHER = 8
 
 
+@device_errors()
 def batch_generate(
     model: Gemma4,
     processor: Processor,
@@ -61,6 +63,7 @@ def batch_generate(
         ValueError: an argument out of its range.
         InputError: as `generate`, for any of the prompts; it is raised before anything is answered, but for pictures
             and sound, which are opened when it is their prompt's turn.
+        OutOfMemoryError, DeviceError: as `generate`. Answers that were there before have been given to `on_done`.
     """
     check_max_tokens(max_tokens)
     stop_asked = StopAsked(should_stop)

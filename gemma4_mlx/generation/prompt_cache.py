@@ -18,6 +18,7 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
 from ..checkpoint.headers import read_header
+from ..device_errors import device_error, device_errors
 from ..errors import CheckpointError, InputError
 from ..model import Gemma4
 from ..model.cache import Caches
@@ -41,6 +42,7 @@ def save_prompt_cache(path: str | Path, cache: Sequence[KVCache], model: Gemma4)
     Raises:
         ValueError: the cache is empty.
         OSError: the file cannot be written.
+        DeviceError: the GPU failed; the cache is empty then.
     """
     if any(layer_cache.empty() for layer_cache in cache):
         raise ValueError("an empty cache holds nothing to save: read a prompt into it first")
@@ -62,7 +64,8 @@ def save_prompt_cache(path: str | Path, cache: Sequence[KVCache], model: Gemma4)
     os.close(handle)
     beside = Path(temporary)
     try:
-        mx.save_safetensors(str(beside), arrays, dict(tree_flatten(metadata)))
+        with device_errors(Caches.of(cache).forget):
+            mx.save_safetensors(str(beside), arrays, dict(tree_flatten(metadata)))
         beside.replace(path)
     except RuntimeError as error:  # MLX's word for a file that cannot be written
         raise OSError(f"{path} cannot be written: {error}") from error
@@ -75,6 +78,7 @@ def load_prompt_cache(path: str | Path, model: Gemma4) -> Caches:
 
     Raises:
         InputError: the file is missing or damaged, or belongs to another model.
+        DeviceError: the GPU failed.
     """
     path = Path(path)
     if not path.is_file():
@@ -96,6 +100,8 @@ def load_prompt_cache(path: str | Path, model: Gemma4) -> Caches:
         cache = Caches(_from_mlx_lm(kind, state) for kind, state in zip(classes, states, strict=True))
         fits = _fits(cache, model)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RuntimeError) as error:
+        if (failure := device_error(error)) is not None:
+            raise failure from error
         raise InputError(f"{path} is not a prompt cache of Gemma 4: make it again") from error
     made_with = metadata.get(_MODEL_KEY) if isinstance(metadata, dict) else None
     if made_with not in (None, model_fingerprint(model)) or not fits:
@@ -103,6 +109,7 @@ def load_prompt_cache(path: str | Path, model: Gemma4) -> Caches:
     return cache
 
 
+@device_errors()
 def model_fingerprint(model: Gemma4) -> str:
     """Tells models apart by shape and by a sample of their weights."""
     digest = hashlib.sha256(repr(model.config.text).encode())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 import numpy as np
 
+from ..device_errors import device_errors
 from ..model import Gemma4
 from .answers import end_of_turn_ids
 from .loop import read_prompt
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from ..processing import Processor
 
 
+@device_errors()
 def score(model: Gemma4, processor: Processor, messages: Any, choices: Sequence[str]) -> list[float]:
     """The log probability of each choice as the whole answer to `messages`.
 
@@ -33,6 +35,7 @@ def score(model: Gemma4, processor: Processor, messages: Any, choices: Sequence[
     Raises:
         ValueError: no choices, or one that is empty or no text.
         InputError: as `generate`; `ContextLengthError` also if a choice does not fit behind the prompt.
+        OutOfMemoryError, DeviceError: as `generate`.
     """
     if not choices or isinstance(choices, str):
         raise ValueError("choices must be a list of answers: give at least one")

@@ -15,6 +15,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from ..device_errors import device_errors
 from ..log_mel import HOP, LEAD, MEL_BINS, SAMPLE_RATE, FloatArray, log_mel_frames
 from .audio import AudioTower, ConformerState, SubSampleLayer, SubSampling
 
@@ -47,6 +48,7 @@ class AudioStream(ABC):
 
         Raises:
             ValueError: samples of another shape, NaN or infinite ones, or the stream is finished.
+            DeviceError: the GPU failed, or memory ran out. The stream is finished with it.
         """
         if self._finished:
             raise ValueError("this stream is finished: begin another with model.audio_stream()")
@@ -55,8 +57,9 @@ class AudioStream(ABC):
             raise ValueError(f"samples must be [n], one channel, not {list(samples.shape)}")
         if not np.isfinite(samples).all():
             raise ValueError("the samples have NaN or infinite values among them")
-        blocks = [self._encode(samples[start : start + _BLOCK]) for start in range(0, max(1, len(samples)), _BLOCK)]
-        return mx.concatenate(blocks) if len(blocks) > 1 else blocks[0]
+        with device_errors(self._end):
+            blocks = [self._encode(samples[start : start + _BLOCK]) for start in range(0, max(1, len(samples)), _BLOCK)]
+            return mx.concatenate(blocks) if len(blocks) > 1 else blocks[0]
 
     def finish(self) -> mx.array:
         """The last tokens, of sound that no later sample can complete: `[0 or 1, hidden]`. It can be fed no more.
@@ -66,8 +69,12 @@ class AudioStream(ABC):
         """
         if self._finished:
             raise ValueError("this stream is finished: begin another with model.audio_stream()")
+        self._end()
+        with device_errors():
+            return self._rest()
+
+    def _end(self) -> None:
         self._finished = True
-        return self._rest()
 
     @abstractmethod
     def _encode(self, samples: FloatArray) -> mx.array:

@@ -97,6 +97,11 @@ class Caches(list[KVCache]):
         """Compute all that has been added, and wait for it."""
         mx.eval([layer.state for layer in self])
 
+    def forget(self) -> None:
+        """Hold nothing: what it holds is not to be trusted."""
+        for layer in self:
+            layer.forget()
+
     def rewind(self, offset: int) -> None:
         """Go back to position `offset`: by one token always, further if no sliding layer has lost what is needed there.
 

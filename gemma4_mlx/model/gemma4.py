@@ -12,6 +12,7 @@ import numpy as np
 
 from ..config import AudioConfig, Config
 from ..config_unified import UnifiedVisionConfig
+from ..device_errors import device_errors
 from ..errors import InputError
 from .audio import AudioTower
 from .audio_stream import AudioStream, ConformerStream
@@ -139,6 +140,7 @@ class Gemma4(nn.Module):
             self._decode_step = DecodeStep(self.language_model, self._as_pad)
         return self._decode_step
 
+    @device_errors()
     def encode_images(self, inputs: ModelInputs) -> list[mx.array]:
         """Soft tokens of each picture and video frame: `[rows * columns / 9, hidden]`, in order of appearance."""
         if not inputs.images:
@@ -149,6 +151,7 @@ class Gemma4(nn.Module):
         eyes = self.vision_embedder if isinstance(self.config.vision, UnifiedVisionConfig) else self.vision_tower
         return [self.embed_vision(eyes(image)) for image in inputs.images]
 
+    @device_errors()
     def encode_audio(self, inputs: ModelInputs) -> list[mx.array]:
         """Soft tokens of each clip, `[tokens, hidden]`, 40 ms apart, in order of appearance."""
         if not inputs.log_mels:
@@ -161,6 +164,7 @@ class Gemma4(nn.Module):
         dtype = self.language_model.norm.weight.dtype
         return [project_frames(frames.astype(dtype), self.embed_audio) for frames in inputs.log_mels]
 
+    @device_errors()
     def audio_stream(self) -> AudioStream:
         """An encoder for sound that is still coming in: `feed` and `finish` give what `encode_audio` gives at once.
 

@@ -78,6 +78,10 @@ class KVCache(ABC):
         twin.buffers = tuple(mx.array(buffer) for buffer in self.buffers)
         return twin
 
+    def forget(self) -> None:
+        """Hold nothing, and no buffers."""
+        self.buffers, self.offset = (), 0
+
     def become(self, other: Self) -> None:
         """Hold what `other` of the same kind holds; `other` is not to be used any more."""
         self.__dict__.update(other.__dict__)

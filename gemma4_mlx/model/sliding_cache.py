@@ -46,6 +46,10 @@ class SlidingCache(KVCache):
         *buffers, self.offset, self.window = value
         self.buffers, self.oldest = tuple(buffers), max(0, self.offset - self.window)
 
+    def forget(self) -> None:
+        super().forget()
+        self.oldest = 0
+
     def size(self) -> int:
         return min(self.offset, self.window)
 

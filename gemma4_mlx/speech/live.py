@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
+from ..device_errors import device_errors
 from ..errors import InputError
 from ..generation.stopping import StopAsked
 from ..log_mel import SAMPLE_RATE, FloatArray
@@ -65,7 +66,8 @@ class LiveTranscriber:
     """Writes down, and translates, what is being said.
 
     Use it in one thread. `feed` reads the sound into the model and returns the events it led to; `finish` ends the
-    segment under way, and the transcriber can be fed again, its times going on.
+    segment under way, and the transcriber can be fed again, its times going on. So it can after a `DeviceError`: the
+    segment under way is lost, and the next one is heard.
 
     Args:
         model, processor: from `load`, of a size that hears (e2b, e4b, 12b).
@@ -109,7 +111,8 @@ class LiveTranscriber:
         cutting = replace(LIVE, threshold=threshold, silence=silence, longest=max_utterance)
         self._segmenter = Segmenter(cutting, voice)
         self._should_stop = StopAsked(should_stop)
-        self._transcriber = ClipTranscriber(model, processor, language, translate_to, self._should_stop)
+        with device_errors():
+            self._transcriber = ClipTranscriber(model, processor, language, translate_to, self._should_stop)
         self._translate_to = translate_to
         self._partial_every = partial_every
         self._backlog = backlog
@@ -144,15 +147,21 @@ class LiveTranscriber:
 
         Raises:
             ValueError: samples of another shape or kind, NaN or infinite ones.
+            OutOfMemoryError, DeviceError: memory ran out, or the GPU failed.
         """
         samples = self._resampler.feed(_one_channel(samples))
-        finals = self._follow_all(self._segmenter.push(samples))
-        return finals or self._partial()
+        with device_errors(self._lose_clip):
+            finals = self._follow_all(self._segmenter.push(samples))
+            return finals or self._partial()
 
     def finish(self) -> list[Event]:
-        """End the segment under way, if there is one, and return its final."""
+        """End the segment under way, if there is one, and return its final. Raises as `feed`."""
         rest, self._resampler = self._resampler.finish(), Resampler(self._rate)
-        return self._follow_all([*self._segmenter.push(rest), *self._segmenter.finish()])
+        with device_errors(self._lose_clip):
+            return self._follow_all([*self._segmenter.push(rest), *self._segmenter.finish()])
+
+    def _lose_clip(self) -> None:
+        self._clip = None
 
     def _follow_all(self, steps: Iterable[Step]) -> list[Event]:
         events: list[Event] = []
@@ -168,13 +177,13 @@ class LiveTranscriber:
                 self._clip, self._start = self._transcriber.new_clip(), start
                 self._agreement = LocalAgreement(self._transcriber.text_of)
                 self._partial_at, self._partial_shown = 0.0, False
-            case Sound(samples):
-                assert self._clip is not None
+            case Sound(samples) if self._clip is not None:
                 self._clip.feed(samples)
-            case Closed(end, spoken):
-                assert self._clip is not None
+            case Closed(end, spoken) if self._clip is not None:
                 clip, self._clip = self._clip, None
                 return self._final(clip, end) if spoken else self._nothing(end)
+            case _:  # the rest of an utterance that was lost
+                pass
         return []
 
     def _nothing(self, end: int) -> list[Event]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import mlx.core as mx
 import numpy as np
 
+from ..device_errors import failures
 from ..errors import InputError
 from ..log_mel import SAMPLE_RATE, FloatArray
 from ..model.cache import Caches, Snapshot
@@ -53,13 +54,20 @@ class SpeechPrompt:
         clip = audio_positions(ids, model.config)
         self.model = model
         self.after: list[int] = ids[clip[-1] + 1 :].tolist()
-        self._cache = model.make_cache()
-        model(mx.array(ids[None, : clip[0]]), cache=self._cache, last_only=True)
-        self._cache.evaluate()
+        self._before = ids[None, : clip[0]]
+        self._read()
 
     def new_cache(self) -> Caches:
         """A cache that holds all that stands before a clip."""
+        if self._failures != failures():
+            self._read()
         return self._cache.copy()
+
+    def _read(self) -> None:
+        self._cache = self.model.make_cache()
+        self.model(mx.array(self._before), cache=self._cache, last_only=True)
+        self._cache.evaluate()
+        self._failures = failures()  # last: after an error it is read once more
 
 
 @dataclass(frozen=True)

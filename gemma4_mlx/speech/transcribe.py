@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..device_errors import device_errors
 from ..errors import InputError
 from ..generation.stopping import StopAsked
 from ..log_mel import SAMPLE_RATE, FloatArray, frame_count
@@ -102,6 +103,7 @@ class TranscriptionError(InputError):
 Progress = Callable[[float, float | None, Segment | None], None]
 
 
+@device_errors()
 def transcribe(
     model: Gemma4,
     processor: Processor,
@@ -142,6 +144,8 @@ def transcribe(
         InputError: a model that takes no sound, or a source that cannot be opened or is shorter than one token of
             sound.
         TranscriptionError: damage in the middle of the recording; what came before it is in its `partial`.
+        OutOfMemoryError, DeviceError: memory ran out, or the GPU failed. `on_progress` has been given the segments
+            until then, and `after` goes on from them.
         ValueError: a language that is not one, or a setting out of its range.
     """
     segmenter = Segmenter(replace(FILE, threshold=threshold, silence=silence, longest=max_utterance))
