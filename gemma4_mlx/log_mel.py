@@ -28,12 +28,12 @@ FloatArray = npt.NDArray[np.float32]
 
 
 def frame_count(samples: int) -> int:
-    """How many log-mel frames a clip of `samples` samples at 16 kHz has: (samples - 1) // 160, none for an empty clip."""
+    """Log-mel frames of a clip, given its samples at 16 kHz: (samples - 1) // 160, none for an empty clip."""
     return max(0, samples - 1) // HOP
 
 
 def soft_token_count(samples: int) -> int:
-    """How many soft tokens a clip of `samples` samples at 16 kHz has: one for every four frames begun."""
+    """Soft tokens of a clip, given its samples at 16 kHz: one for every four frames begun."""
     return -(-frame_count(samples) // FRAMES_PER_TOKEN)
 
 

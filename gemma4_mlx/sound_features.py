@@ -27,7 +27,7 @@ def sound_features(samples: FloatArray, audio: AudioConfig | UnifiedAudioConfig)
 
 
 def soft_token_count(samples: int, audio: AudioConfig | UnifiedAudioConfig) -> int:
-    """How many soft tokens a clip of `samples` samples at 16 kHz has."""
+    """Soft tokens of a clip, given its samples at 16 kHz."""
     if isinstance(audio, AudioConfig):
         return log_mel_tokens(samples)
     return -(-samples // audio.samples_per_token)
