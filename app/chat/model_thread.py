@@ -152,12 +152,14 @@ class ThreadedModel:
         thread: where it is loaded and may be used.
         name: what it was asked for by.
         failure: why it cannot be loaded; None as long as nothing is known against it.
+        concern: what is to be said of it once it is loaded, one line; None: nothing, or it has been said.
     """
 
     def __init__(self, thread: ModelThread, name: str, folder: Path) -> None:
         self.thread = thread
         self.name = name
         self.failure: Exception | None = None
+        self.concern: str | None = None
         self._folder = folder
         self._model: Gemma4 | None = None
         self._processor: Processor | None = None
@@ -226,7 +228,7 @@ class ThreadedModel:
     def _load(self) -> None:
         try:
             import gemma4_mlx as g4
-            from gemma4_mlx.checkpoint import load_model, read_config
+            from gemma4_mlx.checkpoint import load_model, precision_concern, read_config
             from gemma4_mlx.model.weights import read_weights
 
             with computing():
@@ -236,6 +238,7 @@ class ThreadedModel:
                 read_weights(model.language_model)
                 # Two tokens, of nothing: a step of decoding is compiled, and the first answer need not wait for that.
                 list(g4.generate_tokens(model, [0], max_tokens=2))
+            self.concern = precision_concern(model.language_model.norm.weight.dtype)
             self._model = model
         except Exception as error:  # raised where the model is used
             self.failure = error
