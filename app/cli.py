@@ -40,7 +40,7 @@ from .options import (
     Yes,
 )
 from .printable import on_one_line
-from .terminal import media_warnings_are_notes, note, say
+from .terminal import note, say, warnings_are_notes
 
 if TYPE_CHECKING:
     from .answer.answering import Sampling
@@ -583,7 +583,7 @@ def main() -> None:
         # A file name or a word that the terminal's encoding cannot show must not end the program.
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     separate_stderr()
-    media_warnings_are_notes()
+    warnings_are_notes()
     try:
         cli()
     except Exception:  # with --debug

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
-from gemma4_mlx.errors import MediaWarning
+from gemma4_mlx.errors import MediaWarning, PrecisionWarning
 
 from .printable import Gate, on_one_line, printable
 
@@ -49,17 +49,18 @@ def note(*lines: str) -> None:
     sys.stderr.flush()
 
 
-def media_warnings_are_notes() -> None:
-    """From here on, what the library says of a sound or picture that it could use in part only is a note."""
+def warnings_are_notes() -> None:
+    """From here on, what the library says of a model, sound or picture that may not be right is a note."""
     usual = warnings.showwarning
 
     def show(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
-        if issubclass(category, MediaWarning):
+        if issubclass(category, (MediaWarning, PrecisionWarning)):
             note(f"note: {' '.join(str(message).split())}")
         else:
             usual(message, category, filename, lineno, file, line)
 
-    warnings.simplefilter("always", MediaWarning)
+    for category in (MediaWarning, PrecisionWarning):
+        warnings.simplefilter("always", category)
     warnings.showwarning = show
 
 

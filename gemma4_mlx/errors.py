@@ -86,6 +86,10 @@ def permission_hint(error: BaseException, platform: str) -> str:
     return ""
 
 
+class PrecisionWarning(UserWarning):
+    """A model computes in a precision that may be too small for it. Said with Python's `warnings`."""
+
+
 class MediaWarning(UserWarning):
     """A picture, sound or video was used although something about it is not right.
 

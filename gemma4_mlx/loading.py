@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Literal
 
-from .checkpoint import load_model, read_config, resolve
+from .checkpoint import load_model, precision_concern, read_config, resolve
 from .device_errors import device_errors
+from .errors import PrecisionWarning
 from .model import Gemma4
 from .model.weights import read_weights
 from .processing import Processor
@@ -35,7 +37,8 @@ def load(
             The other sizes have no audio tower and nothing to choose.
 
     Returns:
-        The model, the weights of its towers read on first use, and the processor that makes its inputs.
+        The model, the weights of its towers read on first use, and the processor that makes its inputs. Says with
+        `PrecisionWarning` that a model computes in float16.
 
     Raises:
         HubError: the name cannot be found or fetched.
@@ -47,5 +50,7 @@ def load(
     folder = resolve(str(name), revision)
     model = load_model(folder, read_config(folder), dtype=dtype, per_layer=per_layer, audio_window=audio_window)
     read_weights(model.language_model)
+    if concern := precision_concern(model.language_model.norm.weight.dtype):
+        warnings.warn(f"{name}: {concern}", PrecisionWarning, stacklevel=2)
     # The model's own config: a checkpoint without a tower's weights has a model without that tower.
     return model, Processor.from_folder(folder, model.config)

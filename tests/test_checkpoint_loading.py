@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from gemma4_mlx import CheckpointError, ConfigError
 from gemma4_mlx.checkpoint import load_model, read_config
 from gemma4_mlx.checkpoint.hub import resolve
 from gemma4_mlx.checkpoint.quantization import Packing
+from gemma4_mlx.errors import PrecisionWarning
 from gemma4_mlx.model import Gemma4
 from parity import pair
 from tiny_tokenizer import SPECIAL_IDS
@@ -367,3 +369,56 @@ def test_transformers_is_never_imported_on_the_way_to_an_answer() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def in_memory(array: mx.array) -> memoryview:
+    mx.eval(array)
+    return memoryview(array.view(mx.uint16) if array.dtype == mx.bfloat16 else array)
+
+
+def test_convolutions_in_torch_s_order_lie_in_memory_as_metal_reads_them() -> None:
+    weights = dict(tree_flatten(load_model(pair("e2b").folder, read_config(pair("e2b").folder)).parameters()))
+    found = {name: weight for name, weight in weights.items() if name.endswith(("conv.weight", "conv1d.weight"))}
+    assert len(found) == 4
+    assert all(in_memory(weight).c_contiguous for weight in found.values())
+
+
+def test_packed_halves_of_fused_experts_lie_in_memory_as_metal_reads_them(tmp_path: Path) -> None:
+    source, weights = pair("moe").folder, {}
+    for name, array in stored(source).items():
+        if ".experts." in name:
+            packed = mx.quantize(array, group_size=32, bits=4)
+            leaves = ("weight", "scales", "biases")
+            weights |= {f"{name}.{leaf}": part for leaf, part in zip(leaves, packed, strict=True)}
+        else:
+            weights[name] = array
+    folder = write(tmp_path, source, weights)
+    model = load_model(folder, read_config(folder))
+    experts = model.layers[0].experts
+    fused = weights["model.language_model.layers.0.experts.gate_up_proj.weight"]
+    assert mx.array_equal(experts.up_proj.weight, mx.split(fused, 2, axis=-2)[1])
+    for projection in (experts.gate_proj, experts.up_proj):
+        for array in (projection.weight, projection.scales, projection.biases):
+            assert in_memory(array).c_contiguous
+    assert np.isfinite(np.array(model(mx.array(IDS)))).all()
+
+
+def test_experts_are_handed_rows_whose_strides_are_those_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    handed: list[mx.array] = []
+    gather_mm = mx.gather_mm
+    monkeypatch.setattr(mx, "gather_mm", lambda x, *rest, **named: handed.append(x) or gather_mm(x, *rest, **named))
+    logits(pair("moe").folder)
+    assert handed
+    assert all(in_memory(x).strides == (4 * x.shape[2], 4 * x.shape[2], 4) for x in handed)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", None])
+def test_a_model_that_computes_in_float16_is_loaded_with_a_warning(dtype: str | None) -> None:
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        g4.load(pair("dense").folder, dtype=dtype)
+    said = [warning for warning in said if issubclass(warning.category, PrecisionWarning)]
+    assert len(said) == (dtype == "float16")
+    assert all(
+        "float16" in str(w.message) and "bfloat16" in str(w.message) and "\n" not in str(w.message) for w in said
+    )

@@ -5,8 +5,10 @@ from __future__ import annotations
 from itertools import pairwise
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlx.utils import tree_flatten
@@ -16,6 +18,7 @@ from gemma4_mlx import load
 from gemma4_mlx.errors import InputError
 from gemma4_mlx.log_mel import log_mel, soft_token_count
 from gemma4_mlx.model import ModelInputs
+from gemma4_mlx.model.conformer_step import MOST_TOKENS, ConformerStep
 
 
 @pytest.fixture(scope="module")
@@ -170,3 +173,64 @@ def test_a_clip_read_in_parts_leaves_the_model_where_reading_it_whole_does(tmp_p
     model(mx.array([[123]]), cache=astray)
     got = model(mx.array([after]), cache=cache, last_only=True)
     np.testing.assert_allclose(np.array(got), np.array(expected), atol=1e-4)
+
+
+def test_a_batch_of_sound_is_sent_on_its_way_once_and_nobody_waits_for_it(model, monkeypatch):
+    stream = model.audio_stream()
+    stream.feed(sound(3_200))
+    called = []
+    for name in ("eval", "async_eval"):
+        evaluate = getattr(mx, name)
+        monkeypatch.setattr(mx, name, lambda *a, name=name, evaluate=evaluate: called.append(name) or evaluate(*a))
+    for _ in range(3):
+        stream.feed(sound(3_200))
+    assert called == ["async_eval"] * 3
+
+
+@pytest.mark.parametrize("tokens", [1, 5, MOST_TOKENS, MOST_TOKENS + 1])
+def test_a_few_tokens_compiled_are_those_of_the_uncompiled_tower(model, tokens):
+    tower = model.audio_tower
+    step, ours, theirs = ConformerStep(tower), tower.initial_state(), tower.initial_state()
+    for seed in range(4):
+        x = mx.random.normal((tokens, 64), key=mx.random.key(seed))
+        compiled, ours = step(x, ours)
+        plain, theirs = tower.run_conformer(x, theirs)
+        assert mx.abs(compiled - plain).max() < 1e-4
+        assert ours.seen == theirs.seen
+
+
+def test_new_weights_of_the_tower_are_heard_in_the_next_batch(model):
+    stream, twin = model.audio_stream(), model.audio_stream()
+    clip, bias = sound(3_300), model.audio_tower.output_proj.bias
+    before = stream.feed(clip)
+    mx.eval(before)
+    try:
+        model.audio_tower.output_proj.bias = bias + 1
+        assert mx.abs(twin.feed(clip) - before).max() > 1e-3
+    finally:
+        model.audio_tower.output_proj.bias = bias
+
+
+def test_a_tower_whose_first_batch_fails_keeps_its_weights(model, monkeypatch):
+    step, state = ConformerStep(model.audio_tower), model.audio_tower.initial_state()
+    tokens = mx.random.normal((3, 64))
+
+    def fail(*_):
+        raise RuntimeError("the last layer cannot be traced")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(model.audio_tower.layers[0]), "__call__", fail)
+        with pytest.raises(RuntimeError):
+            step(tokens, state)
+    assert np.isfinite(np.array(model.audio_tower.layers[0].feed_forward1.ffw_layer_1.linear.weight)).all()
+    features, _ = step(tokens, state)
+    assert mx.allclose(features, model.audio_tower.run_conformer(tokens, state)[0], atol=1e-4)
+
+
+def test_a_packed_tower_computes_in_the_precision_of_its_scales(tmp_path):
+    build_checkpoint(tmp_path, "e2b", dtype=torch.bfloat16)
+    packed = load(tmp_path)[0]
+    nn.quantize(packed.audio_tower, group_size=32, bits=8)
+    stream = packed.audio_stream()
+    assert stream.feed(sound(3_200)).dtype == mx.bfloat16
+    assert {layer.convolution_inputs.dtype for layer in stream._state.layers} == {mx.bfloat16}

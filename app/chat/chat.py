@@ -246,6 +246,9 @@ class Chat:
             if not self.model.loaded:
                 progress.show("a moment")
             self.model.wait()
+        if self.model.concern is not None:
+            note(f"note: {self.model.name}: {self.model.concern}")
+            self.model.concern = None
         request = self.request()
         oldest = self.model.thread.run(
             lambda: oldest_to_drop(self.model()[1], request, self.conversation, self.sampling.max_tokens)

@@ -158,6 +158,7 @@ class ThreadedModel:
         thread: where it is loaded and may be used.
         name: what it was asked for by.
         failure: why it can never be loaded; None as long as nothing is known against it.
+        concern: what is to be said of it once it is loaded, one line; None: nothing, or it has been said.
     """
 
     def __init__(self, thread: ModelThread, name: str, folder: Path, instead_of: ThreadedModel | None = None) -> None:
@@ -171,6 +172,7 @@ class ThreadedModel:
         self.thread = thread
         self.name = name
         self.failure: Exception | None = None
+        self.concern: str | None = None
         self._folder = folder
         self._instead_of = instead_of
         self._config: Config | None = None
@@ -252,7 +254,7 @@ class ThreadedModel:
             return
         try:
             import gemma4_mlx as g4
-            from gemma4_mlx.checkpoint import load_model, read_config
+            from gemma4_mlx.checkpoint import load_model, precision_concern, read_config
             from gemma4_mlx.model.weights import read_weights
 
             with device_errors():
@@ -268,6 +270,7 @@ class ThreadedModel:
             with suppress(DeviceError):
                 list(g4.generate_tokens(model, [0], max_tokens=2))
             self._config = model.config
+            self.concern = precision_concern(model.language_model.norm.weight.dtype)
             self._model = model
         except DeviceError as error:
             self._failed_now, self._begun = error, False

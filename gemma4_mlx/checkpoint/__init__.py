@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 from ..doors import door
 
 if TYPE_CHECKING:
+    from .element_types import precision_concern
     from .hub import resolve
     from .load import load_model, read_config
 
 __all__ = [
     "load_model",
+    "precision_concern",
     "read_config",
     "resolve",
 ]
@@ -23,6 +25,7 @@ __getattr__ = door(
     __name__,
     {
         "load_model": "load",
+        "precision_concern": "element_types",
         "read_config": "load",
         "resolve": "hub",
     },

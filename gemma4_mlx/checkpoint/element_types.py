@@ -69,6 +69,20 @@ def precision(name: str) -> mx.Dtype:
     return FLOATS[PRECISIONS[name].name]
 
 
+def precision_concern(dtype: mx.Dtype) -> str | None:
+    """What there is to say against a precision to compute in, one line; None: nothing.
+
+    MLX stores attention's scores in it, unscaled, where it has no fused kernel (fast.cpp), and nothing bounds what
+    pictures are in it (vLLM issue 40290).
+    """
+    if dtype != mx.float16:
+        return None
+    return (
+        "it computes in float16, where numbers beyond 65,504 overflow: if a long prompt or a picture is answered with "
+        "nonsense, take a checkpoint in bfloat16, or load it with dtype='bfloat16' in Python"
+    )
+
+
 def in_numpy(name: str) -> type[np.generic]:
     """What NumPy reads the bytes of an element type as."""
     found = ELEMENT_TYPES[name].in_numpy

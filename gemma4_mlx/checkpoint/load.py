@@ -96,6 +96,8 @@ def load_model(
         weights = []
         for name, source in sources.items():
             array = in_our_order(tensors[source.stored], source, shapes[name])
+            if _must_be_one_piece(name, source, shapes[name], packings):
+                array = mx.contiguous(array)
             # One precision for all, as transformers loads it: one float32 bound would lift a whole tower to float32.
             weights.append((name, array.astype(target) if source.header.dtype in FLOATS else array))
     model.load_weights(weights, strict=False)
@@ -135,6 +137,20 @@ def _model_dtype(config: Config, sources: Mapping[str, StoredTensor]) -> mx.Dtyp
         return precision(config.dtype)
     ((most, _),) = (scales or all_floats).most_common(1)
     return most
+
+
+def _must_be_one_piece(
+    name: str, source: StoredTensor, shape: tuple[int, ...], packings: Mapping[str, Packing]
+) -> bool:
+    """Whether a view of a stored tensor is to be copied, once: MLX's Metal kernels would copy it at every call.
+
+    So they do with convolutions' weights (`ensure_row_contiguous` in metal/conv.cpp) and with packed experts
+    (`gather_qmm_rhs` in metal/quantized.cpp: 254 MB a layer of a 26B, for every piece of a prompt). Unpacked
+    halves they read where they are (`gather_mm_rhs` in metal/matmul.cpp takes the stride of a matrix).
+    """
+    if source.half is not None:
+        return name.rpartition(".")[0] in packings
+    return source.shape != shape
 
 
 def _tensors(

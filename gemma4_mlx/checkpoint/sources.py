@@ -217,7 +217,10 @@ def _is_convolution(name: str) -> bool:
 
 
 def in_our_order(array: mx.array, source: StoredTensor, expected: tuple[int, ...]) -> mx.array:
-    """A stored tensor as the parameter of shape `expected` that it is, or has a half of."""
+    """A stored tensor as the parameter of shape `expected` that it is, or has a half of.
+
+    A half, and a convolution in another order, are views of it.
+    """
     if source.half is not None:
         return mx.split(array, 2, axis=-2)[source.half]
     if source.shape == expected:

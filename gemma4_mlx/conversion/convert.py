@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..byte_sizes import byte_size
-from ..checkpoint.element_types import PRECISIONS, precision
+from ..checkpoint.element_types import PRECISIONS, precision, precision_concern
 from ..checkpoint.folder_kind import read_config_json
 from ..checkpoint.headers import TensorHeader, read_headers
 from ..checkpoint.hub import SHORT_NAMES, is_hub_id, resolve
@@ -27,7 +28,7 @@ from ..checkpoint.sources import StoredTensor, check_fit, find_sources, paramete
 from ..checkpoint.weight_files import names_in
 from ..config import Config
 from ..device_errors import device_errors
-from ..errors import CheckpointError
+from ..errors import CheckpointError, PrecisionWarning
 from ..model import Gemma4
 from .conversion_plan import ConversionPlan, plan_conversion
 from .hub_repository import check_login, fetch_config, upload_folder
@@ -120,6 +121,8 @@ def convert(
     target = Path(os.path.abspath(os.path.expanduser(target)))
     if os.path.lexists(target) and not os.path.lexists(target.with_name(f"{target.name}.partial")):
         raise CheckpointError(f"{target} exists already: remove it, or name another folder")  # before any download
+    if concern := precision_concern(precision(dtype)):
+        warnings.warn(f"{target.name}: {concern}", PrecisionWarning, stacklevel=2)
     if upload is not None:
         check_login(upload)
     if (hub_id := _hub_id(str(source))) is not None:

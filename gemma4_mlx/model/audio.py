@@ -7,6 +7,7 @@ the little it needs of the past as a state: a whole clip is one call from the em
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -27,11 +28,13 @@ class LayerState:
         keys: float32 `[window - 1, heads, head_dim]` of the tokens before; zeros where there was none.
         values: the same for values.
         convolution_inputs: `[kernel - 1, hidden]`, the last ones of the causal convolution.
+        distance_keys: float32 `[window, heads, head_dim]`, what stands for each distance, the largest first. It stays.
     """
 
     keys: mx.array
     values: mx.array
     convolution_inputs: mx.array
+    distance_keys: mx.array
 
 
 @dataclass(frozen=True)
@@ -115,40 +118,39 @@ class LocalAttention(nn.Module):
         self.relative_k_proj = nn.Linear(hidden, hidden, bias=False)
         self.per_dim_scale = mx.zeros((self._head_dim,))
 
-    def __call__(self, x: mx.array, keys: mx.array, values: mx.array, seen: int) -> tuple[mx.array, mx.array, mx.array]:
-        """`x` `[T, hidden]` after `seen` earlier tokens, the last of which are in `keys` and `values`.
+    def __call__(self, x: mx.array, state: LayerState, exists: mx.array) -> tuple[mx.array, mx.array, mx.array]:
+        """`x` `[T, hidden]`, whose row t sees `window` keys, of which `exists` bool `[T, window]` are no padding.
 
         Returns `[T, hidden]` and the new `keys` and `values`.
         """
-        length, window = x.shape[0], self._config.attention_window
+        length, window = exists.shape
         queries, new_keys, new_values = (
             proj(x).astype(mx.float32).reshape(length, -1, self._head_dim)
             for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
         queries = queries * (self._head_dim**-0.5 / math.log(2)) * nn.softplus(self.per_dim_scale.astype(mx.float32))
-        keys = mx.concatenate([keys, new_keys * (math.log(1 + math.e) / math.log(2))])
-        values = mx.concatenate([values, new_values])
+        keys = mx.concatenate([state.keys, new_keys * (math.log(1 + math.e) / math.log(2))])
+        values = mx.concatenate([state.values, new_values])
 
         # Column j of row t is the token at distance window - 1 - j from token t.
-        index = np.arange(length)[:, None] + np.arange(window)[None, :]
-        exists = mx.array(index + seen >= window - 1)
-        rows = mx.array(index)
+        rows = mx.array(_columns(length, window))
         queries = queries[:, :, None]  # [T, heads, 1, head_dim]
         content = queries @ keys[rows].transpose(0, 2, 3, 1)
-        position = queries @ self._distance_keys(x.dtype).transpose(1, 2, 0)
+        position = queries @ state.distance_keys.transpose(1, 2, 0)
         cap = self._config.attention_logit_cap
         logits = mx.tanh((content + position) / cap) * cap  # [T, heads, 1, window]
         weights = mx.softmax(mx.where(exists[:, None, None], logits, _MASKED), axis=-1)
         out = (weights @ values[rows].swapaxes(1, 2)).reshape(length, -1)
         return self.post(out.astype(x.dtype)), keys[length:], values[length:]
 
-    def _distance_keys(self, dtype: mx.Dtype) -> mx.array:
-        """Projected sinusoids of the distances `window - 1` … 0: float32 `[window, heads, head_dim]`."""
-        half = self._config.hidden_size // 2
-        timescales = np.exp(np.arange(half, dtype=np.float32) * np.float32(-math.log(10_000.0) / max(half - 1, 1)))
-        angles = np.arange(self._config.attention_window - 1, -1, -1, dtype=np.float32)[:, None] * timescales
-        sinusoids = mx.array(np.concatenate([np.sin(angles), np.cos(angles)], axis=-1)).astype(dtype)
-        return self.relative_k_proj(sinusoids).astype(mx.float32).reshape(len(angles), -1, self._head_dim)
+    def distance_keys(self, sinusoids: mx.array) -> mx.array:
+        """Sinusoids of distances `[window, hidden]` → what stands for them: float32 `[window, heads, head_dim]`."""
+        return self.relative_k_proj(sinusoids).astype(mx.float32).reshape(len(sinusoids), -1, self._head_dim)
+
+
+def _columns(length: int, window: int) -> np.ndarray:
+    """Int `[length, window]`: where the keys that a row sees lie among the `window - 1` before and its own."""
+    return np.arange(length)[:, None] + np.arange(window)[None, :]
 
 
 class LightConvolution(nn.Module):
@@ -186,14 +188,14 @@ class ConformerLayer(nn.Module):
         self.feed_forward2 = FeedForward(config)
         self.norm_out = nn.RMSNorm(hidden, eps=eps)
 
-    def __call__(self, x: mx.array, state: LayerState, seen: int) -> tuple[mx.array, LayerState]:
+    def __call__(self, x: mx.array, state: LayerState, exists: mx.array) -> tuple[mx.array, LayerState]:
         x = self.feed_forward1(x)
         normed = self.norm_pre_attn(_clip(x, self._config))
-        attended, keys, values = self.self_attn(normed, state.keys, state.values, seen)
+        attended, keys, values = self.self_attn(normed, state, exists)
         x = x + self.norm_post_attn(_clip(attended, self._config))
         x, convolution_inputs = self.lconv1d(x, state.convolution_inputs)
         x = self.feed_forward2(x)
-        return self.norm_out(_clip(x, self._config)), LayerState(keys, values, convolution_inputs)
+        return self.norm_out(_clip(x, self._config)), LayerState(keys, values, convolution_inputs, state.distance_keys)
 
 
 class AudioTower(nn.Module):
@@ -219,18 +221,35 @@ class AudioTower(nn.Module):
             config.num_attention_heads,
             config.hidden_size // config.num_attention_heads,
         )
-        dtype = self.subsample_conv_projection.input_proj_linear.weight.dtype
+        dtype = self.subsample_conv_projection.layer0.conv.weight.dtype  # convolutions are never packed
         convolution_inputs = mx.zeros((config.conv_kernel_size - 1, config.hidden_size), dtype)
-        empty = LayerState(mx.zeros(past), mx.zeros(past), convolution_inputs)
-        return ConformerState(seen=0, layers=(empty,) * config.num_hidden_layers)
+        half = config.hidden_size // 2
+        timescales = np.exp(np.arange(half, dtype=np.float32) * np.float32(-math.log(10_000.0) / max(half - 1, 1)))
+        angles = np.arange(config.attention_window - 1, -1, -1, dtype=np.float32)[:, None] * timescales
+        sinusoids = mx.array(np.concatenate([np.sin(angles), np.cos(angles)], axis=-1)).astype(dtype)
+        empty = (mx.zeros(past), mx.zeros(past), convolution_inputs)
+        layers = tuple(LayerState(*empty, layer.self_attn.distance_keys(sinusoids)) for layer in self.layers)
+        return ConformerState(seen=0, layers=layers)
 
     def run_conformer(self, tokens: mx.array, state: ConformerState) -> tuple[mx.array, ConformerState]:
         """The next subsampled tokens `[T, hidden]` → features `[T, output_proj_dims]` and the state after them."""
-        x, layers = tokens, []
-        for layer, layer_state in zip(self.layers, state.layers, strict=True):
-            x, layer_state = layer(x, layer_state, state.seen)
-            layers.append(layer_state)
-        return self.output_proj(x), ConformerState(state.seen + tokens.shape[0], tuple(layers))
+        features, layers = self.run_layers(tokens, state.layers, self.exists(len(tokens), state.seen))
+        return features, ConformerState(state.seen + len(tokens), layers)
+
+    def exists(self, length: int, seen: int) -> mx.array:
+        """Which of the keys that `length` new tokens see are no padding, after `seen`: bool `[length, window]`."""
+        window = self._config.attention_window
+        return mx.array(_columns(length, window) + seen >= window - 1)
+
+    def run_layers(
+        self, x: mx.array, states: Sequence[LayerState], exists: mx.array
+    ) -> tuple[mx.array, tuple[LayerState, ...]]:
+        """`run_conformer` as a function of arrays alone."""
+        layers = []
+        for layer, state in zip(self.layers, states, strict=True):
+            x, state = layer(x, state, exists)
+            layers.append(state)
+        return self.output_proj(x), tuple(layers)
 
 
 def _clip(x: mx.array, config: AudioConfig) -> mx.array:

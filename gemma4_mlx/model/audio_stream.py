@@ -18,6 +18,7 @@ import numpy.typing as npt
 from ..device_errors import device_errors
 from ..log_mel import HOP, LEAD, MEL_BINS, SAMPLE_RATE, FloatArray, log_mel_frames
 from .audio import AudioTower, ConformerState, SubSampleLayer, SubSampling
+from .conformer_step import ConformerStep
 
 # Long pieces are encoded ten seconds at a time: attention gathers a window of keys for every token it is given.
 _BLOCK = 10 * SAMPLE_RATE
@@ -44,7 +45,7 @@ class AudioStream(ABC):
             samples: float `[n]`, mono, 16 kHz, in [-1, 1]; any n.
 
         Returns:
-            `[k, hidden]`, evaluated; k is 0 where they complete none.
+            `[k, hidden]`; k is 0 where they complete none. They are being computed, and nobody has waited for them.
 
         Raises:
             ValueError: samples of another shape, NaN or infinite ones, or the stream is finished.
@@ -58,7 +59,11 @@ class AudioStream(ABC):
         if not np.isfinite(samples).all():
             raise ValueError("the samples have NaN or infinite values among them")
         with device_errors(self._end):
-            blocks = [self._encode(samples[start : start + _BLOCK]) for start in range(0, max(1, len(samples)), _BLOCK)]
+            blocks: list[mx.array] = []
+            for start in range(0, max(1, len(samples)), _BLOCK):
+                if blocks:
+                    mx.eval(blocks)  # what they took is free again
+                blocks.append(self._encode(samples[start : start + _BLOCK]))
             return mx.concatenate(blocks) if len(blocks) > 1 else blocks[0]
 
     def finish(self) -> mx.array:
@@ -90,12 +95,14 @@ class ConformerStream(AudioStream):
 
     Args:
         tower: the audio tower.
+        conform: its conformer, from `ConformerStep`.
         project: its features `[n, output_proj_dims]` → soft tokens `[n, hidden]`.
     """
 
-    def __init__(self, tower: AudioTower, project: Callable[[mx.array], mx.array]) -> None:
+    def __init__(self, tower: AudioTower, conform: ConformerStep, project: Callable[[mx.array], mx.array]) -> None:
         super().__init__()
         self._tower = tower
+        self._run_conformer = conform
         self._project = project
         self._unread: FloatArray = np.zeros(LEAD, np.float32)  # the samples from the next frame's first on
         self._convolutions = _Convolutions(tower.subsample_conv_projection)
@@ -117,13 +124,14 @@ class ConformerStream(AudioStream):
 
     def _conform(self, convolved: mx.array) -> mx.array:
         if not len(convolved):
+            mx.async_eval(self._convolutions.kept)
             return self._no_tokens()
         tokens = self._tower.subsample_conv_projection.project(convolved)
-        features, self._state = self._tower.run_conformer(tokens, self._state)
+        features, self._state = self._run_conformer(tokens, self._state)
         soft_tokens = self._project(features)
         # Unevaluated, the graph of an hour would hang on the last state.
-        layers = self._state.layers
-        mx.eval(soft_tokens, [(layer.keys, layer.values, layer.convolution_inputs) for layer in layers])
+        layers = [(layer.keys, layer.values, layer.convolution_inputs) for layer in self._state.layers]
+        mx.async_eval(soft_tokens, layers, self._convolutions.kept)
         return soft_tokens
 
     def _no_tokens(self) -> mx.array:
@@ -156,8 +164,12 @@ class _Convolutions:
 
     def _quartered(self, halved: mx.array) -> mx.array:
         quartered, self._halved = _convolve(self._subsampling.layer1, self._halved, halved)
-        mx.eval(self._frames, self._halved)
         return quartered
+
+    @property
+    def kept(self) -> tuple[mx.array, mx.array]:
+        """Its state."""
+        return self._frames, self._halved
 
 
 def _convolve(layer: SubSampleLayer, before: mx.array, new: mx.array) -> tuple[mx.array, mx.array]:

@@ -23,6 +23,7 @@ from .attention_mask import Mask
 from .cache import Caches
 from .experts import Experts, Router
 from .full_cache import FullCache
+from .grouped_attention import FEW_QUERIES, plain_attention
 from .layer_cache import KVCache
 from .layers import GatedMLP, geglu, unit_rms_norm
 from .packed_attention import KeysValues, PackedKeysValues
@@ -100,6 +101,8 @@ class Attention(nn.Module):
         queries = self._rope(self._by_head(self.q_proj(x), self.q_norm), offset)  # [B, heads, L, head_dim]
         if isinstance(keys_values, PackedKeysValues):
             out = keys_values.attend(queries, mask)
+        elif self._window is None and queries.shape[2] <= FEW_QUERIES:
+            out = plain_attention(queries, keys_values, mask)
         else:
             if mask is None and self._window is not None and keys_values[0].shape[2] > self._window:
                 keys_values = tuple(array[..., -self._window :, :] for array in keys_values)

@@ -97,7 +97,9 @@ class Experts(nn.Module):
         expert = chosen.flatten()  # pair p is token p // top_k at expert[p]
         in_order = expert.size < _SORT_FROM
         pairs = mx.arange(expert.size) if in_order else mx.argsort(expert)
-        rows, expert = tokens[pairs // top_k][:, None, :], expert[pairs]
+        # By `reshape`, which gives the new dimension the stride of a row; with `[:, None]` it has that of one number,
+        # and MLX before 0.32.4 took it for the rows' (`GatherMM` on Metal, MLX issue 3960).
+        rows, expert = tokens[pairs // top_k].reshape(-1, 1, x.shape[-1]), expert[pairs]
         hidden = geglu(self.gate_proj(rows, expert, not in_order), self.up_proj(rows, expert, not in_order))
         out = self.down_proj(hidden, expert, not in_order).squeeze(1)
         if not in_order:

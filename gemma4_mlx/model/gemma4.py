@@ -17,6 +17,7 @@ from ..errors import InputError
 from .audio import AudioTower
 from .audio_stream import AudioStream, ConformerStream
 from .cache import Caches
+from .conformer_step import ConformerStep
 from .decoder import Decoder, DecoderLayer
 from .inputs import ModelInputs, audio_positions, check_ids, image_blocks, vision_positions
 from .layer_cache import KVCache
@@ -43,6 +44,7 @@ class Gemma4(nn.Module):
         self.config = config
         self._as_pad = partial(_as_pad, pad=config.pad_token_id, placeholders=config.placeholder_ids)
         self._decode_step: DecodeStep | None = None  # it must not know this model: nothing would ever free the two
+        self._conformer_step: ConformerStep | None = None
         self._parts_read: set[str] = set()
         hidden = config.text.hidden_size
         self.language_model = Decoder(config.text)
@@ -176,7 +178,9 @@ class Gemma4(nn.Module):
             raise InputError("this checkpoint does not hear: choose e2b, e4b or 12b, which do")
         self._read_first("audio_tower", "embed_audio")
         if isinstance(audio, AudioConfig):
-            return ConformerStream(self.audio_tower, self.embed_audio)
+            if self._conformer_step is None:
+                self._conformer_step = ConformerStep(self.audio_tower)
+            return ConformerStream(self.audio_tower, self._conformer_step, self.embed_audio)
         return FrameStream(self.embed_audio, audio.samples_per_token, self.language_model.norm.weight.dtype)
 
     def _read_first(self, *parts: str) -> None:

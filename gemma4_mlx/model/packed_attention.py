@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
+from .attention_mask import Mask
+from .grouped_attention import grouped_attention
+
 GROUP_SIZE = 64  # channels that share a scale and a bias
 
 
@@ -31,25 +34,22 @@ class PackedKeysValues:
     parts: tuple[mx.array, ...]
     bits: int
 
-    def attend(self, queries: mx.array, mask: mx.array | str | None) -> mx.array:
+    def attend(self, queries: mx.array, mask: Mask) -> mx.array:
         """Scaled-dot-product attention of scale 1: `[B, heads, L, head_dim]` → the same shape.
 
         Args:
             queries: the last L of the S positions.
             mask: bool `[L, S]` or `[S]`, `"causal"`, or None for one query that sees all.
         """
-        batch, heads, length, head_dim = queries.shape
-        kv_heads, span = self.parts[0].shape[1:3]
-        queries = queries.reshape(batch, kv_heads, heads // kv_heads, length, head_dim)
-        keys, key_scales, key_biases, values, value_scales, value_biases = (part[:, :, None] for part in self.parts)
-        scores = mx.quantized_matmul(queries, keys, key_scales, key_biases, True, GROUP_SIZE, self.bits)
-        if isinstance(mask, str):
-            mask = mx.arange(span) <= mx.arange(span - length, span)[:, None]
-        if mask is not None:
-            scores = mx.where(mask, scores, mx.finfo(scores.dtype).min)
-        weights = mx.softmax(scores, axis=-1, precise=True)
-        out = mx.quantized_matmul(weights, values, value_scales, value_biases, False, GROUP_SIZE, self.bits)
-        return out.reshape(batch, heads, length, head_dim)
+        keys, key_scales, key_biases, values, value_scales, value_biases = self.parts
+
+        def by_keys(x: mx.array) -> mx.array:
+            return mx.quantized_matmul(x, keys, key_scales, key_biases, True, GROUP_SIZE, self.bits)
+
+        def by_values(x: mx.array) -> mx.array:
+            return mx.quantized_matmul(x, values, value_scales, value_biases, False, GROUP_SIZE, self.bits)
+
+        return grouped_attention(queries, keys.shape[1], by_keys, by_values, mask)
 
 
 KeysValues = tuple[mx.array, ...] | PackedKeysValues  # a pair of `[B, kv_heads, S, head_dim]`, or both packed

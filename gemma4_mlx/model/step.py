@@ -26,6 +26,7 @@ from .full_cache import FullCache
 from .layer_cache import KVCache
 from .packed_attention import KeysValues, as_keys_values, packed_or_plain
 from .sliding_cache import SlidingCache
+from .traced import Traced
 
 # A graph is kept for each size of batch and of buffer that occurs. A server meets many, and goes back to few.
 _MOST_GRAPHS = 32
@@ -81,7 +82,7 @@ class DecodeStep:
         # A table on disk is no module: its rows are looked up outside the graph and handed in.
         table = getattr(decoder, "embed_tokens_per_layer", None)
         self._table_on_disk: Any = None if isinstance(table, nn.Module) else table
-        self._graphs: dict[tuple[bool, tuple[_LayerKind, ...]], Callable[..., Any]] = {}
+        self._graphs: dict[tuple[bool, tuple[_LayerKind, ...]], Traced] = {}
 
     def __call__(self, ids: mx.array, cache: Sequence[KVCache]) -> mx.array:
         """Read one token.
@@ -130,15 +131,8 @@ class DecodeStep:
         graph = self._graphs.get(key)
         if graph is not None:
             return graph(*arrays)
-        # The weights are inputs, not constants: who changes them changes the next step.
-        graph = mx.compile(partial(_trace, self._decoder, self._as_pad, key[1]), inputs=[self._decoder.state])
-        # While MLX traces it has stand-ins in place of the weights, and an error or Ctrl-C would leave them there.
-        weights = self._decoder.parameters()
-        try:
-            result = graph(*arrays)
-        except BaseException:
-            self._decoder.update(weights)
-            raise
+        graph = Traced(partial(_trace, self._decoder, self._as_pad, key[1]), self._decoder)
+        result = graph(*arrays)
         self._graphs[key] = graph
         if len(self._graphs) > _MOST_GRAPHS:
             del self._graphs[next(iter(self._graphs))]

@@ -56,5 +56,5 @@ class FrameStream(AudioStream):
     def _tokens(self, samples: FloatArray) -> mx.array:
         frames = mx.array(samples.reshape(-1, self._samples_per_token)).astype(self._dtype)
         tokens = project_frames(frames, self._project)
-        mx.eval(tokens)
+        mx.async_eval(tokens)
         return tokens

@@ -9,6 +9,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..model import Gemma4
+from ..model.grouped_attention import plain_attention
 from .check import Item, Outcome, difference
 from .models import copied, random_model
 
@@ -45,8 +46,11 @@ def _compiled(model: Gemma4, bound: float) -> Outcome:
 
 
 def _masked(head_dim: int, working: mx.Dtype) -> Outcome:
-    """1,500 keys behind a mask that hides 100 more, against these 1,500 without a mask: MLX has a kernel for each."""
-    keys = [mx.random.normal((1, 1, 1600, head_dim), key=mx.random.key(seed)).astype(working) for seed in (1, 2)]
+    """1,500 keys behind a mask that hides 100 more, and these 1,500 without a mask.
+
+    MLX has a kernel for each, and full layers multiply by groups of heads.
+    """
+    keys = [mx.random.normal((1, 2, 1600, head_dim), key=mx.random.key(seed)).astype(working) for seed in (1, 2)]
     queries = (mx.random.normal((1, 8, 1, head_dim), key=mx.random.key(3)) * head_dim**-0.5).astype(working)
     seen = [array[:, :, :1500] for array in keys]
     with mx.stream(mx.cpu):
@@ -56,8 +60,9 @@ def _masked(head_dim: int, working: mx.Dtype) -> Outcome:
         mx.eval(right)
     masked = mx.fast.scaled_dot_product_attention(queries, *keys, scale=1.0, mask=mx.arange(1600) < 1500)
     unmasked = mx.fast.scaled_dot_product_attention(queries, *seen, scale=1.0)
+    by_groups = plain_attention(queries, tuple(keys), mx.arange(1600) < 1500)
     bound = _FLOAT32 if working == mx.float32 else _ROUNDED_ONCE
-    return Outcome(max(difference(right, masked), difference(right, unmasked)), bound)
+    return Outcome(max(difference(right, found) for found in (masked, unmasked, by_groups)), bound)
 
 
 def _in_pieces(right: Callable[[], mx.array], stored: Gemma4, length: int, bound: float) -> Outcome:

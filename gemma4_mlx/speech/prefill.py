@@ -15,6 +15,7 @@ from ..device_errors import failures
 from ..errors import InputError
 from ..log_mel import SAMPLE_RATE, FloatArray
 from ..model.cache import Caches, Snapshot
+from ..model.gpu import Gpu, this_gpu
 from ..model.inputs import audio_positions
 from .prompts import speech_prompt
 
@@ -23,11 +24,22 @@ if TYPE_CHECKING:
     from ..model.audio_stream import AudioStream
     from ..processing import Processor
 
-# Every call of the decoder costs the same few milliseconds, so sound is read five tokens at a time.
-_BATCH = SAMPLE_RATE // 5
+# Every call of the decoder costs the same few milliseconds, so sound is read several tokens at a time.
+_TOKEN = SAMPLE_RATE // 25
+_FIVE, _EIGHT = 5 * _TOKEN, 8 * _TOKEN
 # A clip that is cut is read again from the last mark before the cut. A mark costs a copy of the sliding layers' rings.
 _MARK_EVERY = 2 * SAMPLE_RATE
 _MARKS = 6  # reach back over the later part of the longest clip
+
+
+def batch_samples(gpu: Gpu | None) -> int:
+    """How much sound is read at once.
+
+    Before the M3 MLX's product of a few rows with a packed matrix reads the matrix once for each row, up to a limit of
+    6 rows for the widest (metal/quantized.cpp, `get_qmv_batch_limit`); beyond it, once. There eight tokens cost less
+    than five. Where the generation is not known five are taken: they are heard earlier.
+    """
+    return _EIGHT if gpu is not None and gpu.generation is not None and gpu.generation < 15 else _FIVE
 
 
 class SpeechPrompt:
@@ -48,7 +60,7 @@ class SpeechPrompt:
         # Text before sound: the other way round the model answers what it hears instead of writing it down.
         content = [
             {"type": "text", "text": speech_prompt(language, translate_to)},
-            {"type": "audio", "audio": np.zeros(_BATCH, np.float32)},
+            {"type": "audio", "audio": np.zeros(_FIVE, np.float32)},
         ]
         ids = np.array(processor([{"role": "user", "content": content}], thinking=False).input_ids)[0]
         clip = audio_positions(ids, model.config)
@@ -89,6 +101,7 @@ class ClipInProgress:
         self._samples: list[FloatArray] = []
         self._waiting: list[FloatArray] = []
         self._known = self._read = 0
+        self._batch = batch_samples(this_gpu())
         self._marks = [_Mark(0, self._stream.copy(), self._cache.snapshot())]
 
     @property
@@ -101,7 +114,7 @@ class ClipInProgress:
         self._samples.append(samples)
         self._waiting.append(samples)
         self._known += len(samples)
-        if self._known - self._read >= _BATCH:
+        if self._known - self._read >= self._batch:
             self._read_waiting()
 
     def so_far(self) -> Caches:
