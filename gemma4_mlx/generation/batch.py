@@ -23,6 +23,8 @@ class Batch(Decode):
     The caller says when a row has ended: after a stop token, at its limit, or when `lengths` says that the context is
     full. A row with a constraint must leave at once.
 
+    One thread at a time may use it; with others that use the model it takes turns, a step being one.
+
         batch = Batch(model)
         batch.join([cache], [Greedy()], model(prompt, cache=cache, last_only=True))
         while batch.rows:
@@ -57,11 +59,12 @@ class Batch(Decode):
         Raises:
             ValueError: an empty cache, or one that packs its keys and values.
         """
-        there = self._next_tokens()
-        self._joined.add(caches)
-        new = [Row(choose) for choose in choices]
-        first = [choose(logits[i]) for i, choose in enumerate(choices)]
-        self._chosen = mx.concatenate(first if there is None else [there, *first])
+        with self._model.turns:
+            there = self._next_tokens()
+            self._joined.add(caches)
+            new = [Row(choose) for choose in choices]
+            first = [choose(logits[i]) for i, choose in enumerate(choices)]
+            self._chosen = mx.concatenate(first if there is None else [there, *first])
         self.rows += new
         self._changed()
 
@@ -70,12 +73,13 @@ class Batch(Decode):
         kept = [row for row in range(len(self.rows)) if row not in set(rows)]
         if len(kept) == len(self.rows):
             return
-        self._joined.keep(kept)
+        with self._model.turns:
+            self._joined.keep(kept)
+            if kept and self._chosen is not None:
+                self._chosen = self._chosen[mx.array(kept)]
+            elif kept:
+                self._logits = self._logits[mx.array(kept)]
         self.rows = [self.rows[row] for row in kept]
-        if kept and self._chosen is not None:
-            self._chosen = self._chosen[mx.array(kept)]
-        elif kept:
-            self._logits = self._logits[mx.array(kept)]
         self._changed()
 
     def _next_tokens(self) -> mx.array | None:

@@ -43,7 +43,8 @@ class ConversationCache:
     26B-A4B, 840 MB for 31B in bf16.
 
     An answer that is closed, interrupted or fails leaves the cache true: what it holds is what was read and written.
-    A later prompt ends an answer still being written: asking that for more raises RuntimeError.
+    A later prompt ends an answer still being written: asking that for more raises RuntimeError. So a conversation may
+    go from thread to thread, but two threads that answer in it at once end each other's answers: give each a cache.
 
     Args:
         model: the model that will read and write.

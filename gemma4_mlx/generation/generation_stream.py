@@ -80,6 +80,9 @@ class GenerationStream(Iterator[Chunk]):
     `result()` tells at any time what has come so far: after the last chunk, or after Ctrl-C. In a `with` statement, or
     by `close()`, an answer that nobody wants any more ends at once.
 
+    It may go from thread to thread. The model is held only while a piece is computed: between two chunks others have
+    their turns, and a stream that is never finished keeps nobody out.
+
     Args:
         tokens: the model's, as they come; none for who hands them in by `take`.
         reader: tells answer, thought and calls apart.

@@ -135,7 +135,8 @@ def _run(
     stop_ids: frozenset[int],
     should_stop: Callable[[], bool],
 ) -> Generator[int, None, None]:
-    turn = cache.begin(inputs) if isinstance(cache, ConversationCache) else Turn(inputs, cache)
+    with model.turns:
+        turn = cache.begin(inputs) if isinstance(cache, ConversationCache) else Turn(inputs, cache)
     logits = _read(model, turn, before_piece)
     if limit == 0 or logits is None:
         return
@@ -143,7 +144,8 @@ def _run(
     for step in range(1, limit + 1):
         if should_stop():
             return
-        turn.at_boundary()
+        with model.turns:
+            turn.at_boundary()
         [token] = decode.step(last=step == limit)
         yield token
         if token in stop_ids:
@@ -162,14 +164,16 @@ def _read(model: Gemma4, turn: Turn, before_piece: Callable[[int], bool]) -> mx.
     for index, piece in enumerate(pieces):
         if not before_piece(turn.cache.offset):
             return None
-        turn.at_boundary()
-        with turn.cache.restored_on_error():
-            logits = model(piece, cache=turn.cache, last_only=True)
-        if index < len(pieces) - 1:
-            # Only the cache: logits of a piece within the prompt are never computed.
-            turn.cache.evaluate()
-            _give_back_memory()
-    turn.at_boundary()
+        with model.turns:
+            turn.at_boundary()
+            with turn.cache.restored_on_error():
+                logits = model(piece, cache=turn.cache, last_only=True)
+            if index < len(pieces) - 1:
+                # Only the cache: logits of a piece within the prompt are never computed.
+                turn.cache.evaluate()
+                _give_back_memory()
+            else:
+                turn.at_boundary()
     return logits
 
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from ..log_mel import HOP, LEAD, MEL_BINS, SAMPLE_RATE, FloatArray, log_mel_frames
 from .audio import AudioTower, ConformerState, SubSampleLayer, SubSampling
+from .turns import Turns
 
 # Long pieces are encoded ten seconds at a time: attention gathers a window of keys for every token it is given.
 _BLOCK = 10 * SAMPLE_RATE
@@ -27,10 +28,16 @@ class AudioStream(ABC):
 
     All that has come out, in order, equals `encode_audio` of all that went in, however it was cut. A token stands for
     40 ms and is never taken back. Neither the state nor the work per second of sound grows.
+
+    It may go from thread to thread, and has the model for as long as a call takes.
+
+    Args:
+        turns: of the model.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, turns: Turns) -> None:
         self._finished = False
+        self._turns = turns
 
     def copy(self) -> Self:
         """Another stream that has heard the same; either goes on without the other. It costs nothing."""
@@ -55,8 +62,15 @@ class AudioStream(ABC):
             raise ValueError(f"samples must be [n], one channel, not {list(samples.shape)}")
         if not np.isfinite(samples).all():
             raise ValueError("the samples have NaN or infinite values among them")
-        blocks = [self._encode(samples[start : start + _BLOCK]) for start in range(0, max(1, len(samples)), _BLOCK)]
-        return mx.concatenate(blocks) if len(blocks) > 1 else blocks[0]
+        blocks = []
+        for start in range(0, max(1, len(samples)), _BLOCK):
+            with self._turns:
+                blocks.append(self._encode(samples[start : start + _BLOCK]))
+                mx.eval(blocks)
+        with self._turns:
+            tokens = mx.concatenate(blocks) if len(blocks) > 1 else blocks[0]
+            mx.eval(tokens)
+        return tokens
 
     def finish(self) -> mx.array:
         """The last tokens, of sound that no later sample can complete: `[0 or 1, hidden]`. It can be fed no more.
@@ -67,7 +81,10 @@ class AudioStream(ABC):
         if self._finished:
             raise ValueError("this stream is finished: begin another with model.audio_stream()")
         self._finished = True
-        return self._rest()
+        with self._turns:
+            tokens = self._rest()
+            mx.eval(tokens)
+        return tokens
 
     @abstractmethod
     def _encode(self, samples: FloatArray) -> mx.array:
@@ -84,10 +101,11 @@ class ConformerStream(AudioStream):
     Args:
         tower: the audio tower.
         project: its features `[n, output_proj_dims]` → soft tokens `[n, hidden]`.
+        turns: of the model.
     """
 
-    def __init__(self, tower: AudioTower, project: Callable[[mx.array], mx.array]) -> None:
-        super().__init__()
+    def __init__(self, tower: AudioTower, project: Callable[[mx.array], mx.array], turns: Turns) -> None:
+        super().__init__(turns)
         self._tower = tower
         self._project = project
         self._unread: FloatArray = np.zeros(LEAD, np.float32)  # the samples from the next frame's first on
