@@ -11,6 +11,7 @@ from ..doors import door
 
 if TYPE_CHECKING:
     from .answers import generate, stream_generate
+    from .async_answers import astream_generate
     from .channels import Chunk
     from .conversation_cache import ConversationCache
     from .generation_stream import Generation, GenerationStream, Stats
@@ -27,6 +28,7 @@ __all__ = [
     "GenerationStream",
     "Stats",
     "ToolCall",
+    "astream_generate",
     "batch_generate",
     "generate",
     "generate_tokens",
@@ -45,6 +47,7 @@ __getattr__ = door(
         "GenerationStream": "generation_stream",
         "Stats": "generation_stream",
         "ToolCall": "tool_calls",
+        "astream_generate": "async_answers",
         "batch_generate": "many_prompts",
         "generate": "answers",
         "generate_tokens": "loop",

@@ -57,7 +57,7 @@ class Request:
     on_prompt: Callable[[int, int], None] | None = None
 
 
-def _with_arguments_of(known: Callable[P, object]) -> Callable[[Callable[..., R]], Callable[P, R]]:
+def with_arguments_of(known: Callable[P, object]) -> Callable[[Callable[..., R]], Callable[P, R]]:
     """Give a function that hands its arguments on the signature of the one it hands them to."""
 
     def give(function: Callable[..., R]) -> Callable[P, R]:
@@ -111,7 +111,7 @@ def stream_generate(
     return answer(model, processor, messages, request)
 
 
-@_with_arguments_of(stream_generate)
+@with_arguments_of(stream_generate)
 def generate(*arguments: Any, **options: Any) -> Generation:
     """Answer `messages`.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
@@ -56,7 +58,7 @@ class Generation:
         tokens: every id the model produced, the one that ended its turn included.
         finish_reason: "stop": it ended its turn, or wrote a stop string; "tool_call": it ended its turn having asked
             for tools; "length": `max_tokens` or the context was reached; "loop": it repeated itself without end;
-            "stopped": `should_stop` said yes.
+            "stopped": `should_stop` said yes, or the stream was closed.
         stats: durations and counts.
         unread_calls: what the model meant for calls of tools, but wrote so that it could not be read, or not in one way
             only. They are no `tool_calls`; their text is part of `text`.
@@ -78,7 +80,7 @@ class GenerationStream(Iterator[Chunk]):
     """The chunks of an answer being written; made by `stream_generate`.
 
     `result()` tells at any time what has come so far: after the last chunk, or after Ctrl-C. In a `with` statement, or
-    by `close()`, an answer that nobody wants any more ends at once.
+    by `close()` from any thread, an answer that nobody wants any more ends.
 
     It may go from thread to thread. The model is held only while a piece is computed: between two chunks others have
     their turns, and a stream that is never finished keeps nobody out.
@@ -128,15 +130,38 @@ class GenerationStream(Iterator[Chunk]):
         self._finish_reason: FinishReason = "length"
         self.has_ended = False
         self._chunks = self._run()
+        self._is_closed = False
+        self._in_use = threading.RLock()
 
     def __next__(self) -> Chunk:
-        chunk = next(self._chunks)
-        self._written.append(chunk)
-        return chunk
+        with self._in_use:
+            if self._is_closed:
+                self._close_now()
+                raise StopIteration
+            chunk = next(self._chunks)
+            self._written.append(chunk)
+            return chunk
 
     def close(self) -> None:
-        """End the answer here. What has come stays."""
+        """End the answer here. What has come stays.
+
+        Any thread may call it. It does not wait for another one that is just then computing a piece of the answer: that
+        piece, a token or at most about 512 of the prompt, is the last one.
+        """
+        self._is_closed = self._stop_asked.said_yes = True
+        if self._in_use.acquire(blocking=False):
+            try:
+                if (
+                    inspect.getgeneratorstate(self._chunks) != inspect.GEN_RUNNING
+                ):  # it runs if one of the caller's functions closes it
+                    self._close_now()
+            finally:
+                self._in_use.release()
+
+    def _close_now(self) -> None:
         self._chunks.close()
+        if not self.has_ended:
+            self._finish_reason, self.has_ended = "stopped", True
 
     def __enter__(self) -> GenerationStream:
         return self
@@ -147,7 +172,7 @@ class GenerationStream(Iterator[Chunk]):
         self.close()
 
     def result(self) -> Generation:
-        """All that has been written so far. Of an unfinished answer the `finish_reason` is "length"."""
+        """All that has been written so far. Of an answer that is still being written `finish_reason` is "length"."""
         written = {kind: "".join(c.text for c in self._written if c.kind == kind) for kind in ("answer", "thought")}
         calls = self._tool_calls()
         return Generation(

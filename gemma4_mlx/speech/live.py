@@ -64,9 +64,9 @@ class Event:
 class LiveTranscriber:
     """Writes down, and translates, what is being said.
 
-    One thread at a time may use it; with others that use the model it takes turns. `feed` reads the sound into the model
-    and returns the events it led to; `finish` ends the utterance under way, and the transcriber can be fed again, its
-    times going on.
+    One thread at a time may use it; with others that use the model it takes turns. `feed` reads the sound into the
+    model and returns the events it led to; `finish` ends the utterance under way, and the transcriber can be fed again,
+    its times going on.
 
     Args:
         model, processor: from `load`, of a size that hears (e2b, e4b, 12b).
