@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .channels import Chunk
     from .conversation_cache import ConversationCache
     from .generation_stream import Generation, GenerationStream, Stats
+    from .logprobs import LikelyToken, TokenLogprob
     from .loop import generate_tokens
     from .many_prompts import batch_generate
     from .prompt_cache import load_prompt_cache, save_prompt_cache
@@ -26,7 +27,9 @@ __all__ = [
     "ConversationCache",
     "Generation",
     "GenerationStream",
+    "LikelyToken",
     "Stats",
+    "TokenLogprob",
     "ToolCall",
     "astream_generate",
     "batch_generate",
@@ -45,7 +48,9 @@ __getattr__ = door(
         "ConversationCache": "conversation_cache",
         "Generation": "generation_stream",
         "GenerationStream": "generation_stream",
+        "LikelyToken": "logprobs",
         "Stats": "generation_stream",
+        "TokenLogprob": "logprobs",
         "ToolCall": "tool_calls",
         "astream_generate": "async_answers",
         "batch_generate": "many_prompts",

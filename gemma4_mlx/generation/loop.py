@@ -16,6 +16,7 @@ from ..model.layer_cache import KVCache
 from .choices import Constraint, make_choice
 from .conversation_cache import ConversationCache
 from .decode import Choose, Decode, Row
+from .logprobs import Logprobs
 from .turn import Turn
 
 # 31B peaks at 34 GB with prompts read 8192 tokens at a time, at 21 GB with 512, in about the same time.
@@ -39,6 +40,7 @@ def generate_tokens(
     constraint: Constraint | None = None,
     should_stop: Callable[[], bool] | None = None,
     on_prompt: Callable[[int, int], None] | None = None,
+    logprobs: Logprobs | None = None,
 ) -> Generator[int, None, None]:
     """Read a prompt, then produce token ids one by one.
 
@@ -71,6 +73,7 @@ def generate_tokens(
         should_stop: asked before every piece of the prompt and before every token; once it says yes, no more come.
         on_prompt: called before every piece of the prompt with the number of its tokens that the cache holds by then,
             and the number of all its tokens. A piece has about `PREFILL_TOKENS` tokens.
+        logprobs: notes how likely each token was; None: nobody does.
 
     Raises:
         ValueError: an empty prompt, ids of another shape or outside the vocabulary, max_tokens below 1, a sampling
@@ -80,6 +83,8 @@ def generate_tokens(
     """
     check_max_tokens(max_tokens)
     choose = make_choice(temperature, top_p, top_k, seed, constraint)
+    if logprobs is not None:
+        choose = logprobs.noting(choose)
     inputs = _as_inputs(inputs_or_ids, model.config.text.vocab_size)
     if isinstance(cache, ConversationCache):
         if cache.model is not model:
