@@ -20,6 +20,7 @@ from gemma4_mlx.generation.answer_reader import opened_channel
 from gemma4_mlx.generation.answers import Request, end_of_turn_ids, sampling_settings
 from gemma4_mlx.model.full_cache import FullCache
 from gemma4_mlx.model.step import Pending
+from gemma4_mlx.model.turns import Turns
 from gemma4_mlx.processing import Processor
 from gemma4_mlx.processing.chat import ChatTemplate
 from generation_checkpoints import lively
@@ -32,6 +33,7 @@ class ScriptedModel:
 
     def __init__(self, ids: list[int]) -> None:
         self.config = lively("e2b").model.config
+        self.turns = Turns()
         self.ids = ids
         self.prompt_length: int | None = None
 

@@ -11,9 +11,11 @@ from ..doors import door
 
 if TYPE_CHECKING:
     from .answers import generate, stream_generate
+    from .async_answers import astream_generate
     from .channels import Chunk
     from .conversation_cache import ConversationCache
     from .generation_stream import Generation, GenerationStream, Stats
+    from .logprobs import LikelyToken, TokenLogprob
     from .loop import generate_tokens
     from .many_prompts import batch_generate
     from .prompt_cache import load_prompt_cache, save_prompt_cache
@@ -25,8 +27,11 @@ __all__ = [
     "ConversationCache",
     "Generation",
     "GenerationStream",
+    "LikelyToken",
     "Stats",
+    "TokenLogprob",
     "ToolCall",
+    "astream_generate",
     "batch_generate",
     "generate",
     "generate_tokens",
@@ -43,8 +48,11 @@ __getattr__ = door(
         "ConversationCache": "conversation_cache",
         "Generation": "generation_stream",
         "GenerationStream": "generation_stream",
+        "LikelyToken": "logprobs",
         "Stats": "generation_stream",
+        "TokenLogprob": "logprobs",
         "ToolCall": "tool_calls",
+        "astream_generate": "async_answers",
         "batch_generate": "many_prompts",
         "generate": "answers",
         "generate_tokens": "loop",

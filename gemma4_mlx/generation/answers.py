@@ -20,6 +20,7 @@ from .answer_reader import AnswerReader
 from .choices import Constraint
 from .conversation_cache import ConversationCache
 from .generation_stream import Generation, GenerationStream
+from .logprobs import Logprobs, check_logprobs
 from .loop import generate_tokens
 from .loose_calls import declared_tools
 from .schema import SchemaConstraint
@@ -56,9 +57,10 @@ class Request:
     cache: ConversationCache | None = None
     should_stop: Callable[[], bool] | None = None
     on_prompt: Callable[[int, int], None] | None = None
+    logprobs: int | None = None
 
 
-def _with_arguments_of(known: Callable[P, object]) -> Callable[[Callable[..., R]], Callable[P, R]]:
+def with_arguments_of(known: Callable[P, object]) -> Callable[[Callable[..., R]], Callable[P, R]]:
     """Give a function that hands its arguments on the signature of the one it hands them to."""
 
     def give(function: Callable[..., R]) -> Callable[P, R]:
@@ -88,6 +90,7 @@ def stream_generate(
     cache: ConversationCache | None = None,
     should_stop: Callable[[], bool] | None = None,
     on_prompt: Callable[[int, int], None] | None = None,
+    logprobs: int | None = None,
 ) -> GenerationStream:
     """Like `generate`, but the answer comes in chunks while it is being written.
 
@@ -108,11 +111,12 @@ def stream_generate(
         cache=cache,
         should_stop=should_stop,
         on_prompt=on_prompt,
+        logprobs=logprobs,
     )
     return answer(model, processor, messages, request)
 
 
-@_with_arguments_of(stream_generate)
+@with_arguments_of(stream_generate)
 def generate(*arguments: Any, **options: Any) -> Generation:
     """Answer `messages`.
 
@@ -135,6 +139,9 @@ def generate(*arguments: Any, **options: Any) -> Generation:
         should_stop: asked between pieces of the prompt and between tokens; once it says yes, the answer is what has
             come so far. It may be set by another thread.
         on_prompt: told how far the prompt has been read, before every piece of it: tokens read, tokens in all.
+        logprobs: tell of every token how likely it was, and of so many of the likeliest at its place, in
+            `Generation.logprobs` and `Chunk.logprobs`; 0 for the token alone. They are the model's own: log_softmax of
+            its logits, before temperature, `top_p`, `top_k` and what a schema forbids. None: nothing.
 
     Raises:
         ValueError: an argument out of its range.
@@ -161,6 +168,7 @@ def answer(model: Gemma4, processor: Processor, messages: Any, request: Request)
         constraint=prepared.constraint,
         should_stop=prepared.stop_asked,
         on_prompt=request.on_prompt,
+        logprobs=prepared.logprobs,
         **sampling_settings(processor.generation_config, request),
     )
     return prepared.stream(tokens)
@@ -175,6 +183,7 @@ class Prepared:
         stop_ids: tokens that end the answer.
         constraint: what its schema allows; None: everything.
         stop_asked: the caller's `should_stop`.
+        logprobs: notes how likely tokens are; None: nobody asked.
         stream: the answer, once it is known where its tokens come from.
     """
 
@@ -182,6 +191,7 @@ class Prepared:
     stop_ids: frozenset[int]
     constraint: Constraint | None
     stop_asked: StopAsked
+    logprobs: Logprobs | None
     stream: Callable[[Generator[int, None, None]], GenerationStream]
 
 
@@ -190,6 +200,7 @@ def prepare(model: Gemma4, processor: Processor, messages: Any, request: Request
     """Make ready what an answer needs. Errors are `generate`'s."""
     called = time.perf_counter()
     stop_asked = StopAsked(request.should_stop)
+    check_logprobs(request.logprobs, model.config.text.vocab_size)
     stop_strings = StopStrings([request.stop] if isinstance(request.stop, str) else request.stop or ())
     inputs = processor(messages, thinking=request.thinking, tools=request.tools, image_tokens=request.image_tokens)
     prompt = cast(list[int], inputs.input_ids[0].tolist())
@@ -201,6 +212,9 @@ def prepare(model: Gemma4, processor: Processor, messages: Any, request: Request
         vocab_size = model.config.text.vocab_size
         of_schema = SchemaConstraint(request.schema, processor.tokenizer, vocab_size, stop_ids)
         constraint = ThoughtFirst(of_schema, processor.tokenizer, prompt, request.thinking, stop_ids, vocab_size)
+    logprobs = None
+    if request.logprobs is not None:
+        logprobs = Logprobs(int(request.logprobs), lambda token: processor.tokenizer.decode([token]))
     stream = partial(
         GenerationStream,
         reader=AnswerReader(processor.tokenizer, prompt, declared_tools(read_tools(request.tools))),
@@ -209,11 +223,12 @@ def prepare(model: Gemma4, processor: Processor, messages: Any, request: Request
         stop_ids=stop_ids,
         stop_strings=stop_strings,
         stop_asked=stop_asked,
+        logprobs=logprobs,
         # JSON repeats itself where the schema says so: a table of zeros is no loop.
         may_loop=lambda: constraint is None or not constraint.answer_begun,
         preparation_s=time.perf_counter() - called,
     )
-    return Prepared(inputs, stop_ids, constraint, stop_asked, stream)
+    return Prepared(inputs, stop_ids, constraint, stop_asked, logprobs, stream)
 
 
 def sampling_settings(generation_config: Mapping[str, Any], request: Request) -> dict[str, Any]:

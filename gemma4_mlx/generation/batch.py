@@ -24,6 +24,8 @@ class Batch(Decode):
     The caller says when a row has ended: after a stop token, at its limit, or when `lengths` says that the context is
     full. A row with a constraint must leave at once. With a `DeviceError` all rows are gone, and the batch is empty.
 
+    One thread at a time may use it; with others that use the model it takes turns, a step being one.
+
         batch = Batch(model)
         batch.join([cache], [Greedy()], model(prompt, cache=cache, last_only=True))
         while batch.rows:
@@ -64,7 +66,7 @@ class Batch(Decode):
         Raises:
             ValueError: an empty cache, or one that packs its keys and values.
         """
-        with device_errors(self.forget):
+        with device_errors(self.forget), self._model.turns:
             there = self._next_tokens()
             self._joined.add(caches)
             new = [Row(choose) for choose in choices]
@@ -78,7 +80,7 @@ class Batch(Decode):
         kept = [row for row in range(len(self.rows)) if row not in set(rows)]
         if len(kept) == len(self.rows):
             return
-        with device_errors(self.forget):
+        with device_errors(self.forget), self._model.turns:
             self._joined.keep(kept)
             self.rows = [self.rows[row] for row in kept]
             if kept and self._chosen is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from .logprobs import TokenLogprob
 from .loose_calls import Declared, read_calls
 from .tool_calls import STRING_DELIMITER, CallText, ToolCall, parse_tool_call
 
@@ -29,11 +30,13 @@ class Chunk:
         text: the next characters, without any marker; of a tool call the whole call as written, `call:name{…}`.
         kind: where they belong.
         tool_call: the call, parsed; None unless `kind` is "tool_call".
+        logprobs: of the tokens since the chunk before, where they were asked for. Markers are tokens too.
     """
 
     text: str
     kind: Kind
     tool_call: ToolCall | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 class ChannelParser:

@@ -46,7 +46,8 @@ class ConversationCache:
     An answer that is closed, interrupted or fails leaves the cache true: what it holds is what was read and written.
     After a `DeviceError`, in this conversation or elsewhere in the process, it holds nothing, and the next prompt is
     read from its start: MLX may tell of a failure late, so nothing that was computed before one is used again.
-    A later prompt ends an answer still being written: asking that for more raises RuntimeError.
+    A later prompt ends an answer still being written: asking that for more raises RuntimeError. So a conversation may
+    go from thread to thread, but two threads that answer in it at once end each other's answers: give each a cache.
 
     Args:
         model: the model that will read and write.

@@ -77,8 +77,9 @@ class Decode:
         self._chosen: mx.array | None = None
         self._logits = logits
         if rows and not self._waits():
-            self._chosen = self._choose(logits)
-            mx.async_eval(self._chosen)
+            with model.turns:
+                self._chosen = self._choose(logits)
+                mx.async_eval(self._chosen)
 
     def step(self, last: bool = False) -> list[int]:
         """The next token of every row.
@@ -91,17 +92,19 @@ class Decode:
         """
         held, written = self.cache.offset, [len(row.tokens) for row in self.rows]
         try:
-            if self._chosen is None:
-                self._chosen = self._choose(self._logits)
-            chosen = None
+            with self._model.turns:
+                if self._chosen is None:
+                    self._chosen = self._choose(self._logits)
+                chosen = None
+                if not last:
+                    pending = self._model.step_ahead(self._chosen[:, None], self.cache, self.padding)
+                    if not self._waits():
+                        chosen = self._choose(pending.logits)
+                    pending.queue(pending.logits if chosen is None else chosen)
+                tokens = np.array(self._chosen)
+                if not last:
+                    pending.known(tokens)
             if not last:
-                pending = self._model.step_ahead(self._chosen[:, None], self.cache, self.padding)
-                if not self._waits():
-                    chosen = self._choose(pending.logits)
-                pending.queue(pending.logits if chosen is None else chosen)
-            tokens = np.array(self._chosen)
-            if not last:
-                pending.known(tokens)
                 self._chosen, self._logits = chosen, pending.logits
             taken = tokens.tolist()
             for row, token in zip(self.rows, taken, strict=True):

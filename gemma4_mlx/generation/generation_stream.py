@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Literal
 
@@ -14,6 +16,7 @@ import mlx.core as mx
 from .answer_reader import AnswerReader
 from .channels import Chunk
 from .conversation_cache import ConversationCache
+from .logprobs import Logprobs, TokenLogprob
 from .loop_guard import LoopGuard
 from .stop_strings import StopStrings
 from .stopping import StopAsked
@@ -56,10 +59,11 @@ class Generation:
         tokens: every id the model produced, the one that ended its turn included.
         finish_reason: "stop": it ended its turn, or wrote a stop string; "tool_call": it ended its turn having asked
             for tools; "length": `max_tokens` or the context was reached; "loop": it repeated itself without end;
-            "stopped": `should_stop` said yes.
+            "stopped": `should_stop` said yes, or the stream was closed.
         stats: durations and counts.
         unread_calls: what the model meant for calls of tools, but wrote so that it could not be read, or not in one way
             only. They are no `tool_calls`; their text is part of `text`.
+        logprobs: one for each of `tokens`, if they were asked for; None if not.
     """
 
     text: str
@@ -69,6 +73,7 @@ class Generation:
     finish_reason: FinishReason
     stats: Stats
     unread_calls: list[str] = field(default_factory=list)
+    logprobs: list[TokenLogprob] | None = None
 
     def __str__(self) -> str:
         return self.text
@@ -78,7 +83,10 @@ class GenerationStream(Iterator[Chunk]):
     """The chunks of an answer being written; made by `stream_generate`.
 
     `result()` tells at any time what has come so far: after the last chunk, or after Ctrl-C. In a `with` statement, or
-    by `close()`, an answer that nobody wants any more ends at once.
+    by `close()` from any thread, an answer that nobody wants any more ends.
+
+    It may go from thread to thread. The model is held only while a piece is computed: between two chunks others have
+    their turns, and a stream that is never finished keeps nobody out.
 
     Args:
         tokens: the model's, as they come; none for who hands them in by `take`.
@@ -88,6 +96,7 @@ class GenerationStream(Iterator[Chunk]):
         stop_ids: tokens that end the model's turn.
         stop_strings: texts that end the answer.
         stop_asked: whether a caller asked for the end.
+        logprobs: has noted how likely the tokens are; None: nobody asked.
         may_loop: whether repetition may be a loop just now.
         preparation_s: seconds that went by before the model had anything to do.
 
@@ -105,6 +114,7 @@ class GenerationStream(Iterator[Chunk]):
         stop_ids: frozenset[int],
         stop_strings: StopStrings,
         stop_asked: StopAsked,
+        logprobs: Logprobs | None = None,
         may_loop: Callable[[], bool],
         preparation_s: float,
     ) -> None:
@@ -112,6 +122,9 @@ class GenerationStream(Iterator[Chunk]):
         self._stop_ids = stop_ids
         self._stop_strings = stop_strings
         self._stop_asked = stop_asked
+        self._noted = logprobs
+        self._logprobs: list[TokenLogprob] = []
+        self._logprobs_given = 0  # with chunks
         self._reader = reader
         self._may_loop = may_loop
         self._loop_guard = LoopGuard()
@@ -125,15 +138,38 @@ class GenerationStream(Iterator[Chunk]):
         self._finish_reason: FinishReason = "length"
         self.has_ended = False
         self._chunks = self._run()
+        self._is_closed = False
+        self._in_use = threading.RLock()
 
     def __next__(self) -> Chunk:
-        chunk = next(self._chunks)
-        self._written.append(chunk)
-        return chunk
+        with self._in_use:
+            if self._is_closed:
+                self._close_now()
+                raise StopIteration
+            chunk = next(self._chunks)
+            self._written.append(chunk)
+            return chunk
 
     def close(self) -> None:
-        """End the answer here. What has come stays."""
+        """End the answer here. What has come stays.
+
+        Any thread may call it. It does not wait for another one that is just then computing a piece of the answer: that
+        piece, a token or at most about 512 of the prompt, is the last one.
+        """
+        self._is_closed = self._stop_asked.said_yes = True
+        if self._in_use.acquire(blocking=False):
+            try:
+                if (
+                    inspect.getgeneratorstate(self._chunks) != inspect.GEN_RUNNING
+                ):  # it runs if one of the caller's functions closes it
+                    self._close_now()
+            finally:
+                self._in_use.release()
+
+    def _close_now(self) -> None:
         self._chunks.close()
+        if not self.has_ended:
+            self._finish_reason, self.has_ended = "stopped", True
 
     def __enter__(self) -> GenerationStream:
         return self
@@ -144,7 +180,7 @@ class GenerationStream(Iterator[Chunk]):
         self.close()
 
     def result(self) -> Generation:
-        """All that has been written so far. Of an unfinished answer the `finish_reason` is "length"."""
+        """All that has been written so far. Of an answer that is still being written `finish_reason` is "length"."""
         written = {kind: "".join(c.text for c in self._written if c.kind == kind) for kind in ("answer", "thought")}
         calls = self._tool_calls()
         return Generation(
@@ -155,6 +191,7 @@ class GenerationStream(Iterator[Chunk]):
             finish_reason="tool_call" if calls and self._reached_its_end() else self._finish_reason,
             stats=self._stats(),
             unread_calls=self._reader.unread_calls,
+            logprobs=None if self._noted is None else list(self._logprobs),
         )
 
     def _reached_its_end(self) -> bool:
@@ -179,6 +216,8 @@ class GenerationStream(Iterator[Chunk]):
     def take(self, token: int) -> list[Chunk]:
         """The chunks that a token completes. After one that ends the answer, `has_ended`."""
         self._count(token)
+        if self._noted is not None:
+            self._logprobs.append(self._noted.of_next(token))
         if token in self._stop_ids:
             self._finish_reason, self.has_ended = "stop", True
             return []
@@ -187,7 +226,7 @@ class GenerationStream(Iterator[Chunk]):
             self.has_ended = True
         elif self._may_loop() and self._loop_guard.feed(token):
             self._finish_reason, self.has_ended = "loop", True
-        return chunks
+        return self._with_logprobs(chunks)
 
     def end(self) -> list[Chunk]:
         """The last chunks, of what was held back. No token comes after them."""
@@ -198,10 +237,10 @@ class GenerationStream(Iterator[Chunk]):
             chunks = self._before_stop_strings(self._reader.finish())
         if self._stop_strings.hit:
             self._finish_reason = "stop"
-            return chunks
+            return self._with_logprobs(chunks)
         if text := self._stop_strings.flush():
             chunks.append(Chunk(text, "answer"))
-        return chunks
+        return self._with_logprobs(chunks)
 
     def keep(self, chunks: list[Chunk]) -> None:
         """Count chunks among what has been written, for who gets them by `take` and `end`."""
@@ -226,6 +265,13 @@ class GenerationStream(Iterator[Chunk]):
         if len(self._tokens) == 1:
             self._first = self._last
             self._cached_tokens = self._cache.reused if self._cache is not None else 0
+
+    def _with_logprobs(self, chunks: list[Chunk]) -> list[Chunk]:
+        """The chunks, the first with the log probabilities that no chunk before had."""
+        if not chunks or self._noted is None:
+            return chunks
+        given, self._logprobs_given = self._logprobs_given, len(self._logprobs)
+        return [replace(chunks[0], logprobs=tuple(self._logprobs[given:])), *chunks[1:]]
 
     def _before_stop_strings(self, chunks: list[Chunk]) -> list[Chunk]:
         """What of the next chunks comes before a stop string, with what was held back of those before."""

@@ -17,6 +17,7 @@ from ..model.layer_cache import KVCache
 from .choices import Constraint, make_choice
 from .conversation_cache import ConversationCache
 from .decode import Choose, Decode, Row
+from .logprobs import Logprobs
 from .room import check_room
 from .turn import Turn
 
@@ -41,6 +42,7 @@ def generate_tokens(
     constraint: Constraint | None = None,
     should_stop: Callable[[], bool] | None = None,
     on_prompt: Callable[[int, int], None] | None = None,
+    logprobs: Logprobs | None = None,
 ) -> Generator[int, None, None]:
     """Read a prompt, then produce token ids one by one.
 
@@ -74,6 +76,7 @@ def generate_tokens(
         should_stop: asked before every piece of the prompt and before every token; once it says yes, no more come.
         on_prompt: called before every piece of the prompt with the number of its tokens that the cache holds by then,
             and the number of all its tokens. A piece has about `PREFILL_TOKENS` tokens.
+        logprobs: notes how likely each token was; None: nobody does.
 
     Raises:
         ValueError: an empty prompt, ids of another shape or outside the vocabulary, max_tokens below 1, a sampling
@@ -86,6 +89,8 @@ def generate_tokens(
     """
     check_max_tokens(max_tokens)
     choose = make_choice(temperature, top_p, top_k, seed, constraint)
+    if logprobs is not None:
+        choose = logprobs.noting(choose)
     inputs = _as_inputs(inputs_or_ids, model.config.text.vocab_size)
     if isinstance(cache, ConversationCache):
         if cache.model is not model:
@@ -147,7 +152,8 @@ def _run(
     should_stop: Callable[[], bool],
 ) -> Generator[int, None, None]:
     with device_errors(cache.clear if isinstance(cache, ConversationCache) else cache.forget):
-        turn = cache.begin(inputs) if isinstance(cache, ConversationCache) else Turn(inputs, cache)
+        with model.turns:
+            turn = cache.begin(inputs) if isinstance(cache, ConversationCache) else Turn(inputs, cache)
         logits = _read(model, turn, before_piece)
         if limit == 0 or logits is None:
             return
@@ -155,7 +161,8 @@ def _run(
         for step in range(1, limit + 1):
             if should_stop():
                 return
-            turn.at_boundary()
+            with model.turns:
+                turn.at_boundary()
             [token] = decode.step(last=step == limit)
             yield token
             if token in stop_ids:
@@ -174,14 +181,16 @@ def _read(model: Gemma4, turn: Turn, before_piece: Callable[[int], bool]) -> mx.
     for index, piece in enumerate(pieces):
         if not before_piece(turn.cache.offset):
             return None
-        turn.at_boundary()
-        with turn.cache.restored_on_error():
-            logits = model(piece, cache=turn.cache, last_only=True)
-        if index < len(pieces) - 1:
-            # Only the cache: logits of a piece within the prompt are never computed.
-            turn.cache.evaluate()
-            _give_back_memory()
-    turn.at_boundary()
+        with model.turns:
+            turn.at_boundary()
+            with turn.cache.restored_on_error():
+                logits = model(piece, cache=turn.cache, last_only=True)
+            if index < len(pieces) - 1:
+                # Only the cache: logits of a piece within the prompt are never computed.
+                turn.cache.evaluate()
+                _give_back_memory()
+            else:
+                turn.at_boundary()
     return logits
 
 

@@ -67,7 +67,7 @@ def _draw(temperature: float, top_p: float, top_k: int, logits: mx.array, key: m
     key, drawing_key = mx.random.split(key)
     ids = None
     if 0 < top_k < logits.shape[-1]:
-        ids = _most_likely(logits, top_k)
+        ids = most_likely(logits, top_k)
         logits = mx.take_along_axis(logits, ids, axis=-1)
     # Measured from the best: a very low temperature cannot overflow.
     logits = (logits - logits.max(axis=-1, keepdims=True)) / temperature
@@ -83,13 +83,15 @@ def _draw(temperature: float, top_p: float, top_k: int, logits: mx.array, key: m
     return drawn, key
 
 
-def _most_likely(logits: mx.array, k: int) -> mx.array:
+def most_likely(logits: mx.array, k: int) -> mx.array:
     """Ids `[1, k]` of the k largest logits `[1, vocab]`, in no particular order.
 
     Sorting 262,144 logits is what sampling costs. The k largest lie in the k groups with the largest maxima, so only
     those groups need sorting.
     """
     vocab = logits.shape[-1]
+    if k == vocab:
+        return mx.arange(vocab)[None]
     if vocab % _GROUP or vocab // _GROUP <= k:
         return mx.argpartition(logits, -k, axis=-1)[:, -k:]
     groups = logits.reshape(1, -1, _GROUP)

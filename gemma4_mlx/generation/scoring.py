@@ -51,9 +51,10 @@ def score(model: Gemma4, processor: Processor, messages: Any, choices: Sequence[
     for choice in choices:
         ids = processor.tokenizer.encode(processor.tokenizer.literal(choice))
         processor.check_length(inputs.input_ids.shape[1] + len(ids))
-        rest = model(mx.array([ids]), cache=cache.copy())
-        logits = mx.concatenate([first, rest], axis=1)[0].astype(mx.float32)
-        likely = np.array(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
+        with model.turns:
+            rest = model(mx.array([ids]), cache=cache.copy())
+            logits = mx.concatenate([first, rest], axis=1)[0].astype(mx.float32)
+            likely = np.array(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
         end = np.logaddexp.reduce(likely[-1, ends])
         scores.append(float(likely[np.arange(len(ids)), ids].sum() + end))
     return scores

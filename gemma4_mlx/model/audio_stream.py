@@ -19,6 +19,7 @@ from ..device_errors import device_errors
 from ..log_mel import HOP, LEAD, MEL_BINS, SAMPLE_RATE, FloatArray, log_mel_frames
 from .audio import AudioTower, ConformerState, SubSampleLayer, SubSampling
 from .conformer_step import ConformerStep
+from .turns import Turns
 
 # Long pieces are encoded ten seconds at a time: attention gathers a window of keys for every token it is given.
 _BLOCK = 10 * SAMPLE_RATE
@@ -29,10 +30,16 @@ class AudioStream(ABC):
 
     All that has come out, in order, equals `encode_audio` of all that went in, however it was cut. A token stands for
     40 ms and is never taken back. Neither the state nor the work per second of sound grows.
+
+    It may go from thread to thread, and has the model for as long as a call takes.
+
+    Args:
+        turns: of the model.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, turns: Turns) -> None:
         self._finished = False
+        self._turns = turns
 
     def copy(self) -> Self:
         """Another stream that has heard the same; either goes on without the other. It costs nothing."""
@@ -61,10 +68,15 @@ class AudioStream(ABC):
         with device_errors(self._end):
             blocks: list[mx.array] = []
             for start in range(0, max(1, len(samples)), _BLOCK):
-                if blocks:
-                    mx.eval(blocks)  # what they took is free again
-                blocks.append(self._encode(samples[start : start + _BLOCK]))
-            return mx.concatenate(blocks) if len(blocks) > 1 else blocks[0]
+                with self._turns:
+                    if blocks:
+                        mx.eval(blocks)  # what they took is free again
+                    blocks.append(self._encode(samples[start : start + _BLOCK]))
+                    mx.async_eval(blocks)
+            with self._turns:
+                tokens = mx.concatenate(blocks) if len(blocks) > 1 else blocks[0]
+                mx.async_eval(tokens)
+            return tokens
 
     def finish(self) -> mx.array:
         """The last tokens, of sound that no later sample can complete: `[0 or 1, hidden]`. It can be fed no more.
@@ -75,8 +87,10 @@ class AudioStream(ABC):
         if self._finished:
             raise ValueError("this stream is finished: begin another with model.audio_stream()")
         self._end()
-        with device_errors():
-            return self._rest()
+        with device_errors(), self._turns:
+            tokens = self._rest()
+            mx.async_eval(tokens)
+            return tokens
 
     def _end(self) -> None:
         self._finished = True
@@ -97,10 +111,13 @@ class ConformerStream(AudioStream):
         tower: the audio tower.
         conform: its conformer, from `ConformerStep`.
         project: its features `[n, output_proj_dims]` → soft tokens `[n, hidden]`.
+        turns: of the model.
     """
 
-    def __init__(self, tower: AudioTower, conform: ConformerStep, project: Callable[[mx.array], mx.array]) -> None:
-        super().__init__()
+    def __init__(
+        self, tower: AudioTower, conform: ConformerStep, project: Callable[[mx.array], mx.array], turns: Turns
+    ) -> None:
+        super().__init__(turns)
         self._tower = tower
         self._run_conformer = conform
         self._project = project

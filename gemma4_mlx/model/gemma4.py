@@ -23,6 +23,7 @@ from .inputs import ModelInputs, audio_positions, check_ids, image_blocks, visio
 from .layer_cache import KVCache
 from .layers import SoftTokenProjection
 from .step import DecodeStep, Pending
+from .turns import Turns, builds_in_a_turn
 from .unified_audio import FrameStream, project_frames
 from .unified_vision import VisionEmbedder
 from .vision import VisionTower
@@ -35,13 +36,23 @@ class Gemma4(nn.Module):
     Building one is free: weights are lazy until loaded or evaluated. Besides `ModelInputs` it takes plain ids, and with
     `make_cache`, `layers` and `model(ids, cache=cache)` it is a model to mlx-lm as well.
 
+    Any number of threads may call it, and `generate` and everything else that takes it: they take turns, in the order
+    in which they ask, and a turn is a piece of work, such as a token or 512 tokens of a prompt. What a call of the
+    model itself returns is still to be computed, as always with MLX: evaluate it in the thread that called. A cache is
+    written to by one answer at a time.
+
     Args:
         config: from `Config.from_dict`.
+
+    Attributes:
+        turns: `with model.turns:` has the model to itself, and computes where caches and half-written answers of any
+            thread can be gone on with.
     """
 
     def __init__(self, config: Config):
         super().__init__()
         self.config = config
+        self.turns = Turns()
         self._as_pad = partial(_as_pad, pad=config.pad_token_id, placeholders=config.placeholder_ids)
         self._decode_step: DecodeStep | None = None  # it must not know this model: nothing would ever free the two
         self._conformer_step: ConformerStep | None = None
@@ -87,6 +98,7 @@ class Gemma4(nn.Module):
             raise ValueError(f"kv_bits must be 8, 4 or None, not {kv_bits!r}")
         return self.language_model.make_cache(kv_bits)
 
+    @builds_in_a_turn
     def __call__(
         self,
         inputs: ModelInputs | mx.array,
@@ -126,6 +138,7 @@ class Gemma4(nn.Module):
         per_layer_inputs = decoder.per_layer_inputs(decoder.per_layer_rows(ids), embeddings)
         return decoder.logits(decoder(embeddings, per_layer_inputs, cache, blocks, last_only))
 
+    @builds_in_a_turn
     def step(self, ids: mx.array, cache: Sequence[KVCache]) -> mx.array:
         """`model(ids, cache=cache)` for one token a sequence, int `[B, 1]`, in a compiled graph (see `DecodeStep`).
 
@@ -133,6 +146,7 @@ class Gemma4(nn.Module):
         """
         return self._step()(ids, cache)
 
+    @builds_in_a_turn
     def step_ahead(self, ids: mx.array, cache: Sequence[KVCache], padding: mx.array | None = None) -> Pending:
         """`step` for ids that are still being computed; see `DecodeStep.ahead`."""
         return self._step().ahead(ids, cache, padding)
@@ -143,6 +157,7 @@ class Gemma4(nn.Module):
         return self._decode_step
 
     @device_errors()
+    @builds_in_a_turn
     def encode_images(self, inputs: ModelInputs) -> list[mx.array]:
         """Soft tokens of each picture and video frame: `[rows * columns / 9, hidden]`, in order of appearance."""
         if not inputs.images:
@@ -154,6 +169,7 @@ class Gemma4(nn.Module):
         return [self.embed_vision(eyes(image)) for image in inputs.images]
 
     @device_errors()
+    @builds_in_a_turn
     def encode_audio(self, inputs: ModelInputs) -> list[mx.array]:
         """Soft tokens of each clip, `[tokens, hidden]`, 40 ms apart, in order of appearance."""
         if not inputs.log_mels:
@@ -176,12 +192,14 @@ class Gemma4(nn.Module):
         audio = self.config.audio
         if audio is None:
             raise InputError("this checkpoint does not hear: choose e2b, e4b or 12b, which do")
-        self._read_first("audio_tower", "embed_audio")
-        if isinstance(audio, AudioConfig):
-            if self._conformer_step is None:
-                self._conformer_step = ConformerStep(self.audio_tower)
-            return ConformerStream(self.audio_tower, self._conformer_step, self.embed_audio)
-        return FrameStream(self.embed_audio, audio.samples_per_token, self.language_model.norm.weight.dtype)
+        with self.turns:
+            self._read_first("audio_tower", "embed_audio")
+            if isinstance(audio, AudioConfig):
+                if self._conformer_step is None:
+                    self._conformer_step = ConformerStep(self.audio_tower)
+                return ConformerStream(self.audio_tower, self._conformer_step, self.embed_audio, self.turns)
+            dtype = self.language_model.norm.weight.dtype
+            return FrameStream(self.embed_audio, audio.samples_per_token, dtype, self.turns)
 
     def _read_first(self, *parts: str) -> None:
         """Read the weights of towers that are used for the first time; see `weights`."""
@@ -190,6 +208,7 @@ class Gemma4(nn.Module):
                 read_weights(self[part])
                 self._parts_read.add(part)
 
+    @builds_in_a_turn
     def append_soft_tokens(self, soft_tokens: mx.array, cache: Sequence[KVCache]) -> None:
         """Add the next soft tokens of a clip to `cache`, as if their placeholders had been read with the clip.
 

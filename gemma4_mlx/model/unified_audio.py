@@ -12,6 +12,7 @@ import numpy as np
 
 from ..log_mel import FloatArray
 from .audio_stream import AudioStream
+from .turns import Turns
 
 # How many frames are projected at a time; the last group is filled up with zeros. MLX chooses a matrix product's kernel
 # by its number of rows, and every kernel adds up in another order. With the same number of rows each time, a frame's
@@ -34,10 +35,13 @@ class FrameStream(AudioStream):
         project: frames `[n, samples_per_token]`, any n, → soft tokens `[n, hidden]`.
         samples_per_token: samples of a frame.
         dtype: of frames.
+        turns: of the model.
     """
 
-    def __init__(self, project: Callable[[mx.array], mx.array], samples_per_token: int, dtype: mx.Dtype) -> None:
-        super().__init__()
+    def __init__(
+        self, project: Callable[[mx.array], mx.array], samples_per_token: int, dtype: mx.Dtype, turns: Turns
+    ) -> None:
+        super().__init__(turns)
         self._project = project
         self._samples_per_token = samples_per_token
         self._dtype = dtype

@@ -12,7 +12,7 @@ class CachedSource:
     """Wraps the source of a picture, sound or video in a message; it is read and prepared once, then remembered.
 
     What stands behind it must not change: a file is not opened a second time. Only the latest way of preparing it is
-    remembered, so another `image_tokens` takes the place of the one before.
+    remembered, so another `image_tokens` takes the place of the one before. Any number of threads may use it.
 
     Args:
         source: what a message may have without this, see `Processor`.
@@ -27,7 +27,8 @@ class CachedSource:
 
     def prepared(self, way: Hashable, prepare: Callable[[Any], T]) -> T:
         """`prepare(source)`, or what that gave the last time, if `way` is the same."""
-        if self._prepared is None or self._prepared[0] != way:
-            self._prepared = (way, prepare(self.source))
-        prepared: T = self._prepared[1]
+        remembered = self._prepared  # another thread may remember another way meanwhile
+        if remembered is None or remembered[0] != way:
+            self._prepared = remembered = (way, prepare(self.source))
+        prepared: T = remembered[1]
         return prepared

@@ -53,7 +53,7 @@ class _Prepared:
 
 
 class Processor:
-    """Turns messages into token ids and features for one checkpoint.
+    """Turns messages into token ids and features for one checkpoint. Any number of threads may use it at once.
 
     Attributes:
         tokenizer: the checkpoint's tokenizer.

@@ -90,14 +90,16 @@ class Decoder:
             should_stop: asked before every token; once it says yes, the answer so far is handed back.
         """
         answer = _Answer(self.stop_ids, max_tokens)
-        branch, unread = cache.copy(), list(self.after)
+        with self.model.turns:
+            branch, unread = cache.copy(), list(self.after)
         tokens, known = list(draft.tokens[:max_tokens]), list[int]()
         if tokens:
             known = self._check(branch, tokens, draft.certain)
             if len(known) > len(tokens):
                 unread = known[-1:]
             else:  # a sliding ring cannot forget the wrong tokens
-                branch, unread = cache.copy(), [*self.after, *known]
+                with self.model.turns:
+                    branch, unread = cache.copy(), [*self.after, *known]
         for right in known:
             if (decoded := answer.add(right)) is not None:
                 return decoded
@@ -129,8 +131,9 @@ class Decoder:
 
     def _check(self, branch: Caches, tokens: Sequence[int], certain: int) -> list[int]:
         """Read a draft → as much of it as is right, and the token that follows."""
-        logits = self.model(mx.array([[*self.after, *tokens]]), cache=branch)[0, len(self.after) - 1 :]
-        likeliest = np.array(mx.argmax(logits, axis=-1))
+        with self.model.turns:
+            logits = self.model(mx.array([[*self.after, *tokens]]), cache=branch)[0, len(self.after) - 1 :]
+            likeliest = np.array(mx.argmax(logits, axis=-1))
         wrong = (i for i in range(min(certain, len(tokens)), len(tokens)) if likeliest[i] != tokens[i])
         right = next(wrong, len(tokens))
         return [*tokens[:right], int(likeliest[right])]
@@ -175,10 +178,11 @@ def decode_together(
 
 def _begun(model: Gemma4, caches: Sequence[Caches], after: Sequence[int]) -> Batch:
     """Read `after` behind every clip → the batch in which the answers are to be written."""
-    branches = [cache.copy() for cache in caches]
-    logits = [model(mx.array([after]), cache=branch, last_only=True) for branch in branches]
     batch = Batch(model)
-    batch.join(branches, [Greedy()] * len(branches), mx.concatenate(logits))
+    with model.turns:
+        branches = [cache.copy() for cache in caches]
+        logits = [model(mx.array([after]), cache=branch, last_only=True) for branch in branches]
+        batch.join(branches, [Greedy()] * len(branches), mx.concatenate(logits))
     return batch
 
 

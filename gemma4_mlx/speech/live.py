@@ -65,9 +65,9 @@ class Event:
 class LiveTranscriber:
     """Writes down, and translates, what is being said.
 
-    Use it in one thread. `feed` reads the sound into the model and returns the events it led to; `finish` ends the
-    segment under way, and the transcriber can be fed again, its times going on. So it can after a `DeviceError`: the
-    segment under way is lost, and the next one is heard.
+    One thread at a time may use it; with others that use the model it takes turns. `feed` reads the sound into the
+    model and returns the events it led to; `finish` ends the segment under way, and the transcriber can be fed again,
+    its times going on. So it can after a `DeviceError`: the segment under way is lost, and the next one is heard.
 
     Args:
         model, processor: from `load`, of a size that hears (e2b, e4b, 12b).

@@ -71,14 +71,16 @@ class SpeechPrompt:
 
     def new_cache(self) -> Caches:
         """A cache that holds all that stands before a clip."""
-        if self._failures != failures():
-            self._read()
-        return self._cache.copy()
+        with self.model.turns:
+            if self._failures != failures():
+                self._read()
+            return self._cache.copy()
 
     def _read(self) -> None:
         self._cache = self.model.make_cache()
-        self.model(mx.array(self._before), cache=self._cache, last_only=True)
-        self._cache.evaluate()
+        with self.model.turns:
+            self.model(mx.array(self._before), cache=self._cache, last_only=True)
+            self._cache.evaluate()
         self._failures = failures()  # last: after an error it is read once more
 
 
@@ -102,7 +104,8 @@ class ClipInProgress:
         self._waiting: list[FloatArray] = []
         self._known = self._read = 0
         self._batch = batch_samples(this_gpu())
-        self._marks = [_Mark(0, self._stream.copy(), self._cache.snapshot())]
+        with self._model.turns:
+            self._marks = [_Mark(0, self._stream.copy(), self._cache.snapshot())]
 
     @property
     def seconds(self) -> float:
@@ -120,14 +123,16 @@ class ClipInProgress:
     def so_far(self) -> Caches:
         """A cache that has read the clip up to here, for the caller to write to."""
         self._read_waiting()
-        return self._cache.copy()
+        with self._model.turns:
+            return self._cache.copy()
 
     def end(self, length: int) -> Caches:
         """A cache that has read the whole clip, which is the first `length` samples of what was fed."""
         if length < self._read:
             mark = next(mark for mark in reversed(self._marks) if mark.read <= length)
             self._stream = mark.stream.copy()
-            self._cache.back_to(mark.snapshot)
+            with self._model.turns:
+                self._cache.back_to(mark.snapshot)
             self._read = mark.read
         self._waiting = [np.concatenate([*self._samples, np.zeros(0, np.float32)])[self._read : length]]
         self._read_waiting()
@@ -141,10 +146,12 @@ class ClipInProgress:
         self._read += len(waiting)
         if self._read - self._marks[-1].read >= _MARK_EVERY:
             # The first mark stays: from it any cut can be reached.
-            self._marks.append(_Mark(self._read, self._stream.copy(), self._cache.snapshot()))
+            with self._model.turns:
+                self._marks.append(_Mark(self._read, self._stream.copy(), self._cache.snapshot()))
             del self._marks[1:-_MARKS]
 
     def _append(self, soft_tokens: mx.array) -> None:
         if len(soft_tokens):
-            self._model.append_soft_tokens(soft_tokens, self._cache)
-            self._cache.evaluate()
+            with self._model.turns:
+                self._model.append_soft_tokens(soft_tokens, self._cache)
+                self._cache.evaluate()
