@@ -186,7 +186,7 @@ def prepare(model: Gemma4, processor: Processor, messages: Any, request: Request
     """Make ready what an answer needs. Errors are `generate`'s."""
     called = time.perf_counter()
     stop_asked = StopAsked(request.should_stop)
-    stop_strings = StopStrings([request.stop] if isinstance(request.stop, str) else request.stop or ())
+    stop_strings = StopStrings(() if request.stop is None else request.stop)
     inputs = processor(messages, thinking=request.thinking, tools=request.tools, image_tokens=request.image_tokens)
     prompt = cast(list[int], inputs.input_ids[0].tolist())
     stop_ids = end_of_turn_ids(processor)
