@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 import gemma4_mlx as g4
+from gemma4_mlx.processing.attached import with_media
 from gemma4_mlx.processing.audio import load_audio
 from gemma4_mlx.processing.images import load_image
 
@@ -143,3 +144,40 @@ def test_numbers_of_numpy_are_numbers(demo):
         image_tokens=np.int64(280),
     )
     assert numpy.tokens == plain.tokens
+
+
+def test_pictures_and_sounds_of_a_one_liner_come_before_its_words(demo):
+    parts = [{"type": "image", "image": png()}, {"type": "audio", "audio": TONE}, {"type": "text", "text": "What?"}]
+    written = g4.generate(*demo, [{"role": "user", "content": parts}], max_tokens=3, temperature=0)
+    out = g4.generate(*demo, "What?", images=[png()], audio=[TONE], max_tokens=3, temperature=0)
+    assert (out.tokens, out.stats.prompt_tokens) == (written.tokens, written.stats.prompt_tokens)
+    with g4.stream_generate(*demo, "What?", images=(png(),), audio=iter([TONE]), max_tokens=3, temperature=0) as stream:
+        assert "".join(chunk.text for chunk in stream) == out.text
+
+
+def test_they_belong_to_the_last_user_message_and_leave_the_list_as_it_was():
+    messages = [
+        {"role": "user", "content": "Hello"},
+        {"role": "assistant", "content": "Hi."},
+        {"role": "user", "content": ["And this?"]},
+        {"role": "assistant", "content": "Let me"},
+    ]
+    before = repr(messages)
+    told = with_media(messages, ["a.png"], ["b.wav"])
+    assert told[2]["content"] == [{"type": "image", "image": "a.png"}, {"type": "audio", "audio": "b.wav"}, "And this?"]
+    assert told[0] == messages[0]
+    assert repr(messages) == before
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"images": "a.png"}, {"images": Path("a.png")}, {"images": png()}, {"audio": (TONE, 16_000)}, {"audio": 3}],
+)
+def test_one_picture_or_sound_without_a_list_is_refused_with_what_to_write(demo, given):
+    with pytest.raises(ValueError, match=r"must be a list, not a \w+: give (images|audio)=\[…\]"):
+        g4.generate(*demo, "What is this?", **given)
+
+
+def test_pictures_need_a_user_message(demo):
+    with pytest.raises(g4.InputError, match="no user message to put the pictures"):
+        g4.generate(*demo, [{"role": "system", "content": "Be brief."}], images=[png()])

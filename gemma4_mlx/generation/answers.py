@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from ..config import DEFAULT_IMAGE_TOKENS
 from ..model import Gemma4, ModelInputs
+from ..processing.attached import with_media
 from ..processing.tool_descriptions import read_tools
 from .answer_reader import AnswerReader
 from .choices import Constraint
@@ -74,6 +75,8 @@ def stream_generate(
     processor: Processor,
     messages: Any,
     *,
+    images: Iterable[Any] = (),
+    audio: Iterable[Any] = (),
     max_tokens: int = 512,
     temperature: float | None = None,
     top_p: float | None = None,
@@ -108,7 +111,7 @@ def stream_generate(
         should_stop=should_stop,
         on_prompt=on_prompt,
     )
-    return answer(model, processor, messages, request)
+    return answer(model, processor, with_media(messages, images, audio), request)
 
 
 @_with_arguments_of(stream_generate)
@@ -118,6 +121,8 @@ def generate(*arguments: Any, **options: Any) -> Generation:
     Args:
         model, processor: from `load`.
         messages: a string, or the Hugging Face chat list.
+        images, audio: lists of pictures and sounds that the last user message is about, each what a message's part may
+            have (see `Processor`); they come before its words.
         max_tokens: upper limit of new tokens, the thought's included.
         temperature, top_p, top_k: None takes the checkpoint's `generation_config.json`, where that is silent 1.0, 0.95
             and 64. Temperature 0 always takes the most likely token; top_p 1 and top_k 0 switch these two off.
