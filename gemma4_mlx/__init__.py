@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         batch_generate,
         generate,
         generate_tokens,
+        run_tools,
         score,
         stream_generate,
     )
@@ -60,6 +61,7 @@ _HOME_OF = {
     "batch_generate": "generation",
     "generate": "generation",
     "generate_tokens": "generation",
+    "run_tools": "generation",
     "score": "generation",
     "stream_generate": "generation",
     "load": "loading",
@@ -98,6 +100,7 @@ __all__ = [
     "generate",
     "generate_tokens",
     "load",
+    "run_tools",
     "score",
     "stream_generate",
     "transcribe",

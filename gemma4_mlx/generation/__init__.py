@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .prompt_cache import load_prompt_cache, save_prompt_cache
     from .scoring import score
     from .tool_calls import ToolCall
+    from .tool_functions import run_tools
 
 __all__ = [
     "Chunk",
@@ -31,6 +32,7 @@ __all__ = [
     "generate",
     "generate_tokens",
     "load_prompt_cache",
+    "run_tools",
     "save_prompt_cache",
     "score",
     "stream_generate",
@@ -49,6 +51,7 @@ __getattr__ = door(
         "generate": "answers",
         "generate_tokens": "loop",
         "load_prompt_cache": "prompt_cache",
+        "run_tools": "tool_functions",
         "save_prompt_cache": "prompt_cache",
         "score": "scoring",
         "stream_generate": "answers",

@@ -128,7 +128,8 @@ def generate(*arguments: Any, **options: Any) -> Generation:
             and 64. Temperature 0 always takes the most likely token; top_p 1 and top_k 0 switch these two off.
         seed: makes the answer repeatable; None: different every time.
         thinking: let the model think before it answers.
-        tools: functions the model may call, as in the Hugging Face chat format.
+        tools: what the model may call: Python functions with a docstring and a type for every parameter, or JSON
+            descriptions in the form of OpenAI, MCP or Anthropic. Nothing is run: see `run_tools`, `Generation.message`.
         schema: a JSON schema (a dict, or JSON text; also as Pydantic and OpenAPI write them, and in OpenAI's
             `response_format`) that the answer follows: unless `max_tokens` cuts it short it parses and validates. A
             thought comes before it. Not together with `tools` or `stop`.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Literal
+from typing import Any, Literal
 
 import mlx.core as mx
 
@@ -72,6 +72,23 @@ class Generation:
 
     def __str__(self) -> str:
         return self.text
+
+    def message(self, *, with_calls: bool = True) -> dict[str, Any]:
+        """The answer as a message of the conversation, to go on with.
+
+        Args:
+            with_calls: every call then needs its result, a message with the call's id:
+                `{"role": "tool", "tool_call_id": call.id, "content": result}`.
+        """
+        message: dict[str, Any] = {"role": "assistant", "content": self.text}
+        if self.thought:
+            message["reasoning_content"] = self.thought
+        if with_calls and self.tool_calls:
+            message["tool_calls"] = [
+                {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+                for call in self.tool_calls
+            ]
+        return message
 
 
 class GenerationStream(Iterator[Chunk]):
