@@ -23,6 +23,7 @@ from .generation_stream import Generation, GenerationStream
 from .loop import generate_tokens
 from .loose_calls import declared_tools
 from .schema import SchemaConstraint
+from .schema_class import AnswerForm, Schema
 from .stop_strings import StopStrings
 from .stopping import StopAsked
 from .thought_first import ThoughtFirst
@@ -50,7 +51,7 @@ class Request:
     seed: int | None = None
     thinking: bool = False
     tools: Sequence[Any] | None = None
-    schema: Mapping[str, Any] | str | None = None
+    schema: Schema | None = None
     stop: str | Sequence[str] | None = None
     image_tokens: int = DEFAULT_IMAGE_TOKENS
     cache: ConversationCache | None = None
@@ -84,7 +85,7 @@ def stream_generate(
     seed: int | None = None,
     thinking: bool = False,
     tools: Sequence[Any] | None = None,
-    schema: Mapping[str, Any] | str | None = None,
+    schema: Schema | None = None,
     stop: str | Sequence[str] | None = None,
     image_tokens: int = DEFAULT_IMAGE_TOKENS,
     cache: ConversationCache | None = None,
@@ -131,8 +132,10 @@ def generate(*arguments: Any, **options: Any) -> Generation:
         tools: what the model may call: Python functions with a docstring and a type for every parameter, or JSON
             descriptions in the form of OpenAI, MCP or Anthropic. Nothing is run: see `run_tools`, `Generation.message`.
         schema: a JSON schema (a dict, or JSON text; also as Pydantic and OpenAPI write them, and in OpenAI's
-            `response_format`) that the answer follows: unless `max_tokens` cuts it short it parses and validates. A
-            thought comes before it. Not together with `tools` or `stop`.
+            `response_format`), or a pydantic class, that the answer follows: unless `max_tokens` cuts it short it
+            parses and validates, and `Generation.parsed` is its value. An object has the keys that the schema names,
+            and others only where it says so itself (`additionalProperties`; pydantic's `extra="allow"`). A thought
+            comes before the answer. Not together with `tools` or `stop`.
         stop: one or more strings that end the answer; they are not part of it, and not looked for in thoughts and
             tool calls.
         image_tokens: the most soft tokens a picture may take: 70, 140, 280, 560 or 1120.
@@ -196,12 +199,13 @@ def prepare(model: Gemma4, processor: Processor, messages: Any, request: Request
     inputs = processor(messages, thinking=request.thinking, tools=request.tools, image_tokens=request.image_tokens)
     prompt = cast(list[int], inputs.input_ids[0].tolist())
     stop_ids = end_of_turn_ids(processor)
-    constraint = None
+    constraint, form = None, None
     if request.schema is not None:
+        form = AnswerForm.of(request.schema)
         if request.tools or request.stop:
             raise ValueError("an answer with a schema has no room for tools or stop strings: leave them out")
         vocab_size = model.config.text.vocab_size
-        of_schema = SchemaConstraint(request.schema, processor.tokenizer, vocab_size, stop_ids)
+        of_schema = SchemaConstraint(form.schema, processor.tokenizer, vocab_size, stop_ids)
         constraint = ThoughtFirst(of_schema, processor.tokenizer, prompt, request.thinking, stop_ids, vocab_size)
     stream = partial(
         GenerationStream,
@@ -214,6 +218,7 @@ def prepare(model: Gemma4, processor: Processor, messages: Any, request: Request
         # JSON repeats itself where the schema says so: a table of zeros is no loop.
         may_loop=lambda: constraint is None or not constraint.answer_begun,
         preparation_s=time.perf_counter() - called,
+        form=form,
     )
     return Prepared(inputs, stop_ids, constraint, stop_asked, stream)
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import TracebackType
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from .answer_reader import AnswerReader
 from .channels import Chunk
 from .conversation_cache import ConversationCache
 from .loop_guard import LoopGuard
+from .schema_class import AnswerForm
 from .stop_strings import StopStrings
 from .stopping import StopAsked
 from .tool_calls import ToolCall
@@ -60,6 +62,7 @@ class Generation:
         stats: durations and counts.
         unread_calls: what the model meant for calls of tools, but wrote so that it could not be read, or not in one way
             only. They are no `tool_calls`; their text is part of `text`.
+        form: how the text of an answer with a schema is read, see `parsed`.
     """
 
     text: str
@@ -69,6 +72,26 @@ class Generation:
     finish_reason: FinishReason
     stats: Stats
     unread_calls: list[str] = field(default_factory=list)
+    form: AnswerForm | None = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def parsed(self) -> Any:
+        """The value of an answer with a `schema`: plain JSON, or an instance of the class. None without a schema.
+
+        Raises:
+            ValueError: the answer is not whole, because `max_tokens` or the context was reached, or it was stopped; or
+                the class refuses it for a reason that its JSON schema does not tell.
+        """
+        if self.form is None:
+            return None
+        try:
+            return self.form.read(self.text)
+        except ValueError as error:
+            if self.finish_reason == "stop":
+                raise
+            raise ValueError(
+                f"the answer ended before its JSON did (finish_reason {self.finish_reason!r}): give it more max_tokens"
+            ) from error
 
     def __str__(self) -> str:
         return self.text
@@ -107,6 +130,7 @@ class GenerationStream(Iterator[Chunk]):
         stop_asked: whether a caller asked for the end.
         may_loop: whether repetition may be a loop just now.
         preparation_s: seconds that went by before the model had anything to do.
+        form: how the answer is read, where it has a schema.
 
     Attributes:
         has_ended: whether the answer is over.
@@ -124,6 +148,7 @@ class GenerationStream(Iterator[Chunk]):
         stop_asked: StopAsked,
         may_loop: Callable[[], bool],
         preparation_s: float,
+        form: AnswerForm | None = None,
     ) -> None:
         self._token_source = tokens
         self._stop_ids = stop_ids
@@ -133,6 +158,7 @@ class GenerationStream(Iterator[Chunk]):
         self._may_loop = may_loop
         self._loop_guard = LoopGuard()
         self._preparation_s = preparation_s
+        self._form = form
         self._prompt_tokens = prompt_tokens
         self._cached_tokens = 0
         self._cache = cache
@@ -172,6 +198,7 @@ class GenerationStream(Iterator[Chunk]):
             finish_reason="tool_call" if calls and self._reached_its_end() else self._finish_reason,
             stats=self._stats(),
             unread_calls=self._reader.unread_calls,
+            form=self._form,
         )
 
     def _reached_its_end(self) -> bool:
