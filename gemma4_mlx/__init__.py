@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         MediaWarning,
     )
     from .generation import (
+        Chat,
         Chunk,
         ConversationCache,
         Generation,
@@ -54,6 +55,7 @@ _HOME_OF = {
     "CachedSource": "processing",
     "Processor": "processing",
     "convert": "conversion.convert",
+    "Chat": "generation",
     "Chunk": "generation",
     "ConversationCache": "generation",
     "Generation": "generation",
@@ -75,6 +77,7 @@ _HOME_OF = {
 
 __all__ = [
     "CachedSource",
+    "Chat",
     "CheckpointError",
     "Chunk",
     "ConfigError",

@@ -22,7 +22,8 @@ class ScriptedModel:
     def __init__(self, processor: g4.Processor, config, *texts: str) -> None:
         self.config = config
         self.context_length = config.text.max_position_embeddings
-        self._scripts = iter([processor.tokenizer.encode(text + "<turn|>") for text in texts])
+        self._scripts = [processor.tokenizer.encode(text + "<turn|>") for text in texts]
+        self._has_written = False
 
     def make_cache(self, kv_bits: int | None = None) -> Caches:
         return Caches.of([FullCache()])
@@ -31,7 +32,10 @@ class ScriptedModel:
         length = (inputs if isinstance(inputs, mx.array) else inputs.input_ids).shape[1]
         cache[0].update_and_fetch(*[mx.zeros((1, 1, length, 1))] * 2)
         if last_only:
-            self._left = iter(next(self._scripts))
+            if self._has_written:  # and not only read the piece before of the same prompt
+                del self._scripts[0]
+            self._left = iter(self._scripts[0])
+        self._has_written = not last_only
         token = next(self._left, 0)
         return (mx.arange(self.config.text.vocab_size) == token).astype(mx.float32)[None, None]
 

@@ -156,7 +156,7 @@ def test_a_model_that_never_stops_calling_is_stopped_and_its_history_can_be_gone
     messages = [{"role": "user", "content": "Hi"}]
     out = g4.run_tools(model, processor, messages, [get_weather], max_rounds=2, temperature=0)
     assert [call.name for call in out.tool_calls] == ["get_weather"]
-    assert messages[-1]["content"] == {"error": "not run: 2 rounds are all"}
+    assert messages[-1]["content"] == {"error": "not run: there were too many rounds of calls"}
     messages.append({"role": "user", "content": "And?"})
     assert str(g4.generate(model, processor, messages, temperature=0)) == "Enough."
 

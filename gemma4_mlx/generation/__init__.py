@@ -12,6 +12,7 @@ from ..doors import door
 if TYPE_CHECKING:
     from .answers import generate, stream_generate
     from .channels import Chunk
+    from .chat import Chat
     from .conversation_cache import ConversationCache
     from .generation_stream import Generation, GenerationStream, Stats
     from .loop import generate_tokens
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from .tool_functions import run_tools
 
 __all__ = [
+    "Chat",
     "Chunk",
     "ConversationCache",
     "Generation",
@@ -41,6 +43,7 @@ __all__ = [
 __getattr__ = door(
     __name__,
     {
+        "Chat": "chat",
         "Chunk": "channels",
         "ConversationCache": "conversation_cache",
         "Generation": "generation_stream",

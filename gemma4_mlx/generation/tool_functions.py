@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ..processing.attached import with_media
 from ..processing.tool_functions import Tool, as_json
-from .answers import generate
+from .answers import stream_generate
+from .channels import Chunk
 from .conversation_cache import ConversationCache
+from .generation_stream import Generation, GenerationStream
 
 if TYPE_CHECKING:
     from ..model import Gemma4
     from ..processing import Processor
-    from .generation_stream import Generation
     from .tool_calls import ToolCall
 
 MOST_ROUNDS = 8
@@ -119,31 +121,93 @@ def run_tools(
     cache = ConversationCache(model) if cache is None else cache
     given = with_media(messages, images, audio)
     history = [{"role": "user", "content": given}] if isinstance(given, str) else given
-    rounds = 0
-    while True:
-        generation = generate(model, processor, history, tools=functions.descriptions, cache=cache, **options)
-        # Of an answer that was asked to end, nothing more is to happen.
-        calls = [] if generation.finish_reason == "stopped" else generation.tool_calls
-        results = [
-            _result(functions, call, may_run, None if rounds < max_rounds else f"not run: {max_rounds} rounds are all")
-            for call in calls
-        ]
-        history = [*history, generation.message(with_calls=bool(calls)), *results]
+
+    def keep(history: list[Any], is_over: bool) -> None:
         if isinstance(messages, list):
             messages[:] = history
-        if not calls or rounds == max_rounds:
-            return generation
-        rounds += 1
+
+    def begin(history: Any) -> GenerationStream:
+        return stream_generate(model, processor, history, tools=functions.descriptions, cache=cache, **options)
+
+    stream = Rounds(begin, history, functions, may_run, keep, max_rounds)
+    for _ in stream:
+        pass
+    return stream.result()
 
 
-def _result(
-    functions: Tools, call: ToolCall, may_run: Callable[[ToolCall], bool] | None, fault: str | None
-) -> dict[str, Any]:
-    """The message that tells the model what became of its call."""
-    if fault is not None:
-        content = {"error": fault}
-    elif call.name in functions.names and may_run is not None and not may_run(call):
-        content = _REFUSED
-    else:
-        content = functions.call(call.name, call.arguments)
-    return {"role": "tool", "tool_call_id": call.id, "name": call.name, "content": dict(content)}
+class Rounds(Iterator[Chunk]):
+    """The chunks of an answer, with the rounds of calls on the way; each call is run between two rounds.
+
+    Args:
+        begin: begins to answer a history. The first answer is begun at once.
+        history: messages to answer.
+        functions: that may be called; None: calls are ignored.
+        may_run: asked before each call; None: every call is run.
+        keep: given the history after every round, and whether it was the last.
+        max_rounds: after so many, calls are not run any more, and the answer is over.
+    """
+
+    def __init__(
+        self,
+        begin: Callable[[Any], GenerationStream],
+        history: Any,
+        functions: Tools | None,
+        may_run: Callable[[ToolCall], bool] | None,
+        keep: Callable[[list[Any], bool], None],
+        max_rounds: int = MOST_ROUNDS,
+    ) -> None:
+        self._begin = begin
+        self._functions = functions
+        self._may_run = may_run
+        self._keep = keep
+        self._rounds_left = max_rounds
+        self._stream = begin(history)
+        self._chunks = self._run(history)
+
+    def __next__(self) -> Chunk:
+        return next(self._chunks)
+
+    def __enter__(self) -> Rounds:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the answer here. What has come of it is no part of the conversation."""
+        self._stream.close()
+        self._chunks.close()
+
+    def result(self) -> Generation:
+        """The last round's answer, as far as it has come."""
+        return self._stream.result()
+
+    def _run(self, history: Any) -> Generator[Chunk, None, None]:
+        while True:
+            with self._stream:
+                yield from self._stream
+            generation = self._stream.result()
+            # Of an answer that was asked to end, nothing more is to happen.
+            may_call = self._functions is not None and generation.finish_reason != "stopped"
+            calls = generation.tool_calls if may_call else []
+            results = [self._run_call(call) for call in calls]
+            history = [*history, generation.message(with_calls=bool(calls)), *results]
+            is_over = not calls or self._rounds_left == 0
+            self._keep(history, is_over)
+            if is_over:
+                return
+            self._rounds_left -= 1
+            self._stream = self._begin(history)
+
+    def _run_call(self, call: ToolCall) -> dict[str, Any]:
+        """The message that tells the model what became of its call."""
+        assert self._functions is not None
+        if self._rounds_left == 0:
+            content = {"error": "not run: there were too many rounds of calls"}
+        elif call.name in self._functions.names and self._may_run is not None and not self._may_run(call):
+            content = dict(_REFUSED)
+        else:
+            content = self._functions.call(call.name, call.arguments)
+        return {"role": "tool", "tool_call_id": call.id, "name": call.name, "content": content}
