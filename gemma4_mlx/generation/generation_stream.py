@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
@@ -68,9 +69,9 @@ class Generation:
     text: str
     thought: str
     tool_calls: list[ToolCall]
-    tokens: list[int]
+    tokens: list[int] = field(repr=False)
     finish_reason: FinishReason
-    stats: Stats
+    stats: Stats = field(repr=False)
     unread_calls: list[str] = field(default_factory=list)
     form: AnswerForm | None = field(default=None, repr=False, compare=False)
 
@@ -95,6 +96,13 @@ class Generation:
 
     def __str__(self) -> str:
         return self.text
+
+    def _repr_markdown_(self) -> str:
+        """The answer as a notebook shows it: formatted, JSON as code, calls by name and arguments."""
+        if self.form is not None:
+            return f"```json\n{self.text}\n```"
+        calls = [json.dumps({call.name: call.arguments}, ensure_ascii=False) for call in self.tool_calls]
+        return "\n\n".join([*([self.text] if self.text else []), *(f"```json\n{call}\n```" for call in calls)])
 
     def message(self, *, with_calls: bool = True) -> dict[str, Any]:
         """The answer as a message of the conversation, to go on with.
