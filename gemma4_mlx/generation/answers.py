@@ -44,6 +44,8 @@ _END_OF_TURN = ("<turn|>", "<|tool_response>")
 class Request:
     """How an answer is to be made; the fields are the arguments of `generate`, which explains them."""
 
+    images: Iterable[Any] = ()
+    audio: Iterable[Any] = ()
     max_tokens: int = 512
     temperature: float | None = None
     top_p: float | None = None
@@ -98,6 +100,8 @@ def stream_generate(
     `generate`'s; errors come at the call.
     """
     request = Request(
+        images=images,
+        audio=audio,
         max_tokens=max_tokens,
         temperature=temperature,
         top_p=top_p,
@@ -112,7 +116,7 @@ def stream_generate(
         should_stop=should_stop,
         on_prompt=on_prompt,
     )
-    return answer(model, processor, with_media(messages, images, audio), request)
+    return answer(model, processor, messages, request)
 
 
 @_with_arguments_of(stream_generate)
@@ -196,6 +200,7 @@ def prepare(model: Gemma4, processor: Processor, messages: Any, request: Request
     called = time.perf_counter()
     stop_asked = StopAsked(request.should_stop)
     stop_strings = StopStrings(() if request.stop is None else request.stop)
+    messages = with_media(messages, request.images, request.audio)
     inputs = processor(messages, thinking=request.thinking, tools=request.tools, image_tokens=request.image_tokens)
     prompt = cast(list[int], inputs.input_ids[0].tolist())
     stop_ids = end_of_turn_ids(processor)
