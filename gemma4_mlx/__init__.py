@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         OutOfMemoryError,
     )
     from .generation import (
+        Chat,
         Chunk,
         ConversationCache,
         Generation,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
         batch_generate,
         generate,
         generate_tokens,
+        run_tools,
         score,
         stream_generate,
     )
@@ -60,6 +62,7 @@ _HOME_OF = {
     "CachedSource": "processing",
     "Processor": "processing",
     "convert": "conversion.convert",
+    "Chat": "generation",
     "Chunk": "generation",
     "ConversationCache": "generation",
     "Generation": "generation",
@@ -70,6 +73,7 @@ _HOME_OF = {
     "batch_generate": "generation",
     "generate": "generation",
     "generate_tokens": "generation",
+    "run_tools": "generation",
     "score": "generation",
     "stream_generate": "generation",
     "load": "loading",
@@ -83,6 +87,7 @@ _HOME_OF = {
 
 __all__ = [
     "CachedSource",
+    "Chat",
     "CheckpointError",
     "Chunk",
     "ConfigError",
@@ -113,6 +118,7 @@ __all__ = [
     "generate",
     "generate_tokens",
     "load",
+    "run_tools",
     "score",
     "stream_generate",
     "transcribe",

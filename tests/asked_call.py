@@ -13,9 +13,10 @@ from pathlib import Path
 from gemma4_mlx.app.c_output import separate_stderr
 from gemma4_mlx.app.terminal import say
 from gemma4_mlx.app.tools.tool_rounds import Permission, answer_in_rounds
-from gemma4_mlx.app.tools.tools_file import Tool, Tools
 
 from gemma4_mlx.generation import Generation, ToolCall
+from gemma4_mlx.generation.tool_functions import Tools
+from gemma4_mlx.processing.tool_functions import Tool
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from gemma4_mlx.app.chat.conversation import Conversation
 from gemma4_mlx.app.tools.tool_rounds import MOST_ROUNDS, Permission, answer_in_rounds
-from gemma4_mlx.app.tools.tools_file import Tools, load_tools
+from gemma4_mlx.app.tools.tools_file import load_tools
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +17,7 @@ from command_line import checkpoint, run
 from gemma4_mlx.errors import InputError
 from gemma4_mlx.generation import Generation, ToolCall
 from gemma4_mlx.generation.channels import ChannelParser, Chunk
+from gemma4_mlx.generation.tool_functions import Tools
 
 TOOLS = '''
 """Tools for a test."""

@@ -173,7 +173,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "int64": (np.zeros(1600, np.int64), "int64 samples"),
     "words": (["a", "b"], "samples: give float"),
     "a ragged list": ([[1.0], [2.0, 3.0]], "not an array of samples"),
-    "None": (None, "object samples|0 dimensions"),
+    "None": (None, "cannot be a NoneType: give a path"),
 }
 
 

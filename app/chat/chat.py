@@ -32,10 +32,10 @@ from .sessions import SessionStore
 
 if TYPE_CHECKING:
     from gemma4_mlx.generation import Generation, Stats
+    from gemma4_mlx.generation.tool_functions import Tools
 
     from ..models.fetching import Fetch
     from ..speech.microphone_line import Heard
-    from ..tools.tools_file import Tools
 
 
 _SHOWN = 200  # characters of what was said last

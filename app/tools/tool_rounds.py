@@ -16,8 +16,8 @@ from ..typed_ahead import asked, can_be_asked, lines_are_typed
 
 if TYPE_CHECKING:
     from gemma4_mlx.generation import Generation, ToolCall
+    from gemma4_mlx.generation.tool_functions import Tools
 
-    from .tools_file import Tools
 
 MOST_ROUNDS = 8
 _REFUSED = {"error": "the user did not allow this call"}

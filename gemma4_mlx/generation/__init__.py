@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .answers import generate, stream_generate
     from .async_answers import astream_generate
     from .channels import Chunk
+    from .chat import Chat
     from .conversation_cache import ConversationCache
     from .generation_stream import Generation, GenerationStream, Stats
     from .logprobs import LikelyToken, TokenLogprob
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
     from .prompt_cache import load_prompt_cache, save_prompt_cache
     from .scoring import score
     from .tool_calls import ToolCall
+    from .tool_functions import run_tools
 
 __all__ = [
+    "Chat",
     "Chunk",
     "ConversationCache",
     "Generation",
@@ -36,6 +39,7 @@ __all__ = [
     "generate",
     "generate_tokens",
     "load_prompt_cache",
+    "run_tools",
     "save_prompt_cache",
     "score",
     "stream_generate",
@@ -44,6 +48,7 @@ __all__ = [
 __getattr__ = door(
     __name__,
     {
+        "Chat": "chat",
         "Chunk": "channels",
         "ConversationCache": "conversation_cache",
         "Generation": "generation_stream",
@@ -57,6 +62,7 @@ __getattr__ = door(
         "generate": "answers",
         "generate_tokens": "loop",
         "load_prompt_cache": "prompt_cache",
+        "run_tools": "tool_functions",
         "save_prompt_cache": "prompt_cache",
         "score": "scoring",
         "stream_generate": "answers",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 from ..config import DEFAULT_IMAGE_TOKENS
 from ..device_errors import device_errors
 from ..model import Gemma4, ModelInputs
+from ..processing.attached import with_media
 from ..processing.tool_descriptions import read_tools
 from .answer_reader import AnswerReader
 from .choices import Constraint
@@ -24,6 +25,7 @@ from .logprobs import Logprobs, check_logprobs
 from .loop import generate_tokens
 from .loose_calls import declared_tools
 from .schema import SchemaConstraint
+from .schema_class import AnswerForm, Schema
 from .stop_strings import StopStrings
 from .stopping import StopAsked
 from .thought_first import ThoughtFirst
@@ -44,6 +46,8 @@ _END_OF_TURN = ("<turn|>", "<|tool_response>")
 class Request:
     """How an answer is to be made; the fields are the arguments of `generate`, which explains them."""
 
+    images: Iterable[Any] = ()
+    audio: Iterable[Any] = ()
     max_tokens: int = 512
     temperature: float | None = None
     top_p: float | None = None
@@ -51,7 +55,7 @@ class Request:
     seed: int | None = None
     thinking: bool = False
     tools: Sequence[Any] | None = None
-    schema: Mapping[str, Any] | str | None = None
+    schema: Schema | None = None
     stop: str | Sequence[str] | None = None
     image_tokens: int = DEFAULT_IMAGE_TOKENS
     cache: ConversationCache | None = None
@@ -77,6 +81,8 @@ def stream_generate(
     processor: Processor,
     messages: Any,
     *,
+    images: Iterable[Any] = (),
+    audio: Iterable[Any] = (),
     max_tokens: int = 512,
     temperature: float | None = None,
     top_p: float | None = None,
@@ -84,7 +90,7 @@ def stream_generate(
     seed: int | None = None,
     thinking: bool = False,
     tools: Sequence[Any] | None = None,
-    schema: Mapping[str, Any] | str | None = None,
+    schema: Schema | None = None,
     stop: str | Sequence[str] | None = None,
     image_tokens: int = DEFAULT_IMAGE_TOKENS,
     cache: ConversationCache | None = None,
@@ -98,6 +104,8 @@ def stream_generate(
     `generate`'s; errors come at the call.
     """
     request = Request(
+        images=images,
+        audio=audio,
         max_tokens=max_tokens,
         temperature=temperature,
         top_p=top_p,
@@ -123,15 +131,20 @@ def generate(*arguments: Any, **options: Any) -> Generation:
     Args:
         model, processor: from `load`.
         messages: a string, or the Hugging Face chat list.
+        images, audio: lists of pictures and sounds that the last user message is about, each what a message's part may
+            have (see `Processor`); they come before its words.
         max_tokens: upper limit of new tokens, the thought's included.
         temperature, top_p, top_k: None takes the checkpoint's `generation_config.json`, where that is silent 1.0, 0.95
             and 64. Temperature 0 always takes the most likely token; top_p 1 and top_k 0 switch these two off.
         seed: makes the answer repeatable; None: different every time.
         thinking: let the model think before it answers.
-        tools: functions the model may call, as in the Hugging Face chat format.
+        tools: what the model may call: Python functions with a docstring and a type for every parameter, or JSON
+            descriptions in the form of OpenAI, MCP or Anthropic. Nothing is run: see `run_tools`, `Generation.message`.
         schema: a JSON schema (a dict, or JSON text; also as Pydantic and OpenAPI write them, and in OpenAI's
-            `response_format`) that the answer follows: unless `max_tokens` cuts it short it parses and validates. A
-            thought comes before it. Not together with `tools` or `stop`.
+            `response_format`), or a pydantic class, that the answer follows: unless `max_tokens` cuts it short it
+            parses and validates, and `Generation.parsed` is its value. An object has the keys that the schema names,
+            and others only where it says so itself (`additionalProperties`; pydantic's `extra="allow"`). A thought
+            comes before the answer. Not together with `tools` or `stop`.
         stop: one or more strings that end the answer; they are not part of it, and not looked for in thoughts and
             tool calls.
         image_tokens: the most soft tokens a picture may take: 70, 140, 280, 560 or 1120.
@@ -201,16 +214,18 @@ def prepare(model: Gemma4, processor: Processor, messages: Any, request: Request
     called = time.perf_counter()
     stop_asked = StopAsked(request.should_stop)
     check_logprobs(request.logprobs, model.config.text.vocab_size)
-    stop_strings = StopStrings([request.stop] if isinstance(request.stop, str) else request.stop or ())
+    stop_strings = StopStrings(() if request.stop is None else request.stop)
+    messages = with_media(messages, request.images, request.audio)
     inputs = processor(messages, thinking=request.thinking, tools=request.tools, image_tokens=request.image_tokens)
     prompt = cast(list[int], inputs.input_ids[0].tolist())
     stop_ids = end_of_turn_ids(processor)
-    constraint = None
+    constraint, form = None, None
     if request.schema is not None:
+        form = AnswerForm.of(request.schema)
         if request.tools or request.stop:
             raise ValueError("an answer with a schema has no room for tools or stop strings: leave them out")
         vocab_size = model.config.text.vocab_size
-        of_schema = SchemaConstraint(request.schema, processor.tokenizer, vocab_size, stop_ids)
+        of_schema = SchemaConstraint(form.schema, processor.tokenizer, vocab_size, stop_ids)
         constraint = ThoughtFirst(of_schema, processor.tokenizer, prompt, request.thinking, stop_ids, vocab_size)
     logprobs = None
     if request.logprobs is not None:
@@ -227,6 +242,7 @@ def prepare(model: Gemma4, processor: Processor, messages: Any, request: Request
         # JSON repeats itself where the schema says so: a table of zeros is no loop.
         may_loop=lambda: constraint is None or not constraint.answer_begun,
         preparation_s=time.perf_counter() - called,
+        form=form,
     )
     return Prepared(inputs, stop_ids, constraint, stop_asked, logprobs, stream)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import json
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import TracebackType
-from typing import Literal
+from typing import Any, Literal
 
 import mlx.core as mx
 
@@ -18,6 +20,7 @@ from .channels import Chunk
 from .conversation_cache import ConversationCache
 from .logprobs import Logprobs, TokenLogprob
 from .loop_guard import LoopGuard
+from .schema_class import AnswerForm
 from .stop_strings import StopStrings
 from .stopping import StopAsked
 from .tool_calls import ToolCall
@@ -64,19 +67,64 @@ class Generation:
         unread_calls: what the model meant for calls of tools, but wrote so that it could not be read, or not in one way
             only. They are no `tool_calls`; their text is part of `text`.
         logprobs: one for each of `tokens`, if they were asked for; None if not.
+        form: how the text of an answer with a schema is read, see `parsed`.
     """
 
     text: str
     thought: str
     tool_calls: list[ToolCall]
-    tokens: list[int]
+    tokens: list[int] = field(repr=False)
     finish_reason: FinishReason
-    stats: Stats
+    stats: Stats = field(repr=False)
     unread_calls: list[str] = field(default_factory=list)
-    logprobs: list[TokenLogprob] | None = None
+    logprobs: list[TokenLogprob] | None = field(default=None, repr=False)
+    form: AnswerForm | None = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def parsed(self) -> Any:
+        """The value of an answer with a `schema`: plain JSON, or an instance of the class. None without a schema.
+
+        Raises:
+            ValueError: the answer is not whole, because `max_tokens` or the context was reached, or it was stopped; or
+                the class refuses it for a reason that its JSON schema does not tell.
+        """
+        if self.form is None:
+            return None
+        try:
+            return self.form.read(self.text)
+        except ValueError as error:
+            if self.finish_reason == "stop":
+                raise
+            raise ValueError(
+                f"the answer ended before its JSON did (finish_reason {self.finish_reason!r}): give it more max_tokens"
+            ) from error
 
     def __str__(self) -> str:
         return self.text
+
+    def _repr_markdown_(self) -> str:
+        """The answer as a notebook shows it: formatted, JSON as code, calls by name and arguments."""
+        if self.form is not None:
+            return f"```json\n{self.text}\n```"
+        calls = [json.dumps({call.name: call.arguments}, ensure_ascii=False) for call in self.tool_calls]
+        return "\n\n".join([*([self.text] if self.text else []), *(f"```json\n{call}\n```" for call in calls)])
+
+    def message(self, *, with_calls: bool = True) -> dict[str, Any]:
+        """The answer as a message of the conversation, to go on with.
+
+        Args:
+            with_calls: every call then needs its result, a message with the call's id:
+                `{"role": "tool", "tool_call_id": call.id, "content": result}`.
+        """
+        message: dict[str, Any] = {"role": "assistant", "content": self.text}
+        if self.thought:
+            message["reasoning_content"] = self.thought
+        if with_calls and self.tool_calls:
+            message["tool_calls"] = [
+                {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+                for call in self.tool_calls
+            ]
+        return message
 
 
 class GenerationStream(Iterator[Chunk]):
@@ -99,6 +147,7 @@ class GenerationStream(Iterator[Chunk]):
         logprobs: has noted how likely the tokens are; None: nobody asked.
         may_loop: whether repetition may be a loop just now.
         preparation_s: seconds that went by before the model had anything to do.
+        form: how the answer is read, where it has a schema.
 
     Attributes:
         has_ended: whether the answer is over.
@@ -117,6 +166,7 @@ class GenerationStream(Iterator[Chunk]):
         logprobs: Logprobs | None = None,
         may_loop: Callable[[], bool],
         preparation_s: float,
+        form: AnswerForm | None = None,
     ) -> None:
         self._token_source = tokens
         self._stop_ids = stop_ids
@@ -129,6 +179,7 @@ class GenerationStream(Iterator[Chunk]):
         self._may_loop = may_loop
         self._loop_guard = LoopGuard()
         self._preparation_s = preparation_s
+        self._form = form
         self._prompt_tokens = prompt_tokens
         self._cached_tokens = 0
         self._cache = cache
@@ -192,6 +243,7 @@ class GenerationStream(Iterator[Chunk]):
             stats=self._stats(),
             unread_calls=self._reader.unread_calls,
             logprobs=None if self._noted is None else list(self._logprobs),
+            form=self._form,
         )
 
     def _reached_its_end(self) -> bool:

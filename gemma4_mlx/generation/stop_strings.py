@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 
 from .held_back import partial_suffix
 
@@ -13,11 +13,16 @@ class StopStrings:
     The string that is complete first ends the answer; it and everything after it are cut off.
     """
 
-    def __init__(self, strings: Sequence[str] = ()) -> None:
-        """Raises ValueError for an empty string, which would end every answer at once."""
-        if not all(strings):
+    def __init__(self, strings: str | Iterable[str] = ()) -> None:
+        """Raises ValueError for what is no string, and for an empty one, which would end every answer at once."""
+        given = [strings] if isinstance(strings, str) else strings
+        if isinstance(given, bytes | Mapping) or not isinstance(given, Iterable):
+            raise ValueError(f"stop must be a string or a list of strings, not {given!r}")
+        self._strings = tuple(given)
+        if wrong := [string for string in self._strings if not isinstance(string, str)]:
+            raise ValueError(f"stop must be a string or a list of strings, not a list with {wrong[0]!r} in it")
+        if not all(self._strings):
             raise ValueError("a stop string must not be empty")
-        self._strings = tuple(strings)
         self._held = ""
         self.hit = False
 

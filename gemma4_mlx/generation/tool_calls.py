@@ -11,8 +11,9 @@ from __future__ import annotations
 import json
 import math
 import re
+import secrets
 from bisect import bisect_left
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 STRING_DELIMITER = '<|"|>'
@@ -34,10 +35,12 @@ class ToolCall:
     Attributes:
         name: the tool's name as declared.
         arguments: parameter name → str, int, float, bool, None, list or dict.
+        id: by which a result says what it is of; another one for every call.
     """
 
     name: str
     arguments: dict[str, Any]
+    id: str = field(default_factory=lambda: f"call_{secrets.token_hex(8)}", compare=False, repr=False)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from .decoder import Decoder, DecoderLayer
 from .inputs import ModelInputs, audio_positions, check_ids, image_blocks, vision_positions
 from .layer_cache import KVCache
 from .layers import SoftTokenProjection
+from .shown_names import OwnNames
 from .step import DecodeStep, Pending
 from .turns import Turns, builds_in_a_turn
 from .unified_audio import FrameStream, project_frames
@@ -30,7 +31,7 @@ from .vision import VisionTower
 from .weights import read_weights
 
 
-class Gemma4(nn.Module):
+class Gemma4(nn.Module, metaclass=OwnNames):
     """A Gemma 4 of any size.
 
     Building one is free: weights are lazy until loaded or evaluated. Besides `ModelInputs` it takes plain ids, and with
@@ -72,7 +73,11 @@ class Gemma4(nn.Module):
 
     @property
     def layers(self) -> list[DecoderLayer]:
+        """The decoder's, first to last."""
         return self.language_model.layers
+
+    def __dir__(self) -> list[str]:
+        return sorted({*dir(type(self)), *self, *(name for name in vars(self) if not name.startswith("_"))})
 
     def __repr__(self) -> str:
         pictures, sound = ", pictures" * (self.config.vision is not None), ", sound" * (self.config.audio is not None)

@@ -18,7 +18,7 @@ from .downmix import Downmix
 from .loudness import levelled
 from .resampling import Resampler
 from .soundtrack import Soundtrack, sound_tracks, stated_end
-from .sources import FileSource, Pipe, reason, resolve_source, source_name
+from .sources import FORMS, FileSource, Pipe, reason, resolve_source, source_name
 from .timeline import Piece
 
 AudioSource = FileSource | tuple[npt.ArrayLike, float] | npt.NDArray[Any] | list[float]
@@ -36,9 +36,9 @@ def load_audio(source: AudioSource, shortest: int = HOP + 1) -> FloatArray:
     """One clip for one message part.
 
     Args:
-        source: a path, URL or bytes of anything PyAV opens (the sound of a video too), `(samples, rate)`, or samples
-            at 16 kHz. Samples are `[n]`, or two-dimensional with the shorter axis counting channels; uint8, int16 and
-            int32 are scaled to [-1, 1], floats are taken as they are. Channels are averaged.
+        source: a path, URL, bytes or open file of anything PyAV opens (the sound of a video too), `(samples, rate)`, or
+            samples at 16 kHz. Samples are `[n]`, or two-dimensional with the shorter axis counting channels; uint8,
+            int16 and int32 are scaled to [-1, 1], floats are taken as they are. Channels are averaged.
         shortest: samples at 16 kHz that are one soft token.
 
     Returns:
@@ -149,6 +149,8 @@ def _given(source: Any, name: str) -> list[Piece]:
         return [(_mono(source, SAMPLE_RATE, name), SAMPLE_RATE)]
     if len(source) != 2:
         raise InputError(f"{name} is a tuple of {len(source)}: give (samples, rate)")
+    if isinstance(source[0], int | float | np.number):
+        raise InputError(f"{name} is (rate, samples): give (samples, rate)")
     rate = checked_rate(source[1], name)
     return [(_mono(source[0], rate, name), rate)]
 
@@ -156,8 +158,10 @@ def _given(source: Any, name: str) -> list[Piece]:
 def _mono(samples: npt.ArrayLike, rate: float, name: str) -> FloatArray:
     try:
         array = np.asarray(samples)
-    except ValueError as error:
+    except (ValueError, TypeError, RuntimeError) as error:
         raise InputError(f"{name} is not an array of samples ({reason(error)}): give [n] or [n, channels]") from error
+    if array.ndim == 0:
+        raise InputError(f"{name} cannot be a {type(samples).__name__}: give {FORMS}, or samples [n]")
     if array.ndim not in (1, 2):
         raise InputError(f"{name} has {array.ndim} dimensions: give samples [n] or [n, channels]")
     if array.size == 0:
@@ -176,7 +180,7 @@ def as_float(array: npt.NDArray[Any], name: str) -> FloatArray:
     """Samples of any of the usual kinds → float32 in [-1, 1]."""
     if array.dtype == np.uint8:
         return ((array.astype(np.float32) - 128.0) / 128.0).astype(np.float32)
-    if array.dtype in (np.int16, np.int32):
+    if array.dtype.newbyteorder("=") in (np.int16, np.int32):
         return (array / -float(np.iinfo(array.dtype).min)).astype(np.float32)
     if array.dtype.kind == "f":
         return array.astype(np.float32)

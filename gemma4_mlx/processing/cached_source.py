@@ -25,6 +25,9 @@ class CachedSource:
         self.source = source
         self._prepared: tuple[Hashable, Any] | None = None
 
+    def __repr__(self) -> str:
+        return f"CachedSource({getattr(self.source, 'name', None) or type(self.source).__name__})"
+
     def prepared(self, way: Hashable, prepare: Callable[[Any], T]) -> T:
         """`prepare(source)`, or what that gave the last time, if `way` is the same."""
         remembered = self._prepared  # another thread may remember another way meanwhile

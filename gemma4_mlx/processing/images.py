@@ -19,7 +19,7 @@ from ..config import DEFAULT_IMAGE_TOKENS, IMAGE_TOKEN_BUDGETS
 from ..errors import InputError, MediaWarning
 from ..model.inputs import ImagePatches
 from .limits import LARGE_PICTURE_PIXELS, MEGAPIXEL, PICTURE_FORMATS, PICTURE_PIXELS
-from .sources import FileSource, Source, reason, resolve_source
+from .sources import FORMS, FileSource, Source, reason, resolve_source
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -36,8 +36,8 @@ def load_image(source: Any) -> Image:
     """A picture as a viewer would show it: first frame, upright, RGB.
 
     Args:
-        source: a path, URL or bytes of PNG, JPEG, WebP, HEIC, GIF or anything else Pillow reads; a Pillow image; or an
-            array `[h, w]`, `[h, w, 1]`, `[h, w, 3]` or `[h, w, 4]`, uint8, uint16, or float in [0, 1].
+        source: a path, URL, bytes or open file: PNG, JPEG, WebP, HEIC, GIF and what else `limits.py` names; a Pillow
+            image; or an array `[h, w]`, `[h, w, 1]`, `[h, w, 3]` or `[h, w, 4]`, uint8, uint16, or float in [0, 1].
 
     Raises:
         InputError: no such file, not a picture, damaged, or too large to be unpacked safely.
@@ -290,8 +290,7 @@ def _from_array(source: Any) -> Image:
         raise InputError(f"the picture is not an array ({reason(error)}): give [h, w, 3]") from error
     if array.dtype.kind not in "uif" or array.size == 0:
         raise InputError(
-            f"a picture cannot be a {type(source).__name__}: "
-            "give a path, a URL, bytes, a Pillow image or an array [h, w, 3]"
+            f"a picture cannot be a {type(source).__name__}: give {FORMS}, a Pillow image or an array [h, w, 3]"
         )
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]

@@ -32,6 +32,9 @@ SOUND_TRACKS = 32
 LONGEST_GAP_SECONDS = 6 * 3600
 """Without sound in the middle of a recording; a longer one is a wrong time stamp."""
 
+OPEN_FILE_BYTES = 512 * 2**20
+"""Of a file that is given open, and read into memory."""
+
 DOWNLOAD_BYTES = 512 * 2**20
 DOWNLOAD_WAIT_SECONDS = 30
 """Without a single byte; also for the whole answer up to the end of its header."""

@@ -105,7 +105,7 @@ class Processor:
         self,
         messages: Messages,
         thinking: bool = False,
-        tools: Sequence[Mapping[str, Any]] | None = None,
+        tools: Sequence[Any] | None = None,
         image_tokens: int = DEFAULT_IMAGE_TOKENS,
         add_generation_prompt: bool = True,
     ) -> ModelInputs:
@@ -120,7 +120,8 @@ class Processor:
                 A picture is what `images.load_image` takes, a sound what `audio.load_audio`, a video what
                 `video.load_video`. In a `CachedSource` it is prepared once for all prompts that it is in.
             thinking: let the model think before it answers.
-            tools: JSON descriptions of functions the model may call, in the form of OpenAI, MCP or Anthropic.
+            tools: what the model may call: Python functions with docstrings and types, or JSON descriptions in the form
+                of OpenAI, MCP or Anthropic.
             image_tokens: the most soft tokens a picture may take: 70, 140, 280, 560 or 1120.
             add_generation_prompt: end with the opening of the model's turn.
 
@@ -160,7 +161,7 @@ class Processor:
         self,
         messages: Messages,
         thinking: bool = False,
-        tools: Sequence[Mapping[str, Any]] | None = None,
+        tools: Sequence[Any] | None = None,
         image_tokens: int = DEFAULT_IMAGE_TOKENS,
     ) -> int:
         """How many tokens a prompt has, pictures and sound included. Arguments and errors are those of a call."""
@@ -181,7 +182,7 @@ class Processor:
         self,
         messages: Messages,
         thinking: bool = False,
-        tools: Sequence[Mapping[str, Any]] | None = None,
+        tools: Sequence[Any] | None = None,
         add_generation_prompt: bool = True,
     ) -> str:
         """The prompt as text, with one placeholder per picture, sound and video; no file is opened.
@@ -198,7 +199,7 @@ class Processor:
         self,
         messages: Messages,
         thinking: bool,
-        tools: Sequence[Mapping[str, Any]] | None,
+        tools: Sequence[Any] | None,
         add_generation_prompt: bool,
     ) -> tuple[list[Piece], list[Medium]]:
         conversation = read_messages(messages, add_generation_prompt)

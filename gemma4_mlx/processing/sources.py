@@ -1,4 +1,4 @@
-"""Where a picture, a sound or a video comes from: a path, a URL or bytes, made into something a decoder can open.
+"""Where a picture, a sound or a video comes from: a path, a URL, an open file or bytes, for a decoder to open.
 
 Knows nothing about what is inside; it names the source so that every later error can.
 """
@@ -10,11 +10,12 @@ import urllib.parse
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 from ..errors import InputError
 from ..errors import reason as reason
 from .downloads import decoded_data_url, download, shown_address
+from .limits import OPEN_FILE_BYTES
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,15 @@ class Source:
             raise InputError(f"{self.name} cannot be read ({reason(error)}): check the file") from error
 
 
-FileSource = str | Path | bytes | bytearray | memoryview | Source
+@runtime_checkable
+class OpenFile(Protocol):
+    """A file opened in binary, `io.BytesIO`, or anything else that is read like them."""
+
+    def read(self, size: int = ..., /) -> Any:
+        """The next bytes, none at its end."""
+
+
+FileSource = str | Path | bytes | bytearray | memoryview | OpenFile | Source
 """What a person names; or what has been found and named already."""
 
 
@@ -68,19 +77,22 @@ def resolve_source(source: FileSource, kind: str) -> Source:
     """Find `source`, without decoding it.
 
     Args:
-        source: a path (`~` is the home folder), a `file:`, `http:`, `https:` or `data:` URL, or the bytes of a file.
+        source: a path (`~` is the home folder), a `file:`, `http:`, `https:` or `data:` URL, the bytes of a file, or an
+            open file. One that can be wound back is read from its start, and may be given again; it stays open.
         kind: "picture", "sound" or "video", for errors.
 
     Raises:
-        InputError: there is no such file, it is a folder, it is empty, or it cannot be downloaded.
+        InputError: there is no such file, it is a folder, it is empty, or it cannot be downloaded or read.
     """
     if isinstance(source, Source):
         return _checked(source, kind)
     name = source_name(source, kind)
     if isinstance(source, bytes | bytearray | memoryview):
         return _checked(Source(name, bytes(source)), kind)
+    if isinstance(source, OpenFile):
+        return _checked(Source(name, _read(source, name)), kind)
     if not isinstance(source, str | Path):
-        raise InputError(f"{name} cannot be a {type(source).__name__}: give a path, a URL or the bytes of a file")
+        raise InputError(f"{name} cannot be a {type(source).__name__}: give {FORMS}")
     if isinstance(source, str):
         scheme = source.partition(":")[0].lower()
         if scheme in ("http", "https", "data"):
@@ -91,12 +103,36 @@ def resolve_source(source: FileSource, kind: str) -> Source:
     return _checked(Source(name, _regular_file(Path(source), name, kind)), kind)
 
 
+FORMS = "a path, a URL, the bytes of a file, or a file opened with 'rb'"
+"""What every kind of source may be, for errors."""
+
+
+def _read(file: OpenFile, name: str) -> bytes:
+    try:
+        if getattr(file, "seekable", lambda: False)():
+            file.seek(0)  # type: ignore[attr-defined]  # as Pillow does: what has only just been written counts
+        pieces, left = [], OPEN_FILE_BYTES
+        while left >= 0 and (piece := file.read(min(left + 1, 1 << 20))):
+            if not isinstance(piece, bytes | bytearray | memoryview):
+                raise InputError(f"{name} does not give bytes but a {type(piece).__name__}: open it with 'rb'")
+            pieces.append(bytes(piece))
+            left -= len(piece)
+    except (OSError, ValueError, TypeError) as error:  # a closed file is a ValueError
+        raise InputError(f"{name} cannot be read ({reason(error)}): open it with 'rb'") from error
+    if left < 0:
+        raise InputError(f"{name} is larger than {OPEN_FILE_BYTES >> 20} MiB: save it and give the path")
+    return b"".join(pieces)
+
+
 def source_name(source: object, kind: str) -> str:
     """What an error calls a source: a path or URL on one line, or words for what has no name."""
     if isinstance(source, Source):
         return source.name
     if isinstance(source, bytes | bytearray | memoryview):
         return f"the {kind} given as bytes"
+    if isinstance(source, OpenFile):
+        path = getattr(source, "name", None)  # a number, for what has no path
+        source = path if isinstance(path, str) and path else source
     if not isinstance(source, str | Path):
         return f"the {kind}"
     name = shown_address(str(source))

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .sources import reason
+from .tool_functions import Tool
 
 _STRUCTURE = ("properties", "required", "items", "description", "type")
 _PARAMETERS = ("parameters", "inputSchema", "input_schema", "parametersJsonSchema")
@@ -22,24 +23,27 @@ _RESULTS = ("response", "responseJsonSchema", "outputSchema", "output_schema", "
 _MOST_PARTS = 10_000
 
 
-def read_tools(tools: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]] | None:
+def read_tools(tools: Sequence[Any] | None) -> list[dict[str, Any]] | None:
     """Tool descriptions in the form chat templates read; None without tools.
 
     Args:
-        tools: JSON descriptions in the form of OpenAI (with `function` or without, strict or not), of MCP
-            (`inputSchema`), of Anthropic (`input_schema`), of Gemini or Bedrock, or just a name and `parameters`.
+        tools: functions (see `tool_functions.Tool`), or JSON descriptions in the form of OpenAI (with `function` or
+            without, strict or not), of MCP (`inputSchema`), of Anthropic (`input_schema`), of Gemini or Bedrock, or
+            just a name and `parameters`.
 
     Raises:
-        ValueError: `tools` is not a list of JSON descriptions with a name.
+        ValueError: `tools` is not a list of functions with docstring and types, or JSON descriptions with a name.
     """
     if not tools:
         return None
     if isinstance(tools, str | Mapping) or not isinstance(tools, Sequence):
-        raise ValueError(f"tools are a {type(tools).__name__}: give a list of JSON descriptions")
+        raise ValueError(f"tools are a {type(tools).__name__}: give a list of functions or JSON descriptions")
     return [_read_tool(tool, number) for number, tool in enumerate(tools, start=1)]
 
 
 def _read_tool(tool: Any, number: int) -> dict[str, Any]:
+    if callable(tool):
+        tool = Tool.of(tool).description
     function = tool.get("function") or tool.get("toolSpec") or tool if isinstance(tool, Mapping) else None
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str) or not function["name"]:
         raise ValueError(f"tool {number} needs a JSON description with a name, such as {{'name': …, 'parameters': …}}")
