@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 import numpy as np
 
+from ..errors import ContextLengthError
 from ..model import Gemma4
 from .answers import Prepared, Request, prepare, sampling_settings
 from .batch import Batch
@@ -94,12 +95,16 @@ class ManyAnswers:
         model, processor: from `load`.
         at_once: most prompts and answers in work; others wait, in the order in which they came.
         cache_bytes: most bytes of prompts that are remembered.
+        context: most tokens of a prompt and its answer together; None: as many as the model's context holds.
     """
 
-    def __init__(self, model: Gemma4, processor: Processor, at_once: int, cache_bytes: int) -> None:
+    def __init__(
+        self, model: Gemma4, processor: Processor, at_once: int, cache_bytes: int, context: int | None = None
+    ) -> None:
         self._model = model
         self._processor = processor
         self._at_once = at_once
+        self._context = min(model.context_length, context or model.context_length)
         self._batch = Batch(model)
         self._rows: list[Answer] = []
         self._reading: deque[Answer] = deque()
@@ -129,11 +134,14 @@ class ManyAnswers:
         prepared = prepare(self._model, self._processor, messages, request)
         choose = make_choice(**sampling, seed=request.seed, constraint=prepared.constraint)
         length = prepared.inputs.input_ids.shape[1]
+        if length > self._context:
+            message = f"the prompt has {length:,} tokens, the context {self._context:,}: shorten it"
+            raise ContextLengthError(message, length, self._context)
         answer = Answer(
             prepared,
             prepared.stream(no_tokens()),
             choose if isinstance(choose, Greedy) else _Guarded(choose),
-            min(request.max_tokens, self._model.context_length - length),
+            min(request.max_tokens, self._context - length),
             stopping,
             length,
         )
