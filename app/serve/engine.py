@@ -18,6 +18,10 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from gemma4_mlx.errors import Gemma4Error
+
+from ..endings import one_line
+from ..terminal import note
 from .refusals import Refusal
 
 if TYPE_CHECKING:
@@ -247,7 +251,13 @@ class Engine:
 
     # These run in the event loop's thread again.
 
+    def _note(self, error: BaseException | None) -> None:
+        """What no client can mend is for whoever looks after the server."""
+        if error is not None and not isinstance(error, Gemma4Error | ValueError | Refusal):
+            note(f"error: {type(error).__name__}: {one_line(error)}")
+
     def _news(self, ticket: Ticket, news: News) -> None:
+        self._note(news.error)
         if news.result is not None or news.error is not None:
             self.in_work -= 1
         if news.result is not None:
@@ -259,6 +269,7 @@ class Engine:
 
     def _end_job(self, job: Job, result: Any, error: BaseException | None) -> None:
         self.in_work -= 1
+        self._note(error)
         if job.done.cancelled():
             return
         if error is not None:

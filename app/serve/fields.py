@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from collections.abc import Collection
@@ -14,6 +15,7 @@ from .refusals import Refusal
 MOST_BODY_BYTES = 64 * 2**20
 """Of a JSON body: a few photographs, or ten minutes of sound, in base64."""
 _DEEPEST = 64
+_SECONDS_FOR_A_PIECE = 60
 _MOST_VALUES = 200_000
 
 
@@ -24,14 +26,30 @@ async def read_body(request: Request) -> Fields:
         Refusal: it is too large, no JSON, no object, or too deep.
     """
     body = bytearray()
+    check_size(request, MOST_BODY_BYTES)
+    pieces = request.stream()
     try:
-        async for piece in request.stream():
+        while (piece := await asyncio.wait_for(anext(pieces, None), _SECONDS_FOR_A_PIECE)) is not None:
             body += piece
             if len(body) > MOST_BODY_BYTES:
-                raise Refusal(f"the body is larger than {MOST_BODY_BYTES >> 20} MiB: send less at a time", status=413)
+                raise too_large(MOST_BODY_BYTES)
     except ClientDisconnect:
-        raise Refusal("the connection was closed", status=400) from None
+        raise Refusal("the connection was closed") from None
+    except TimeoutError:
+        raise Refusal("the body does not come", status=408) from None
     return Fields(parse_object(bytes(body)))
+
+
+def check_size(request: Request, most: int) -> None:
+    """Refuse a body that says of itself that it is too large, before any of it has come."""
+    said = request.headers.get("content-length", "0")
+    if not said.isdecimal() or int(said) > most:
+        raise too_large(most)
+
+
+def too_large(most: int) -> Refusal:
+    """What a body of more than so many bytes gets."""
+    return Refusal(f"the body is larger than {most >> 20} MiB: send less at a time", status=413)
 
 
 def parse_object(body: bytes | str) -> dict[str, Any]:
