@@ -18,6 +18,7 @@ from .guard import Guard
 from .metrics import metrics_text
 from .refusals import Refusal, json_response
 from .request_log import RequestLog
+from .transcriptions import Transcriptions
 
 
 def make_service(engine: Engine, model: str, key: str | None, any_host: bool, log: Callable[[str], None]) -> Starlette:
@@ -53,6 +54,14 @@ def make_service(engine: Engine, model: str, key: str | None, any_host: bool, lo
     async def completions(request: Request) -> Response:
         return await chat(request)
 
+    write_down, translate = Transcriptions(engine, None), Transcriptions(engine, "English")
+
+    async def transcriptions(request: Request) -> Response:
+        return await write_down(request)
+
+    async def translations(request: Request) -> Response:
+        return await translate(request)
+
     return Starlette(
         routes=[
             Route("/health", health),
@@ -60,6 +69,8 @@ def make_service(engine: Engine, model: str, key: str | None, any_host: bool, lo
             Route("/v1/models", models),
             Route("/v1/models/{name:path}", one_model),
             Route("/v1/chat/completions", completions, methods=["POST"]),
+            Route("/v1/audio/transcriptions", transcriptions, methods=["POST"]),
+            Route("/v1/audio/translations", translations, methods=["POST"]),
         ],
         middleware=[
             Middleware(RequestLog, log=log),
