@@ -426,6 +426,40 @@ def devices(debug: Debug = False) -> None:
 
 
 @cli.command()
+def serve(
+    host: Annotated[
+        str, typer.Option("--host", metavar="ADDRESS", help="Where to listen. Others than this machine need a key.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, metavar="N", help="0 takes any that is free.")
+    ] = 8642,
+    api_key: Annotated[
+        str | None,
+        typer.Option("--api-key", metavar="KEY", show_default=False, help="What clients must send."),
+    ] = None,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option("--api-key-file", metavar="FILE", show_default=False, help="The same, from a file."),
+    ] = None,
+    context: Annotated[
+        int | None,
+        typer.Option(
+            "--context", min=1, metavar="N", show_default=False, help="Most tokens of a prompt and its answer."
+        ),
+    ] = None,
+    parallel: Annotated[int, typer.Option("--parallel", min=1, max=64, metavar="N", help="Answers at once.")] = 8,
+    model: Model = None,
+    debug: Debug = False,
+) -> None:
+    """Answer other programs on this machine, as OpenAI's API does."""
+    with exit_codes(debug):
+        from .serve.serve import ServeOptions
+        from .serve.serve import serve as run
+
+        run(ServeOptions(host, port, api_key, api_key_file, context, parallel), model)
+
+
+@cli.command()
 def doctor(
     file: Annotated[
         Path | None,

@@ -20,6 +20,7 @@ from ..processing.tool_descriptions import read_tools
 from .answer_reader import AnswerReader
 from .choices import Constraint
 from .conversation_cache import ConversationCache
+from .forced_call import ForcedCall
 from .generation_stream import Generation, GenerationStream
 from .logprobs import Logprobs, check_logprobs
 from .loop import generate_tokens
@@ -44,7 +45,11 @@ _END_OF_TURN = ("<turn|>", "<|tool_response>")
 
 @dataclass(frozen=True)
 class Request:
-    """How an answer is to be made; the fields are the arguments of `generate`, which explains them."""
+    """How an answer is to be made; the fields are the arguments of `generate`, which explains them.
+
+    Two are for servers: `must_call` are names of tools of which one has to be called, `several_calls` whether more than
+    one call may come then.
+    """
 
     images: Iterable[Any] = ()
     audio: Iterable[Any] = ()
@@ -62,6 +67,8 @@ class Request:
     should_stop: Callable[[], bool] | None = None
     on_prompt: Callable[[int, int], None] | None = None
     logprobs: int | None = None
+    must_call: Sequence[str] = ()
+    several_calls: bool = True
 
 
 def with_arguments_of(known: Callable[P, object]) -> Callable[[Callable[..., R]], Callable[P, R]]:
@@ -230,6 +237,17 @@ def prepare(model: Gemma4, processor: Processor, messages: Any, request: Request
     logprobs = None
     if request.logprobs is not None:
         logprobs = Logprobs(int(request.logprobs), lambda token: processor.tokenizer.decode([token]))
+    if request.must_call:
+        schemas = declared_tools(read_tools(request.tools))
+        vocab_size = model.config.text.vocab_size
+        call = ForcedCall(
+            {name: schemas[name] for name in request.must_call},
+            request.several_calls,
+            processor.tokenizer,
+            vocab_size,
+            stop_ids,
+        )
+        constraint = ThoughtFirst(call, processor.tokenizer, prompt, request.thinking, stop_ids, vocab_size)
     stream = partial(
         GenerationStream,
         reader=AnswerReader(processor.tokenizer, prompt, declared_tools(read_tools(request.tools))),

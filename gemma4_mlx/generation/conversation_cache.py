@@ -98,6 +98,16 @@ class ConversationCache:
         self._held = _Held(self.model.make_cache(self._kv_bits), [], 0, 0)
         self._failures = failures()  # last: after an interrupt it is forgotten once more
 
+    def copy(self) -> ConversationCache:
+        """Another conversation that holds the same; either goes on without the other."""
+        copied = ConversationCache(self.model, kv_bits=self._kv_bits, mark_bytes=self._mark_bytes)
+        copied._held = self._held  # a prompt makes a new one of it, and leaves this as it is
+        return copied
+
+    def common(self, keys: np.ndarray) -> int:
+        """How many tokens it holds of the beginning of a prompt, whose `prompt_keys` these are."""
+        return _common_length(self._held.known[: self._held.tokens], keys)
+
     def begin(self, inputs: ModelInputs) -> Turn:
         """Go back to where `inputs`, a whole prompt, part from what is held, and at least by its last token.
 
@@ -107,7 +117,7 @@ class ConversationCache:
         if self._failures != failures():
             self.clear()
         config, old = self.model.config, self._held
-        keys = _keys(inputs, config)
+        keys = prompt_keys(inputs, config)
         snapshots = [*old.snapshots, old.cache.snapshot()]
         limit = min(_common_length(old.known[: old.tokens], keys), len(keys) - 1)
         back = _furthest(snapshots, limit)
@@ -224,7 +234,7 @@ def _within(most_bytes: int, snapshots: Sequence[Snapshot], prompt_tokens: int) 
     return kept
 
 
-def _keys(inputs: ModelInputs, config: Config) -> np.ndarray:
+def prompt_keys(inputs: ModelInputs, config: Config) -> np.ndarray:
     """int64 `[L]`: a number for each token; equal numbers at equal places mean the same beginning of a prompt.
 
     Of words it is the id; of soft tokens it is negative and stands for what they were made from.

@@ -302,6 +302,10 @@ class GenerationStream(Iterator[Chunk]):
         """The model begins with the prompt now."""
         self._started = self._first = self._last = time.perf_counter()
 
+    def reuse(self, tokens: int) -> None:
+        """So many of the prompt's tokens were held already, for who reads the prompt."""
+        self._cached_tokens = tokens
+
     def _run(self) -> Generator[Chunk, None, None]:
         self.start()
         with closing(self._token_source):  # an answer that ended early must not keep its cache in memory
@@ -316,7 +320,8 @@ class GenerationStream(Iterator[Chunk]):
         self._last = time.perf_counter()
         if len(self._tokens) == 1:
             self._first = self._last
-            self._cached_tokens = self._cache.reused if self._cache is not None else 0
+            if self._cache is not None:
+                self._cached_tokens = self._cache.reused
 
     def _with_logprobs(self, chunks: list[Chunk]) -> list[Chunk]:
         """The chunks, the first with the log probabilities that no chunk before had."""

@@ -177,21 +177,54 @@ def _read(model: Gemma4, turn: Turn, before_piece: Callable[[int], bool]) -> mx.
     Returns:
         The last position's logits `[1, 1, vocab]`, not yet evaluated; None if it was stopped.
     """
-    pieces = split_inputs(turn.inputs, model.config, turn.piece_length(PREFILL_TOKENS))
-    for index, piece in enumerate(pieces):
+    reading = PromptReading(model, turn)
+    while not reading.is_over:
         if not before_piece(turn.cache.offset):
             return None
-        with model.turns:
+        reading.go_on()
+    return reading.logits
+
+
+class PromptReading:
+    """A turn's prompt on its way into the turn's cache, a piece at a time.
+
+    Attributes:
+        is_over: whether all pieces have been read.
+        cache: what is written to.
+        logits: the last position's, `[1, 1, vocab]`, not yet evaluated; None until then.
+    """
+
+    def __init__(self, model: Gemma4, turn: Turn) -> None:
+        self._model = model
+        self._turn = turn
+        self._pieces = split_inputs(turn.inputs, model.config, turn.piece_length(PREFILL_TOKENS))
+        self._next = 0
+        self.logits: mx.array | None = None
+
+    @property
+    def is_over(self) -> bool:
+        return self._next == len(self._pieces)
+
+    @property
+    def cache(self) -> Caches:
+        """What is written to."""
+        return self._turn.cache
+
+    def go_on(self) -> None:
+        """Read the next piece. If it fails, the cache is as it was."""
+        turn = self._turn
+        with self._model.turns:
             turn.at_boundary()
             with turn.cache.restored_on_error():
-                logits = model(piece, cache=turn.cache, last_only=True)
-            if index < len(pieces) - 1:
+                logits = self._model(self._pieces[self._next], cache=turn.cache, last_only=True)
+            self._next += 1
+            if self.is_over:
+                self.logits = logits
+                turn.at_boundary()
+            else:
                 # Only the cache: logits of a piece within the prompt are never computed.
                 turn.cache.evaluate()
                 _give_back_memory()
-            else:
-                turn.at_boundary()
-    return logits
 
 
 def _give_back_memory() -> None:

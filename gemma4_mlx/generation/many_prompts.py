@@ -97,7 +97,7 @@ def batch_generate(
         while waiting and len(rows) < _AT_ONCE:
             place, prompt = waiting.popleft()
             prepared = prepare(model, processor, prompt, request)
-            row = _Row(place, prepared, prepared.stream(_no_tokens()))
+            row = _Row(place, prepared, prepared.stream(no_tokens()))
             row.limit = min(max_tokens, model.context_length - prepared.inputs.input_ids.shape[1])
             row.stream.start()
             if not _joins(batch, model, row, make_choice(**sampling, seed=seed)):
@@ -164,6 +164,6 @@ def _joins(batch: Batch, model: Gemma4, row: _Row, choose: Choose) -> bool:
     return True
 
 
-def _no_tokens() -> Generator[int, None, None]:
+def no_tokens() -> Generator[int, None, None]:
     """An answer's tokens are handed in as they come."""
     yield from ()

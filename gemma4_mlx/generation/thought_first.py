@@ -9,7 +9,7 @@ import numpy as np
 
 from .answer_reader import opened_channel
 from .channels import CALL_CLOSE, CALL_OPEN, CHANNEL_CLOSE, CHANNEL_OPEN, THOUGHT_HEADER
-from .schema import SchemaConstraint
+from .choices import Constraint
 
 if TYPE_CHECKING:
     from ..processing.tokenizer import Tokenizer
@@ -20,9 +20,10 @@ _HEADER = f"{THOUGHT_HEADER}\n"
 class ThoughtFirst:
     """A constraint that lets the model think, then hands over to the schema's.
 
-    A thought is opened by the prompt, or by the model's first token where it may think; its header is what the chat
-    format writes. Within it any token may come but those that would end it otherwise than by `<channel|>`: the end of a
-    turn in a thought would leave no answer. A tokenizer without the markers as tokens has no thoughts.
+    What must follow may be a call of a tool instead (`ForcedCall`). A thought is opened by the prompt, or by the
+    model's first token where it may think; its header is what the chat format writes. Within it any token may come but
+    those that would end it otherwise than by `<channel|>`: the end of a turn in a thought would leave no answer. A
+    tokenizer without the markers as tokens has no thoughts.
 
     Args:
         schema: the answer's constraint.
@@ -34,7 +35,7 @@ class ThoughtFirst:
 
     def __init__(
         self,
-        schema: SchemaConstraint,
+        schema: Constraint,
         tokenizer: Tokenizer,
         prompt: Sequence[int],
         may_think: bool,
