@@ -33,7 +33,7 @@ from .hub_repository import check_login, fetch_config, upload_folder
 from .model_card import model_card
 from .partial_output import PartialOutput, remove_leftovers
 from .recipes import Recipe, choose_recipe
-from .shard_file import write_shard
+from .shard_file import blocks, is_on_lattice, pack_exactly, write_shard
 
 #: Files that go along as they are: tokenizer, template, processor and generation settings, licence.
 _COPIED = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*")
@@ -94,8 +94,8 @@ def convert(
     Args:
         source: a Hub id such as `"google/gemma-4-E2B-it"`, or a folder, of a checkpoint that is not quantized.
         target: the folder to make; it must not exist.
-        recipe: a name in `RECIPES` (`"4bit"`, `"8bit"`, `"mxfp4"`, `"bf16"`, `"speech"`) or a `Recipe`; `"4bit"` if
-            neither this nor `bits` is given.
+        recipe: a name in `RECIPES` (`"4bit"`, `"8bit"`, `"mxfp4"`, `"bf16"`, `"speech"`, `"qat"`) or a `Recipe`;
+            `"4bit"` if neither this nor `bits` is given. With `"qat"` no packed weight differs from the source's.
         bits: the short way to a recipe: 4, 8 or 16.
         dtype: precision of everything that is not packed: `"bfloat16"`, `"float16"` or `"float32"`.
         revision: branch, tag or commit of a Hub id.
@@ -108,7 +108,8 @@ def convert(
 
     Raises:
         CheckpointError: the source is damaged, does not fit its config or is already quantized; the target exists or
-            cannot be written; the disk is full; a module's columns do not divide by the recipe's group size.
+            cannot be written; the disk is full; a module's columns do not divide by the recipe's group size; weights
+            that `"qat"` has to keep to the bit are not on its lattice.
         HubError: the source cannot be fetched, or the result not uploaded.
         ConfigError: the source is not a Gemma 4.
         ValueError: an unknown recipe, number of bits or dtype.
@@ -171,7 +172,32 @@ def _prepare(name: str, folder: Path, recipe: Recipe, dtype: str) -> _Conversion
     _refuse_quantized(name, config, headers)
     config, sources = find_sources(headers, config)
     check_fit(sources, parameter_shapes(Gemma4(config)), {}, folder)
-    return _Conversion(_hub_id(name), folder, raw, config, sources, plan_conversion(config, recipe, dtype))
+    planned = plan_conversion(config, recipe, dtype)
+    if off_lattice := _off_lattice(planned, sources):
+        planned = plan_conversion(config, recipe, dtype, off_lattice)
+    return _Conversion(_hub_id(name), folder, raw, config, sources, planned)
+
+
+def _off_lattice(planned: ConversionPlan, sources: Mapping[str, StoredTensor]) -> list[str]:
+    """Modules that the recipe keeps because their weights do not lie on its lattice. It reads all that must lie on it.
+
+    Raises:
+        CheckpointError: weights that the recipe does not keep do not lie on it; the tensor is named.
+    """
+    found = []
+    for parameter in planned.parameters:
+        if not parameter.exact:
+            continue
+        source, dtype = sources[parameter.name], precision(planned.dtype)
+        module = parameter.name.removesuffix(".weight")
+        rule = planned.recipe.rule_for(module, True)
+        if rule is not None and rule.keep_off_lattice:
+            if not is_on_lattice(source, parameter, dtype):
+                found.append(module)
+            continue
+        for block in blocks(source, parameter):
+            pack_exactly(block, source, dtype)
+    return found
 
 
 def _hub_id(name: str) -> str | None:
