@@ -96,6 +96,14 @@ def write_shard(
     """
     with ShardFile(path, list(shard.tensors)) as file:
         for parameter in shard.parameters:
+            if sources[parameter.name].repacking is not None:
+                module = parameter.name.removesuffix(".weight")
+                pieces = [repacked(sources[f"{module}.{leaf}"], dtype) for leaf in ("weight", "scales", "biases")]
+                for tensor, piece in zip(parameter.tensors, pieces, strict=True):
+                    file.append(tensor.name, piece)
+                on_written(sum(piece.nbytes for piece in pieces))
+                mx.clear_cache()
+                continue
             for block in blocks(sources[parameter.name], parameter):
                 if parameter.exact:
                     pieces = pack_exactly(block, sources[parameter.name], dtype)
@@ -107,6 +115,25 @@ def write_shard(
                     file.append(tensor.name, piece)
                 on_written(sum(piece.nbytes for piece in pieces))
             mx.clear_cache()
+
+
+def repacked(source: StoredTensor, dtype: mx.Dtype) -> mx.array:
+    """The weight, scales or biases of a module that another program packed.
+
+    Raises:
+        CheckpointError: `dtype` has not every scale; the tensor is named.
+    """
+    header = source.header
+    made = in_our_order(read_numbers(header, 0, header.nbytes).reshape(header.shape), source, source.shape)
+    if made.dtype == mx.uint32:
+        return made
+    rounded = made.astype(dtype)
+    if not mx.array_equal(rounded.astype(mx.float32), made.astype(mx.float32)).item():
+        raise CheckpointError(
+            f"{shown_name(source.stored)} in {header.file} has scales of more digits than the output would have: "
+            "say --dtype float32, or load the checkpoint as it is"
+        )
+    return rounded
 
 
 def pack_exactly(block: mx.array, source: StoredTensor, dtype: mx.Dtype) -> list[mx.array]:
