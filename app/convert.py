@@ -68,6 +68,8 @@ def print_plan(source: str, *, recipe: str, dtype: str, revision: str | None) ->
         say(f"  {part:<24}{byte_size(nbytes):>10}")
     for module in planned.indivisible:
         say(f"  {module} is not quantized: its columns do not divide into groups")
+    for module in planned.off_lattice:
+        say(f"  {module} is not quantized: its weights are not on the lattice")
     say("memory for the weights")
     senses = [sense for part, sense in (("vision tower", "pictures"), ("audio tower", "sound")) if part in parts]
     for used, towers in [("text", False)] + [(", ".join(["text", *senses]), True)] * bool(senses):

@@ -29,6 +29,7 @@ class RecipeName(StrEnum):
     mxfp4 = "mxfp4"
     bf16 = "bf16"
     speech = "speech"
+    qat = "qat"
 
 
 class StoredType(StrEnum):

@@ -242,7 +242,7 @@ def test_whole_numbers_are_no_weights(dtype: torch.dtype, name: str, tmp_path: P
 FOREIGN = [
     "weight_scale",
     "weight_scale_inv",
-    "weight_packed",
+    "weight_zero_point",
     "SCB",
     "weight.absmax",
     "weight.quant_state.bitsandbytes__nf4",

@@ -61,7 +61,7 @@ def rewrite(folder: Path, name: str, change: Any) -> None:
     mx.save_safetensors(str(path), tensors, metadata={"format": "pt"})
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", [name for name in RECIPES if name != "qat"])
 @pytest.mark.parametrize("variant", ["e2b", "moe"])
 def test_the_output_holds_what_quantizing_the_whole_model_gives(
     sources: dict[str, Path], variant: str, recipe: str, tmp_path: Path

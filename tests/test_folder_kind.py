@@ -60,6 +60,15 @@ def told(path: Path) -> str:
     return line.removeprefix(str(path))
 
 
+def packed_by_groups(format: str = "pack-quantized", **weights: object) -> dict[str, object]:
+    """compressed-tensors' part of a config.json."""
+    return {
+        "quant_method": "compressed-tensors",
+        "format": format,
+        "config_groups": {"0": {"weights": weights or None}},
+    }
+
+
 def config(model_type: str, **more: object) -> dict[str, bytes | str]:
     return {"config.json": json.dumps({"model_type": model_type, **more}), "model.safetensors": EMPTY}
 
@@ -92,8 +101,15 @@ PACKINGS = [
     ({"quant_method": "gptq", "bits": 4}, "GPTQ"),
     ({"quant_method": "awq"}, "AWQ"),
     ({"quant_method": "fp8"}, "FP8"),
-    ({"quant_method": "compressed-tensors"}, "compressed-tensors"),
-    ({"quant_method": "gemma"}, "the makers' mobile QAT"),
+    (packed_by_groups(format="float-quantized"), "compressed-tensors in its form 'float-quantized'"),
+    (packed_by_groups(num_bits=3), "compressed-tensors of 3 bits (symmetric 'int')"),
+    (packed_by_groups(num_bits=4, symmetric=False), "compressed-tensors of 4 bits (asymmetric 'int')"),
+    (packed_by_groups(), "compressed-tensors that does not say how weights are packed"),
+    ({"quant_method": "gemma", "num_bits": 3}, "the makers' mobile QAT of 3 bits"),
+    (
+        {"quant_method": "gemma", "module_quant_configs": {"mlp": {"num_bits": "x"}}},
+        "the makers' mobile QAT of 'x' bits",
+    ),
     ({"quant_method": "brand-new"}, "'brand-new'"),
 ]
 
@@ -119,7 +135,8 @@ def test_mlx_own_packing_is_no_foreign_one_whatever_stands_beside_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("leaf", "whose"), [("qweight", "GPTQ or AWQ"), ("weight_packed", "compressed-tensors"), ("absmax", "bitsandbytes")]
+    ("leaf", "whose"),
+    [("qweight", "GPTQ or AWQ"), ("weight_zero_point", "compressed-tensors"), ("absmax", "bitsandbytes")],
 )
 def test_a_packing_that_config_json_keeps_silent_about_is_told_by_its_tensors(leaf, whose, tmp_path):
     path = whole(tmp_path)

@@ -212,7 +212,7 @@ def test_bits_are_a_short_way_to_a_recipe() -> None:
 @pytest.mark.parametrize(
     ("recipe", "bits", "told"),
     [
-        ("3bit", None, "recipe must be one of 4bit, 8bit, mxfp4, bf16, speech, not '3bit'"),
+        ("3bit", None, "recipe must be one of 4bit, 8bit, mxfp4, bf16, speech, qat, not '3bit'"),
         (None, 3, "bits must be 4, 8, 16, not 3"),
         ("4bit", 4, "not both"),
     ],

@@ -44,8 +44,11 @@ _ALL = (
     # What packed weights and their scales are stored in.
     ElementType("U32", 32, True, None, np.uint32, mx.uint32),
     ElementType("U8", 8, True, None, np.uint8, mx.uint8),
+    # What other programs pack weights in; their bytes are moved, not their numbers.
+    ElementType("I32", 32, True, None, np.uint32, mx.uint32),
+    ElementType("I8", 8, True, None, np.uint8, mx.uint8),
     # No Gemma 4 has these; a header that names them is read, and the tensor refused or left out by name.
-    *(ElementType(name, bits, True) for name, bits in (("I64", 64), ("I32", 32), ("I16", 16), ("I8", 8))),
+    *(ElementType(name, bits, True) for name, bits in (("I64", 64), ("I16", 16))),
     *(ElementType(name, bits, True) for name, bits in (("U64", 64), ("U16", 16), ("BOOL", 8), ("C64", 64))),
     ElementType("F8_E8M0", 8, True),
     *(ElementType(name, bits) for name, bits in (("F8_E4M3FNUZ", 8), ("F8_E5M2FNUZ", 8))),

@@ -64,11 +64,10 @@ _PACKINGS = {
 # What quantizers for other machines call their tensors → whose they are. The first that fits counts.
 _PACKED_TENSORS = [
     (re.compile(r"\.(qweight|qzeros|g_idx)$"), "GPTQ or AWQ"),
-    (re.compile(r"\.weight_(packed|shape|zero_point)$"), "compressed-tensors"),
+    (re.compile(r"\.weight_(zero_point|g_idx|global_scale)$"), "compressed-tensors with more than scales"),
     (re.compile(r"\.(SCB|absmax|quant_map|nested_absmax|quant_state\..*)$"), "bitsandbytes"),
     (re.compile(r"[._](weight_)?scale_inv$"), "FP8"),
-    (re.compile(r"[._]weight_scale(_2)?$"), "FP8 or compressed-tensors"),
-    (re.compile(r"\.embedding_quantized$"), "the makers' mobile QAT"),
+    (re.compile(r"[._]weight_scale_2$"), "NVIDIA ModelOpt"),
 ]
 
 
@@ -135,11 +134,55 @@ def _packing(raw: Mapping[str, Any]) -> str | None:
         if not isinstance(given, Mapping):
             continue
         method = given.get("quant_method")
+        if isinstance(method, str) and method.lower() in _READ:
+            if (reason := _READ[method.lower()](given)) is not None:
+                return f"{_PACKINGS[method.lower()]} {reason}"
+            continue
         if isinstance(method, str):
             return _PACKINGS.get(method.lower(), shown(method))
         if given.get("load_in_4bit") or given.get("load_in_8bit"):  # before `quant_method` was written
             return "bitsandbytes"
     return None
+
+
+def _unread_compressed_tensors(given: Mapping[str, Any]) -> str | None:
+    """What is in compressed-tensors' part of config.json that `repacking` cannot map without loss.
+
+    Fields: `QuantizationConfig` and `QuantizationArgs` of compressed-tensors. The Hub tells only `quant_method`.
+    """
+    groups = given.get("config_groups")
+    if not isinstance(groups, Mapping):
+        return None
+    if given.get("format", "pack-quantized") != "pack-quantized":
+        return f"in its form {shown(given['format'])}"
+    for group in groups.values():
+        weights = group.get("weights") if isinstance(group, Mapping) else None
+        if not isinstance(weights, Mapping):
+            return "that does not say how weights are packed"
+        if group.get("input_activations"):
+            return "with quantized activations"
+        if group.get("format", "pack-quantized") not in (None, "pack-quantized"):
+            return f"in its form {shown(group['format'])}"
+        bits, kind = weights.get("num_bits"), weights.get("type", "int")
+        if bits not in (4, 8) or kind != "int" or weights.get("symmetric", True) is not True:
+            symmetric = "symmetric" if weights.get("symmetric", True) is True else "asymmetric"
+            return f"of {shown(bits)} bits ({symmetric} {shown(kind)})"
+    return None
+
+
+def _unread_mobile(given: Mapping[str, Any]) -> str | None:
+    """The same of the makers' mobile checkpoints; fields: `GemmaQuantizationConfig` of transformers."""
+    modules = given.get("module_quant_configs") or {}
+    named = [
+        options.get("num_bits", 4) if isinstance(options, Mapping) else options
+        for options in (modules.values() if isinstance(modules, Mapping) else [modules])
+    ]
+    unknown = next((bits for bits in (given.get("num_bits", 4), *named) if bits not in (2, 4, 8)), None)
+    return None if unknown is None else f"of {shown(unknown)} bits"
+
+
+# `quant_method` of what is read → what of it is not.
+_READ = {"compressed-tensors": _unread_compressed_tensors, "gemma": _unread_mobile}
 
 
 def packed_elsewhere(tensors: Iterable[str]) -> tuple[str, str] | None:

@@ -24,6 +24,7 @@ from .folder_kind import read_config_json
 from .headers import TensorHeader, read_headers
 from .per_layer_table import PerLayerTable
 from .quantization import Packing, quantize_modules
+from .repacking import in_mlx_packing
 from .sources import StoredTensor, check_fit, find_packings, find_sources, in_our_order, parameter_shapes
 from .stored_numbers import decoded, read_tensor
 from .wired_memory import keep_in_memory
@@ -80,6 +81,7 @@ def load_model(
         config = dataclasses.replace(config, audio=audio)
 
     model = Gemma4(config)
+    sources = in_mlx_packing(sources, model)
     packings = find_packings(sources, model)
     quantize_modules(model, packings)
     shapes = parameter_shapes(model)
@@ -99,7 +101,7 @@ def load_model(
             if _must_be_one_piece(name, source, shapes[name], packings):
                 array = mx.contiguous(array)
             # One precision for all, as transformers loads it: one float32 bound would lift a whole tower to float32.
-            weights.append((name, array.astype(target) if source.header.dtype in FLOATS else array))
+            weights.append((name, array.astype(target) if source.dtype in FLOATS else array))
     model.load_weights(weights, strict=False)
     model.eval()
     keep_in_memory(model, _weight_bytes(sources, target))
@@ -116,8 +118,13 @@ def automatic_place(weight_bytes: int) -> Literal["disk", "memory"]:
 
 def _weight_bytes(sources: Mapping[str, StoredTensor], dtype: mx.Dtype) -> int:
     """What the weights take in memory, their floating-point numbers in `dtype`."""
-    headers = {(s.header.file, s.header.offset): s.header for s in sources.values()}.values()
-    return sum(math.prod(h.shape) * dtype.size if h.dtype in FLOATS else h.nbytes for h in headers)
+    repacked = [(s.shape, s.dtype) for s in sources.values() if s.repacking is not None]
+    as_stored = {(s.header.file, s.header.offset): s.header for s in sources.values() if s.repacking is None}
+    tensors = repacked + [(header.shape, header.dtype) for header in as_stored.values()]
+    return sum(
+        math.prod(shape) * (dtype.size if stored in FLOATS else ELEMENT_TYPES[stored].bits // 8)
+        for shape, stored in tensors
+    )
 
 
 def _model_dtype(config: Config, sources: Mapping[str, StoredTensor]) -> mx.Dtype:
@@ -131,7 +138,7 @@ def _model_dtype(config: Config, sources: Mapping[str, StoredTensor]) -> mx.Dtyp
     for name, source in sources.items():
         if (computed_in := FLOATS.get(source.header.dtype)) is not None:
             all_floats[computed_in] += source.header.nbytes
-            if name.endswith(".scales"):
+            if name.endswith(".scales") and not _rounded_by_reference(source):
                 scales[computed_in] += source.header.nbytes
     if not scales and config.dtype is not None:
         return precision(config.dtype)
@@ -151,6 +158,12 @@ def _must_be_one_piece(
     if source.half is not None:
         return name.rpartition(".")[0] in packings
     return source.shape != shape
+
+
+def _rounded_by_reference(source: StoredTensor) -> bool:
+    """Whether a scale is of a mobile checkpoint: float32, and rounded by transformers to what it computes in, which is
+    what config.json names (`QuantizedLinear.forward` in its `integrations/gemma_quant.py`)."""
+    return source.repacking is not None and source.header.dtype == "F32"
 
 
 def _tensors(
@@ -179,7 +192,7 @@ def _leave_table_on_disk(
 ) -> dict[str, StoredTensor]:
     """Have the model read its per-layer table from the file. Returns the tensors that are left to load."""
     names = [f"{_TABLE}.{leaf}" for leaf in ("weight", "scales", "biases")]
-    weight, scales, biases = (sources[name].header if name in sources else None for name in names)
+    weight, scales, biases = (sources.get(name) for name in names)
     decoder: nn.Module = model.language_model
     decoder.pop("embed_tokens_per_layer")
     assert weight is not None

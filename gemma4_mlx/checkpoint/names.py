@@ -23,6 +23,10 @@ _SHARED_KV = re.compile(r"language_model\.layers\.(\d+)\.self_attn\.(k_proj|v_pr
 # What newer versions of transformers call the 12B's eyes.
 _EMBED_VISION = re.compile(r"^embed_vision\.(?=(patch_ln1|patch_dense|patch_ln2|pos_embedding|pos_norm)\b)")
 _MEASURED = re.compile(r"\.([qkv]_scale|(input|output)_scale)$")
+# What compressed-tensors and the makers' mobile checkpoints add to packed weights and need not be known.
+_BESIDE_PACKED = re.compile(r"\.(weight_shape|(input|output)_activation_scale|[kv]_cache_scale)$")
+# What these call a packed weight and its scale → what a linear layer of the second has.
+_PACKED = {".weight_packed": ".weight", ".embedding_quantized": ".weight", ".embedding_scale": ".weight_scale"}
 _BOUND = re.compile(r"\.(input|output)_(min|max)$")
 
 
@@ -41,6 +45,9 @@ def canonical_name(stored: str) -> str:
         name = f"language_model.{name}"
     name = name.replace("language_model.model.", "language_model.", 1)
     name = _EMBED_VISION.sub("vision_embedder.", name).replace("embed_vision.multimodal_embedder.", "embed_vision.")
+    for theirs, ours in _PACKED.items():
+        if name.endswith(theirs):
+            name = name.removesuffix(theirs) + ours
     return name.replace(".experts.switch_glu.", ".experts.")
 
 
@@ -50,9 +57,10 @@ def is_unused(name: str, config: Config) -> bool:
     These are the keys and values of KV-shared layers, clip bounds where the config says nothing is clipped, precomputed
     rotary tables, the ranges of activations and caches that a quantizer measured, and a tower the config has not.
     """
-    if match := _SHARED_KV.match(name):
-        return int(match[1]) >= config.text.first_kv_shared_layer
-    if "rotary_emb." in name or _MEASURED.search(name):
+    match = _SHARED_KV.match(name)
+    if match and int(match[1]) >= config.text.first_kv_shared_layer:
+        return True
+    if "rotary_emb." in name or _MEASURED.search(name) or _BESIDE_PACKED.search(name):
         return True
     part = name.split(".")[0]
     if (config.vision is None and part in VISION_PARTS) or (config.audio is None and part in AUDIO_PARTS):

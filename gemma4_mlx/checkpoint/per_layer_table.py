@@ -16,16 +16,17 @@ import numpy as np
 
 from ..errors import CheckpointError
 from .element_types import in_numpy
-from .headers import TensorHeader
 from .quantization import Packing, dequantize_rows
+from .sources import StoredTensor
 from .stored_numbers import blank, decoded
 
 
 class _RowFile:
     """Rows of one two-dimensional tensor in a file."""
 
-    def __init__(self, header: TensorHeader):
-        self._header = header
+    def __init__(self, source: StoredTensor):
+        header = source.header
+        self._header, self._repacking = header, source.repacking
         self._columns = header.shape[1]
         self._row_bytes = header.nbytes // header.shape[0]
         self._descriptor = os.open(header.file, os.O_RDONLY)
@@ -39,7 +40,8 @@ class _RowFile:
     def blank(self, count: int) -> tuple[mx.array, np.ndarray]:
         """`count` rows as numbers that can be computed with, and the memory that `read` has to fill before they are."""
         room, memory = blank((count, self._columns), self._header.dtype)
-        return decoded(room, self._header.dtype), memory
+        rows = decoded(room, self._header.dtype)
+        return (rows if self._repacking is None else self._repacking.of(rows)), memory
 
     def read(self, rows: np.ndarray, memory: np.ndarray) -> None:
         """Read `rows` int `[n]` into `memory` `[n, columns]`.
@@ -70,9 +72,9 @@ class PerLayerTable:
 
     def __init__(
         self,
-        weight: TensorHeader,
-        scales: TensorHeader | None,
-        biases: TensorHeader | None,
+        weight: StoredTensor,
+        scales: StoredTensor | None,
+        biases: StoredTensor | None,
         packing: Packing | None,
         dtype: mx.Dtype,
     ):

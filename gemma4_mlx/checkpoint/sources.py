@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import mlx.core as mx
@@ -27,10 +27,24 @@ from .stored_numbers import same_content
 
 _HEAD = "language_model.lm_head"
 _EMBEDDINGS = "language_model.embed_tokens"
-_LEAVES = ("weight", "scales", "biases")
+_LEAVES = ("weight", "weight_scale", "scales", "biases")
 _LISTED = 8  # tensors named in an error before "and n more"
 
 WHAT_TO_TAKE = "take the checkpoint it was made from, such as google/gemma-4-E2B-it, or one quantized for MLX"
+
+
+@dataclasses.dataclass(frozen=True)
+class Repacking:
+    """How a stored tensor becomes a parameter that is packed otherwise.
+
+    Attributes:
+        shape, dtype: of what it becomes; the second is safetensors' name.
+        of: makes it of the stored tensor, or of rows of it.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    of: Callable[[mx.array], mx.array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,14 +55,23 @@ class StoredTensor:
         stored: its name in the file.
         header: where and how it is stored.
         half: 0 or 1 for the first or second half of the rows of a fused `gate_up_proj`; None for the whole.
+        repacking: of a tensor that is not packed as MLX does it.
     """
 
     stored: str
     header: TensorHeader
     half: int | None = None
+    repacking: Repacking | None = None
+
+    @property
+    def dtype(self) -> str:
+        """safetensors' name of the element type it becomes."""
+        return self.header.dtype if self.repacking is None else self.repacking.dtype
 
     @property
     def shape(self) -> tuple[int, ...]:
+        if self.repacking is not None:
+            return self.repacking.shape
         shape = self.header.shape
         if self.half is None or len(shape) < 2 or shape[-2] % 2:
             return shape  # which for a half fits nothing
@@ -184,7 +207,7 @@ def check_fit(
     strange = sorted(
         f"{source.stored} is {source.header.dtype}"
         for name, source in sources.items()
-        if source.header.dtype not in _types_of(name, packings)
+        if source.dtype not in _types_of(name, packings)
     )
     if strange:
         raise CheckpointError(f"{folder} has weights of a type that is not read ({_listing(strange)}): {WHAT_TO_TAKE}")
@@ -221,6 +244,8 @@ def in_our_order(array: mx.array, source: StoredTensor, expected: tuple[int, ...
 
     A half, and a convolution in another order, are views of it.
     """
+    if source.repacking is not None:
+        return source.repacking.of(array)
     if source.half is not None:
         return mx.split(array, 2, axis=-2)[source.half]
     if source.shape == expected:

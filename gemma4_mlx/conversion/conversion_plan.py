@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,12 +58,14 @@ class OutputParameter:
         shape: as `Gemma4` has it, unpacked.
         packing: None: not packed.
         tensors: in the order `mx.quantize` returns them.
+        exact: the packed weights must be no other than the source's.
     """
 
     name: str
     shape: tuple[int, ...]
     packing: Packing | None
     tensors: tuple[OutputTensor, ...]
+    exact: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -93,12 +95,14 @@ class ConversionPlan:
 
     Attributes:
         indivisible: modules that are kept because their columns do not divide into the groups of their rule.
+        off_lattice: modules that are kept because their weights do not lie on the lattice of their rule.
     """
 
     recipe: Recipe
     dtype: str
     shards: tuple[Shard, ...]
     indivisible: tuple[str, ...]
+    off_lattice: tuple[str, ...] = ()
 
     @property
     def parameters(self) -> Iterator[OutputParameter]:
@@ -143,13 +147,21 @@ class ConversionPlan:
         return {**usual.as_arguments(), **others}
 
 
-def plan_conversion(config: Config, recipe: Recipe, dtype: str) -> ConversionPlan:
+def plan_conversion(
+    config: Config,
+    recipe: Recipe,
+    dtype: str,
+    off_lattice: Collection[str] = (),
+    packings: Mapping[str, Packing] | None = None,
+) -> ConversionPlan:
     """Plan the output for a model of this shape.
 
     Args:
         config: with a tower only if the checkpoint has its weights.
         recipe: from `choose_recipe`.
         dtype: a key of `PRECISIONS`: precision of what is not packed, and of scales.
+        off_lattice: modules whose weights were seen not to lie on the lattice of their rule, which keeps them.
+        packings: of a source that is packed already, which stays as it is; None: the recipe decides.
 
     Raises:
         CheckpointError: a module's columns do not divide into the groups the recipe wants.
@@ -161,16 +173,19 @@ def plan_conversion(config: Config, recipe: Recipe, dtype: str) -> ConversionPla
     parameters, indivisible = [], []
     for name, array in flat:
         shape, module = tuple(array.shape), name.removesuffix(".weight")
-        packing = None
-        if name in packable:
+        packing, rule = None, None
+        if packings is not None:
+            packing = packings.get(module) if name in packable else None
+        elif name in packable and module not in off_lattice:
             has_experts = config.text.enable_moe_block
             packing = recipe.packing_of(module, shape[-1], has_experts)
             rule = recipe.rule_for(module, has_experts)
             if packing is None and rule is not None and rule.packing is not None:
                 indivisible.append(module)
         tensors = _tensors(name, shape, packing, PRECISIONS[dtype].name)
-        parameters.append(OutputParameter(name, shape, packing, tensors))
-    return ConversionPlan(recipe, dtype, _shards(parameters), tuple(indivisible))
+        exact = packing is not None and (packings is not None or (rule is not None and rule.on_lattice))
+        parameters.append(OutputParameter(name, shape, packing, tensors, exact))
+    return ConversionPlan(recipe, dtype, _shards(parameters), tuple(indivisible), tuple(off_lattice))
 
 
 def _is_packable(module: nn.Module) -> bool:

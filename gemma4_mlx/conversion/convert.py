@@ -24,7 +24,9 @@ from ..checkpoint.folder_kind import read_config_json
 from ..checkpoint.headers import TensorHeader, read_headers
 from ..checkpoint.hub import SHORT_NAMES, is_hub_id, resolve
 from ..checkpoint.load import read_config
-from ..checkpoint.sources import StoredTensor, check_fit, find_sources, parameter_shapes
+from ..checkpoint.quantization import quantize_modules
+from ..checkpoint.repacking import in_mlx_packing
+from ..checkpoint.sources import StoredTensor, check_fit, find_packings, find_sources, parameter_shapes
 from ..checkpoint.weight_files import names_in
 from ..config import Config
 from ..device_errors import device_errors
@@ -35,11 +37,12 @@ from .hub_repository import check_login, fetch_config, upload_folder
 from .model_card import model_card
 from .partial_output import PartialOutput, remove_leftovers
 from .recipes import Recipe, choose_recipe
-from .shard_file import write_shard
+from .shard_file import blocks, is_on_lattice, pack_exactly, repacked, write_shard
 
 #: Files that go along as they are: tokenizer, template, processor and generation settings, licence.
 _COPIED = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*")
 _MOST_COPIED = 256 << 20  # bytes of one; a tokenizer.json has 32 MB
+_KEPT_BY_QAT = "the recipe qat keeps each of its weights; for another, name the checkpoint it was made from"
 _REPLACED = ("config.json", "*.safetensors.index.json", "README.md")
 # `model_type` of a decoder alone → what the whole model's config.json says.
 _WHOLE = {
@@ -97,8 +100,8 @@ def convert(
     Args:
         source: a Hub id such as `"google/gemma-4-E2B-it"`, or a folder, of a checkpoint that is not quantized.
         target: the folder to make; it must not exist.
-        recipe: a name in `RECIPES` (`"4bit"`, `"8bit"`, `"mxfp4"`, `"bf16"`, `"speech"`) or a `Recipe`; `"4bit"` if
-            neither this nor `bits` is given.
+        recipe: a name in `RECIPES` (`"4bit"`, `"8bit"`, `"mxfp4"`, `"bf16"`, `"speech"`, `"qat"`) or a `Recipe`;
+            `"4bit"` if neither this nor `bits` is given. With `"qat"` no packed weight differs from the source's.
         bits: the short way to a recipe: 4, 8 or 16.
         dtype: precision of everything that is not packed: `"bfloat16"`, `"float16"` or `"float32"`.
         revision: branch, tag or commit of a Hub id.
@@ -111,7 +114,8 @@ def convert(
 
     Raises:
         CheckpointError: the source is damaged, does not fit its config or is already quantized; the target exists or
-            cannot be written; the disk is full; a module's columns do not divide by the recipe's group size.
+            cannot be written; the disk is full; a module's columns do not divide by the recipe's group size; weights
+            that `"qat"` has to keep to the bit are not on its lattice.
         HubError: the source cannot be fetched, or the result not uploaded.
         ConfigError: the source is not a Gemma 4.
         OutOfMemoryError, DeviceError: memory ran out, or the GPU failed; the same call goes on from there.
@@ -174,10 +178,60 @@ def _prepare(name: str, folder: Path, recipe: Recipe, dtype: str) -> _Conversion
     config = Config.from_dict(raw)
     headers = read_headers(folder)
     _files_to_copy(folder)
-    _refuse_quantized(name, config, headers)
     config, sources = find_sources(headers, config)
+    if any(leaf.endswith(".weight_scale") for leaf in sources):
+        return _prepare_packed(name, folder, raw, config, sources, recipe, dtype)
+    _refuse_quantized(name, config, headers)
     check_fit(sources, parameter_shapes(Gemma4(config)), {}, folder)
-    return _Conversion(_hub_id(name), folder, raw, config, sources, plan_conversion(config, recipe, dtype))
+    planned = plan_conversion(config, recipe, dtype)
+    if off_lattice := _off_lattice(planned, sources):
+        planned = plan_conversion(config, recipe, dtype, off_lattice)
+    return _Conversion(_hub_id(name), folder, raw, config, sources, planned)
+
+
+def _prepare_packed(
+    name: str,
+    folder: Path,
+    raw: dict[str, Any],
+    config: Config,
+    sources: dict[str, StoredTensor],
+    recipe: Recipe,
+    dtype: str,
+) -> _Conversion:
+    """The same for a source that another program packed, of which every packed weight stays what it is."""
+    if recipe.name != "qat":
+        raise CheckpointError(f"{name} is quantized already: {_KEPT_BY_QAT}")
+    model = Gemma4(config)
+    sources = in_mlx_packing(sources, model)
+    packings = find_packings(sources, model)
+    quantize_modules(model, packings)
+    check_fit(sources, parameter_shapes(model), packings, folder)
+    planned = plan_conversion(config, recipe, dtype, packings=packings)
+    for module in packings:
+        repacked(sources[f"{module}.scales"], precision(dtype))  # before anything is written
+    return _Conversion(_hub_id(name), folder, raw, config, sources, planned)
+
+
+def _off_lattice(planned: ConversionPlan, sources: Mapping[str, StoredTensor]) -> list[str]:
+    """Modules that the recipe keeps because their weights do not lie on its lattice. It reads all that must lie on it.
+
+    Raises:
+        CheckpointError: weights that the recipe does not keep do not lie on it; the tensor is named.
+    """
+    found = []
+    for parameter in planned.parameters:
+        if not parameter.exact:
+            continue
+        source, dtype = sources[parameter.name], precision(planned.dtype)
+        module = parameter.name.removesuffix(".weight")
+        rule = planned.recipe.rule_for(module, True)
+        if rule is not None and rule.keep_off_lattice:
+            if not is_on_lattice(source, parameter, dtype):
+                found.append(module)
+            continue
+        for block in blocks(source, parameter):
+            pack_exactly(block, source, dtype)
+    return found
 
 
 def _hub_id(name: str) -> str | None:
@@ -195,6 +249,9 @@ def _config_to_convert(hub_id: str, revision: str | None) -> Config:
 
 
 def _refuse_quantized(name: str, config: Config, headers: Mapping[str, TensorHeader]) -> None:
+    packed = (config.quantization or {}).get("quant_method") in ("compressed-tensors", "gemma")
+    if packed and not headers:
+        return  # how, its tensors will tell
     # The tensors tell, where there are any: the makers' "-unquantized" checkpoints have a quantization_config, too.
     if any(tensor.endswith(".scales") for tensor in headers) or (config.quantization and not headers):
         raise CheckpointError(

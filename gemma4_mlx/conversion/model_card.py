@@ -28,6 +28,8 @@ def model_card(hub_id: str | None, plan: ConversionPlan) -> str:
     table = f"\n| modules (the first line that fits decides) | packing |\n|---|---|\n{rules}\n" if rules else ""
     if plan.indivisible:
         table += f"\nKept because no group divides their columns: {', '.join(f'`{m}`' for m in plan.indivisible)}.\n"
+    if plan.off_lattice:
+        table += f"\nKept because they are not on the lattice: {', '.join(f'`{m}`' for m in plan.off_lattice)}.\n"
     return f"""---
 {chr(10).join(facts)}
 ---

@@ -21,6 +21,10 @@ mixture of experts, where it has 0.032):
   voices it had never heard, the built-in model as it was before (commit a166702) got 7.0 % of the words wrong
   unquantized, 7.4 with 8bit and speech, 7.8 with 4bit, 8.5 with mxfp4; of their translations 8.2, 7.6, 9.4 and 10.1 %
   (`python -m tools.demo_model.quantized gemma4_mlx/demo`). As it is now: 4.4 with 8bit, 4.7 with 4bit; 4.6 and 4.5.
+- `qat` is for the makers' "-qat-q4_0-unquantized" checkpoints. Sources disagree whether their embeddings, per-layer
+  gates and routers lie on the lattice: the makers' own compressed-tensors form keeps embeddings and routers whole (vllm
+  recipes 514), llama.cpp packs the embeddings without loss (its pull request 24603). So each such module is looked at:
+  packed if every weight lies on it, kept if not. A layer's attention or MLP that does not is an error.
 """
 
 from __future__ import annotations
@@ -30,6 +34,7 @@ from fnmatch import fnmatchcase
 
 from ..checkpoint.quantization import Packing
 from ..errors import CheckpointError
+from .q4_0 import Q4_0
 
 AFFINE_4 = Packing(group_size=64, bits=4, mode="affine")
 AFFINE_8 = Packing(group_size=64, bits=8, mode="affine")
@@ -46,12 +51,16 @@ class Rule:
         packing: how they are packed; None keeps them.
         beside_experts: the rule is for models with a mixture of experts only.
         keep_indivisible: a module whose columns do not divide into groups is kept; otherwise it is an error.
+        on_lattice: the weights must lie on the lattice of `q4_0`, and are packed without any difference.
+        keep_off_lattice: a module whose weights do not lie on it is kept; otherwise it is an error.
     """
 
     modules: str
     packing: Packing | None
     beside_experts: bool = False
     keep_indivisible: bool = False
+    on_lattice: bool = False
+    keep_off_lattice: bool = False
 
 
 @dataclass(frozen=True)
@@ -138,6 +147,17 @@ RECIPES = {
                 Rule("language_model.embed_tokens_per_layer", KEPT),
                 *_PER_LAYER_GATES,
                 Rule("language_model.*", AFFINE_8),
+            ),
+        ),
+        Recipe(
+            "qat",
+            "the makers' 4-bit training kept to the bit: what lies on its lattice in 4 bits, all else as it is",
+            (
+                *_TOWERS,
+                Rule("language_model.layers.*.self_attn.*", Q4_0, on_lattice=True),
+                Rule("language_model.layers.*.mlp.*", Q4_0, on_lattice=True),
+                Rule("language_model.layers.*.experts.*", Q4_0, on_lattice=True),
+                Rule("language_model.*", Q4_0, keep_indivisible=True, on_lattice=True, keep_off_lattice=True),
             ),
         ),
     )

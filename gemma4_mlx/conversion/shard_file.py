@@ -19,7 +19,10 @@ import numpy as np
 from ..checkpoint.element_types import ELEMENT_TYPES
 from ..checkpoint.sources import StoredTensor, in_our_order
 from ..checkpoint.stored_numbers import read_numbers
+from ..errors import CheckpointError
+from ..shown import shown_name
 from .conversion_plan import OutputParameter, OutputTensor, Shard
+from .q4_0 import pack
 
 # Bytes of a source read at once. With its cast and packed copies a few times this is all the memory a conversion takes.
 _BLOCK_BYTES = 32 << 20
@@ -88,23 +91,73 @@ def write_shard(
         on_written: called with the bytes of each parameter's piece once it is written.
 
     Raises:
-        CheckpointError: a source file became shorter.
+        CheckpointError: a source file became shorter, or weights that must be on a lattice are not.
         OSError: the disk is full, or the file cannot be written.
     """
     with ShardFile(path, list(shard.tensors)) as file:
         for parameter in shard.parameters:
-            for block in _blocks(sources[parameter.name], parameter):
-                block = block.astype(dtype)
-                pieces = [block]
-                if parameter.packing is not None:
-                    pieces = list(mx.quantize(block, **parameter.packing.as_arguments()))
+            if sources[parameter.name].repacking is not None:
+                module = parameter.name.removesuffix(".weight")
+                pieces = [repacked(sources[f"{module}.{leaf}"], dtype) for leaf in ("weight", "scales", "biases")]
+                for tensor, piece in zip(parameter.tensors, pieces, strict=True):
+                    file.append(tensor.name, piece)
+                on_written(sum(piece.nbytes for piece in pieces))
+                mx.clear_cache()
+                continue
+            for block in blocks(sources[parameter.name], parameter):
+                if parameter.exact:
+                    pieces = pack_exactly(block, sources[parameter.name], dtype)
+                elif parameter.packing is not None:
+                    pieces = list(mx.quantize(block.astype(dtype), **parameter.packing.as_arguments()))
+                else:
+                    pieces = [block.astype(dtype)]
                 for tensor, piece in zip(parameter.tensors, pieces, strict=True):
                     file.append(tensor.name, piece)
                 on_written(sum(piece.nbytes for piece in pieces))
             mx.clear_cache()
 
 
-def _blocks(source: StoredTensor, parameter: OutputParameter) -> Iterator[mx.array]:
+def repacked(source: StoredTensor, dtype: mx.Dtype) -> mx.array:
+    """The weight, scales or biases of a module that another program packed.
+
+    Raises:
+        CheckpointError: `dtype` has not every scale; the tensor is named.
+    """
+    header = source.header
+    made = in_our_order(read_numbers(header, 0, header.nbytes).reshape(header.shape), source, source.shape)
+    if made.dtype == mx.uint32:
+        return made
+    rounded = made.astype(dtype)
+    if not mx.array_equal(rounded.astype(mx.float32), made.astype(mx.float32)).item():
+        raise CheckpointError(
+            f"{shown_name(source.stored)} in {header.file} has scales of more digits than the output would have: "
+            "say --dtype float32, or load the checkpoint as it is"
+        )
+    return rounded
+
+
+def pack_exactly(block: mx.array, source: StoredTensor, dtype: mx.Dtype) -> list[mx.array]:
+    """Rows of a tensor on the lattice of `q4_0`: packed weight, scales, biases.
+
+    Raises:
+        CheckpointError: a weight is not on it; the tensor is named.
+    """
+    packed = pack(block, dtype)
+    if packed.difference:
+        raise CheckpointError(
+            f"{shown_name(source.stored)} in {source.header.file} is not on the lattice of Q4_0 (its nearest point is "
+            f"off by {packed.difference:.3g}): the recipe qat is for the makers' checkpoints that end in "
+            "-qat-q4_0-unquantized; take the recipe 4bit for others"
+        )
+    return [packed.weight, packed.scales, packed.biases]
+
+
+def is_on_lattice(source: StoredTensor, parameter: OutputParameter, dtype: mx.Dtype) -> bool:
+    """Whether every weight of a tensor is on the lattice; the first that is not ends the search."""
+    return all(pack(block, dtype).difference == 0 for block in blocks(source, parameter))
+
+
+def blocks(source: StoredTensor, parameter: OutputParameter) -> Iterator[mx.array]:
     """A parameter in our order, in blocks `[rows, columns]`; one that must be turned round comes whole."""
     header = source.header
     if source.half is None and source.shape != parameter.shape:
