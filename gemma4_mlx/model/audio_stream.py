@@ -72,9 +72,10 @@ class AudioStream(ABC):
                     if blocks:
                         mx.eval(blocks)  # what they took is free again
                     blocks.append(self._encode(samples[start : start + _BLOCK]))
-                    mx.async_eval(blocks)
+            if len(blocks) == 1:
+                return blocks[0]
             with self._turns:
-                tokens = mx.concatenate(blocks) if len(blocks) > 1 else blocks[0]
+                tokens = mx.concatenate(blocks)
                 mx.async_eval(tokens)
             return tokens
 
@@ -88,9 +89,7 @@ class AudioStream(ABC):
             raise ValueError("this stream is finished: begin another with model.audio_stream()")
         self._end()
         with device_errors(), self._turns:
-            tokens = self._rest()
-            mx.async_eval(tokens)
-            return tokens
+            return self._rest()
 
     def _end(self) -> None:
         self._finished = True
@@ -141,8 +140,9 @@ class ConformerStream(AudioStream):
 
     def _conform(self, convolved: mx.array) -> mx.array:
         if not len(convolved):
-            mx.async_eval(self._convolutions.kept)
-            return self._no_tokens()
+            none = self._no_tokens()
+            mx.async_eval(none, self._convolutions.kept)
+            return none
         tokens = self._tower.subsample_conv_projection.project(convolved)
         features, self._state = self._run_conformer(tokens, self._state)
         soft_tokens = self._project(features)
