@@ -78,7 +78,7 @@ def write_chat(path: Path, messages: list[Any], thinking: bool) -> None:
         text = json.dumps(
             {**_FORMAT, "thinking": bool(thinking), "messages": written}, ensure_ascii=False, allow_nan=False
         )
-        data = text.encode()
+        data = text.encode("utf-8", "surrogatepass")
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"the chat cannot be written down ({reason(error)}): keep plain JSON in messages") from error
     if len(data) > _MOST_BYTES:
