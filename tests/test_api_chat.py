@@ -133,7 +133,7 @@ def test_a_picture_is_read_when_it_is_given_and_asked_about_when_its_file_is_gon
     path = tmp_path / "red.png"
     path.write_bytes(png())
     chat = g4.Chat(*demo)
-    chat.ask("What is this?", images=[path], **BRIEF)
+    chat.ask("What is this?", images=(each for each in [path]), **BRIEF)
     path.unlink()
     out = chat.ask("And the colour?", **BRIEF)
     assert out.stats.cached_tokens > 49
