@@ -133,7 +133,7 @@ def test_a_picture_is_read_when_it_is_given_and_asked_about_when_its_file_is_gon
     path = tmp_path / "red.png"
     path.write_bytes(png())
     chat = g4.Chat(*demo)
-    chat.ask("What is this?", images=[path], **BRIEF)
+    chat.ask("What is this?", images=(each for each in [path]), **BRIEF)
     path.unlink()
     out = chat.ask("And the colour?", **BRIEF)
     assert out.stats.cached_tokens > 49
@@ -268,3 +268,16 @@ def test_instructions_that_are_no_text_and_tools_that_are_no_functions_are_refus
         g4.Chat(*demo, system=[])
     with pytest.raises(ValueError, match="is a description, which cannot be run"):
         g4.Chat(*demo, tools=[{"name": "f"}])
+
+
+@pytest.mark.parametrize("option", ["tools", "cache"])
+def test_what_a_chat_has_from_its_beginning_is_not_given_with_a_question(demo, option):
+    with pytest.raises(ValueError, match=f"{option} cannot be given with a question"):
+        g4.Chat(*demo).ask("Hi", **{option: None})
+
+
+def test_half_a_character_is_saved_and_comes_back(demo, tmp_path: Path):
+    chat = g4.Chat(*demo)
+    chat.messages.append({"role": "user", "content": "caf\u00e9 \ud800 <turn|>"})
+    chat.save(tmp_path / "chat.json")
+    assert g4.Chat.load(tmp_path / "chat.json", *demo).messages == chat.messages

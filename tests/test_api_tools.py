@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 import gemma4_mlx as g4
+from gemma4_mlx.processing.tool_functions import as_json
 from scripted_model import ScriptedModel
 
 PARIS = '<|tool_call>call:get_weather{city:<|"|>Paris<|"|>}<tool_call|>'
@@ -203,3 +207,32 @@ def test_what_cannot_be_run_is_refused_before_anything_is(demo, tools, says):
     with pytest.raises(ValueError, match=says):
         g4.run_tools(*demo, messages, tools)
     assert len(messages) == 1
+
+
+def test_results_are_told_in_plain_json():
+    class Model:
+        def model_dump(self) -> dict:
+            return {"unit": "C"}
+
+    @dataclasses.dataclass
+    class Day:
+        degrees: float
+
+    result = {
+        "a": np.float32(1.5),
+        "b": np.arange(2),
+        "c": {3},
+        "d": Model(),
+        "e": [Day(21.0)],
+        "f": Path("x"),
+        "g": dict,
+    }
+    assert as_json(result) == {
+        "a": 1.5,
+        "b": [0, 1],
+        "c": [3],
+        "d": {"unit": "C"},
+        "e": [{"degrees": 21.0}],
+        "f": "x",
+        "g": "<class 'dict'>",
+    }

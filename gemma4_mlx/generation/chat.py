@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 class Chat:
     """A conversation with the model: it knows what was said, and reads of every question only what is new.
 
-    A question that fails, is interrupted or is closed leaves the conversation as it was. One thread at a time asks.
+    A question that fails, is interrupted or is closed leaves the conversation as it was; an answer that `should_stop`
+    ended counts, as far as it has come. One thread at a time asks.
 
     Args:
         model, processor: from `load`.
@@ -89,6 +90,8 @@ class Chat:
         The question becomes part of the conversation with the last chunk. In a `with` statement, or by `close()`, an
         answer that nobody wants any more ends at once; so it does when the next question is asked.
         """
+        if wrong := options.keys() & {"tools", "cache"}:
+            raise ValueError(f"{min(wrong)} cannot be given with a question: a chat has its own, from its beginning")
         if self._asked is not None:
             self._asked.close()
         question = [{"role": "user", "content": text}]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -161,6 +162,7 @@ class Rounds(Iterator[Chunk]):
         self._may_run = may_run
         self._keep = keep
         self._rounds_left = max_rounds
+        self._is_closed = False
         self._stream = begin(history)
         self._chunks = self._run(history)
 
@@ -177,8 +179,10 @@ class Rounds(Iterator[Chunk]):
 
     def close(self) -> None:
         """End the answer here. What has come of it is no part of the conversation."""
+        self._is_closed = True
         self._stream.close()
-        self._chunks.close()
+        with suppress(ValueError):  # another thread waits in it for a chunk, and ends by itself
+            self._chunks.close()
 
     def result(self) -> Generation:
         """The last round's answer, as far as it has come."""
@@ -188,6 +192,8 @@ class Rounds(Iterator[Chunk]):
         while True:
             with self._stream:
                 yield from self._stream
+            if self._is_closed:
+                return
             generation = self._stream.result()
             # Of an answer that was asked to end, nothing more is to happen.
             may_call = self._functions is not None and generation.finish_reason != "stopped"

@@ -19,7 +19,7 @@ def with_media(messages: Messages, images: Iterable[Any] = (), audio: Iterable[A
         ValueError: `images` or `audio` is no list.
         InputError: there is no user message.
     """
-    pictures, sounds = _listed(images, "images"), _listed(audio, "audio")
+    pictures, sounds = listed(images, "images"), listed(audio, "audio")
     parts = [{"type": "image", "image": picture} for picture in pictures]
     parts += [{"type": "audio", "audio": sound} for sound in sounds]
     if not parts:
@@ -41,7 +41,8 @@ def with_media(messages: Messages, images: Iterable[Any] = (), audio: Iterable[A
     raise InputError("there is no user message to put the pictures or sounds in: add one")
 
 
-def _listed(media: Iterable[Any], name: str) -> list[Any]:
+def listed(media: Iterable[Any], name: str) -> list[Any]:
+    """Pictures or sounds as a list. Raises ValueError for a single one, which is none."""
     is_one = isinstance(media, FileSource | Mapping | np.ndarray) or not isinstance(media, Iterable)
     if is_one or (isinstance(media, tuple) and len(media) == 2 and isinstance(media[1], int | float | np.number)):
         raise ValueError(f"{name} must be a list, not a {type(media).__name__}: give {name}=[…], also for one")

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, reason
+from .attached import listed
 from .cached_source import CachedSource
 from .content import MEDIA, Medium, read_content
 from .limits import OPEN_FILE_BYTES
@@ -35,17 +36,17 @@ _KEYS = {
 _NUMBERS = {"uint8", "uint16", "int16", "int32", "float16", "float32", "float64"}
 
 
-def in_memory(media: Iterable[Any], name: str) -> Any:
+def in_memory(media: Iterable[Any], name: str) -> list[CachedSource]:
     """Pictures or sounds for many prompts: what are files and addresses is read, so that they may change or go.
 
     Args:
         name: "images" or "audio".
 
     Raises:
+        ValueError: they are no list.
         InputError: one cannot be read.
     """
-    # One that is no list is refused by `with_media`.
-    return [_read(each, _NOUNS[name]) for each in media] if isinstance(media, list | tuple) else media
+    return [_read(each, _NOUNS[name]) for each in listed(media, name)]
 
 
 def _read(source: Any, noun: str) -> CachedSource:
@@ -78,7 +79,7 @@ def write_chat(path: Path, messages: list[Any], thinking: bool) -> None:
         text = json.dumps(
             {**_FORMAT, "thinking": bool(thinking), "messages": written}, ensure_ascii=False, allow_nan=False
         )
-        data = text.encode()
+        data = text.encode("utf-8", "surrogatepass")
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"the chat cannot be written down ({reason(error)}): keep plain JSON in messages") from error
     if len(data) > _MOST_BYTES:

@@ -44,8 +44,14 @@ class Source:
             raise InputError(f"{self.name} cannot be read ({reason(error)}): check the file") from error
 
 
+class _HasRead(type(Protocol)):  # type: ignore[misc]
+    def __instancecheck__(cls, instance: object) -> bool:
+        # Temporary files have `read` from the file within, where Protocol's own check does not look.
+        return callable(getattr(instance, "read", None))
+
+
 @runtime_checkable
-class OpenFile(Protocol):
+class OpenFile(Protocol, metaclass=_HasRead):
     """A file opened in binary, `io.BytesIO`, or anything else that is read like them."""
 
     def read(self, size: int = ..., /) -> Any:

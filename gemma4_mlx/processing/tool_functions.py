@@ -101,9 +101,19 @@ def _schema(parameter: inspect.Parameter, hints: Mapping[str, Any], function: st
 
 def as_json(value: Any) -> Any:
     """A function's result as plain JSON; what JSON does not know becomes text."""
+    return json.loads(json.dumps(value, default=_plainer, skipkeys=True), parse_constant=lambda _: None)
+
+
+def _plainer(value: Any) -> Any:
+    """What stands for an object that JSON does not know."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = dataclasses.asdict(value)
-    return json.loads(json.dumps(value, default=str, skipkeys=True), parse_constant=lambda _: None)
+        return dataclasses.asdict(value)
+    if isinstance(value, set | frozenset):
+        return list(value)
+    for name in ("tolist", "model_dump"):  # of NumPy and MLX, and of pydantic
+        if callable(method := getattr(value, name, None)) and not isinstance(value, type):
+            return method()
+    return str(value)
 
 
 def _documented_arguments(documentation: str) -> dict[str, str]:
