@@ -32,6 +32,8 @@ FRAME_PIXELS = 40 * MEGAPIXEL
 
 SOUND_TRACKS = 32
 """Of one file. Tracks are compared by what they hold, so all of them are decoded for a while."""
+BROKEN_PACKETS = 100_000
+"""In a row: half an hour of sound, an hour of video. After so many nothing more is expected of a file."""
 LONGEST_GAP_SECONDS = 6 * 3600
 """Without sound in the middle of a recording; a longer one is a wrong time stamp."""
 
