@@ -16,6 +16,7 @@ from typing import Any, Literal
 from gemma4_mlx.errors import InputError
 
 from ..machine import Machine
+from ..whole_file import read_small_text
 
 SCHEMA = "gemma4-mlx bench"
 SCHEMA_VERSION = 1
@@ -244,10 +245,10 @@ def read_result(path: Path) -> Result:
         InputError: there is no such file, or it holds something else; the file is named.
     """
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = json.loads(read_small_text(path))
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON: give what `gemma4-mlx bench --format json` wrote") from error
     if not isinstance(raw, Mapping) or raw.get("schema") != SCHEMA:
         raise InputError(f"{path} is no benchmark's result: give what `gemma4-mlx bench --format json` wrote")
