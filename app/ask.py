@@ -24,9 +24,9 @@ from .interrupts import Interrupts
 from .line.attachments import LARGEST, open_attachment
 from .messages import Message
 from .models.model_choice import open_model
-from .small_file import small_text
 from .terminal import note, say
 from .tools.tool_rounds import Permission, answer_in_rounds
+from .whole_file import read_small_text
 
 if TYPE_CHECKING:
     from gemma4_mlx.generation import Generation
@@ -118,7 +118,7 @@ def _print_json(answer: Generation) -> None:
 
 def _schema_text(schema: Path) -> str:
     try:
-        return small_text(schema)
+        return read_small_text(schema)
     except UnicodeDecodeError:
         raise InputError(f"{schema} is not UTF-8 text: give the file of a JSON schema") from None
 

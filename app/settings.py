@@ -12,8 +12,7 @@ import platformdirs
 
 from gemma4_mlx.errors import Gemma4Error
 
-from .small_file import small_text
-from .whole_file import write_whole
+from .whole_file import read_small_text, write_whole
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ def read_settings(file: Path) -> Settings:
         Gemma4Error: it is not TOML, has a key there is not, or a value that will not do.
     """
     try:
-        raw = tomllib.loads(small_text(file))
+        raw = tomllib.loads(read_small_text(file))
     except FileNotFoundError:
         return Settings()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Files that a person would miss: written beside their place, and put there when they are whole."""
+"""Files of a person: small texts read within a bound; what they would miss is put in place when it is whole."""
 
 from __future__ import annotations
 
@@ -30,6 +30,24 @@ def check_free(path: Path, overwrite: bool, recordings: Iterable[os.stat_result]
         raise InputError(f"{path} is the recording itself: write to another name or folder")
     if not overwrite and (path.is_file() or not path.exists()):
         raise InputError(f"{path} is there already: --overwrite replaces it")
+
+
+def read_small_text(path: Path) -> str:
+    """A text that a person wrote or a program printed. It may come from a pipe, so only reading shows how long it is.
+
+    Raises:
+        InputError: it is longer than any of its kind.
+        UnicodeDecodeError: it is no UTF-8.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as stream:
+        content = stream.read(_MOST_TEXT + 1)
+    if len(content) > _MOST_TEXT:
+        raise InputError(f"{path} is larger than {_MOST_TEXT >> 20} MB: give the right file, or a part of it")
+    return content.decode("utf-8")
+
+
+_MOST_TEXT = 16 << 20
 
 
 def write_whole(path: Path, content: str | bytes, *, private: bool = False) -> None:

@@ -3,7 +3,7 @@
     python bench/hostile_media.py [--count N] [--results FILE] [NAME…]
 
 Each is made in one process and read in another. Reading must take less than 20 seconds of processor time and 1.5 GB,
-must not wait for a minute, and must end with the medium or with one line that says what is wrong. Sound that goes on
+must not wait for two minutes, and must end with the medium or with one line that says what is wrong. Sound that goes on
 and on is listened to for five seconds: it comes in pieces, and who hears it can stop. Prints a count of each outcome,
 and every outcome that should not be; the exit status is 1 if there is one.
 

@@ -124,3 +124,8 @@ def test_a_file_that_cannot_be_read_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="is not JSON"):
         read_result(tmp_path / "binary.json")
+    (tmp_path / "nested.json").write_text("[" * 200_000)
+    with pytest.raises(InputError, match="is not JSON"):
+        read_result(tmp_path / "nested.json")
+    with pytest.raises(InputError, match="/dev/zero is larger than 16 MB"):
+        read_result(Path("/dev/zero"))

@@ -216,3 +216,9 @@ def _wait_until_it_reads(process: subprocess.Popen[bytes]) -> None:
     while waiting[0] and process.poll() is None:
         time.sleep(0.02)
         fcntl.ioctl(process.stdin.fileno(), termios.FIONREAD, waiting)
+
+
+def test_a_schema_that_never_ends_is_one_line():
+    refused = ask("hello", "--schema", "/dev/zero")
+    assert refused.returncode == 1
+    assert only_line(refused.stderr) == "error: /dev/zero is larger than 16 MB: give the right file, or a part of it"

@@ -61,6 +61,13 @@ def test_generation_settings_are_handed_on(folder: Path) -> None:
     assert Processor.from_folder(folder, CONFIG).tokenizer.eos_token_ids == (1,)
 
 
+def test_a_template_that_is_larger_than_any_is_not_read(folder: Path) -> None:
+    with (folder / "chat_template.jinja").open("wb") as stream:
+        stream.truncate(4 << 30)
+    with pytest.raises(CheckpointError, match=r"chat_template\.jinja is larger than 1 MiB: download it again"):
+        Processor.from_folder(folder, CONFIG)
+
+
 def into_json(folder: Path, template: str) -> None:
     (folder / "chat_template.json").write_text(json.dumps({"chat_template": template}))
 

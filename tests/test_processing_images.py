@@ -280,6 +280,22 @@ def test_a_decompression_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -
         load_image(tmp_path / "bomb.png")
 
 
+def test_a_jpeg_that_goes_over_its_picture_without_end_is_refused() -> None:
+    content = encoded(gradient(64, 48), "JPEG", progressive=True)
+    start = content.rindex(b"\xff\xda")
+    honest, last = content.count(b"\xff\xda"), content[start:-2]
+    many = content[:-2] + last * 10_000 + b"\xff\xd9"
+    for hidden in (many, many.replace(last, b"\xff\x01\xff\xff" + last), many.replace(last, b"\xff\xd0\xff" + last)):
+        with pytest.raises(
+            InputError, match=r"goes over its picture 10\d\d\d times, and 100 is the most: export or save"
+        ):
+            load_image(hidden)
+    assert load_image(content[:-2] + last * (100 - honest) + b"\xff\xd9").size == (64, 48)
+    assert load_image(content + last * 10_000).size == (64, 48)  # a film behind the picture, say
+    comment = b"\xff\xfe\x40\x00" + b"\xff\xda" * 0x1FFF
+    assert load_image(content[:2] + comment + content[2:]).size == (64, 48)
+
+
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"restart_marker_rows": 1}])
 def test_a_jpeg_without_its_end_is_shown_with_a_note(options: dict[str, Any], tmp_path: Path) -> None:
     picture = gradient(640, 480)

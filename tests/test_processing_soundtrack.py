@@ -87,6 +87,19 @@ def test_a_file_of_which_nothing_can_be_decoded_is_an_error() -> None:
             listen(content)
 
 
+def test_nothing_more_is_expected_behind_many_broken_packets_in_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A million of them, of eight bytes each, would take half a minute."""
+    good = file_of("adts", Track(bursts(1.0, [0.3])))
+    content = good + b"\xff\xf1\x50\x80\x01\x1f\xfc\0" * 600 + good
+    with pytest.warns(MediaWarning, match="is damaged"):
+        assert sum(map(len, stream_audio(content))) > 1.8 * 16_000
+    monkeypatch.setattr("gemma4_mlx.processing.containers.BROKEN_PACKETS", 500)
+    blocks = stream_audio(content, 0.5)
+    assert len(next(blocks)) + len(next(blocks)) == 16_000
+    with pytest.raises(InputError, match="is damaged"):
+        list(blocks)
+
+
 def test_a_file_whose_end_is_broken_is_an_error_behind_what_could_be_decoded() -> None:
     content = broken(file_of("mp4", Track(SOUND)), 3, 10, fill=b"\xff")
     blocks: list[Any] = []

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from gemma4_mlx.errors import InputError
 
 from ..machine import Machine
-from ..small_file import small_text
+from ..whole_file import read_small_text
 
 SCHEMA = "gemma4-mlx bench"
 SCHEMA_VERSION = 1
@@ -245,7 +245,7 @@ def read_result(path: Path) -> Result:
         InputError: there is no such file, or it holds something else; the file is named.
     """
     try:
-        raw = json.loads(small_text(path))
+        raw = json.loads(read_small_text(path))
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

@@ -25,7 +25,7 @@ from .files import Hostile
 
 SECONDS = 20.0
 """Of processor time that reading may take."""
-WAIT = 60.0
+WAIT = 120.0
 """Seconds on the clock, for what waits and takes no processor time; other work on the machine must not reach it."""
 MEMORY = 1.5e9
 """Bytes that the process may have at its peak."""

@@ -24,7 +24,7 @@ from .sources import reason
 from .template_limits import BoundedEnvironment, TooMuchError
 from .tokenizer import read_json
 
-_MOST_BYTES = 4 << 20  # of a template; the makers' have 20 kB
+_MOST_BYTES = 1 << 20  # of chat_template.jinja; Gemma's have 20 KB
 
 
 class ChatTemplate:
@@ -57,9 +57,11 @@ class ChatTemplate:
         path = folder / "chat_template.jinja"
         if path.is_file():
             try:
-                if path.stat().st_size > _MOST_BYTES:
+                with path.open("rb") as stream:
+                    content = stream.read(_MOST_BYTES + 1)
+                if len(content) > _MOST_BYTES:
                     raise CheckpointError(f"{path} is larger than {_MOST_BYTES >> 20} MiB: download it again")
-                return cls(path.read_text(encoding="utf-8"))
+                return cls(content.decode("utf-8"))
             except (OSError, UnicodeDecodeError) as error:
                 raise CheckpointError(f"{path} is damaged ({reason(error)}): download it again") from error
         for name in ("chat_template.json", "tokenizer_config.json"):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, MediaWarning
 from ..shown import clock
-from .limits import CODECS, CONTAINERS, FRAME_PIXELS
+from .limits import BROKEN_PACKETS, CODECS, CONTAINERS, FRAME_PIXELS
 from .sources import Pipe, Source, reason
 
 if TYPE_CHECKING:
@@ -143,6 +143,7 @@ def decoded(
     """
     import av
 
+    in_a_row = 0
     unopened: dict[int, Exception] = {}  # decoders that cannot be opened: PyAV 19 crashes when they are asked again
     for packet in packets(container, streams, damage):
         index = packet.stream.index
@@ -160,8 +161,13 @@ def decoded(
             base = float(packet.time_base or 0)
             stamp = packet.pts if packet.pts is not None else packet.dts
             damage.lost((packet.duration or 0) * base, None if stamp is None else stamp * base - origin, error)
+            in_a_row += 1
+            if in_a_row == BROKEN_PACKETS:
+                damage.tail = float("inf")  # nobody knows how much is left
+                return
             continue
         for frame in frames:
+            in_a_row = 0
             damage.decoded()
             yield index, frame
 

@@ -18,7 +18,8 @@ import numpy as np
 from ..config import DEFAULT_IMAGE_TOKENS, IMAGE_TOKEN_BUDGETS
 from ..errors import InputError, MediaWarning
 from ..model.inputs import ImagePatches
-from .limits import LARGE_PICTURE_PIXELS, MEGAPIXEL, PICTURE_FORMATS, PICTURE_PIXELS
+from .jpeg_scans import jpeg_scans
+from .limits import JPEG_SCANS, LARGE_PICTURE_PIXELS, MEGAPIXEL, PICTURE_FORMATS, PICTURE_PIXELS
 from .sources import FORMS, FileSource, Source, reason, resolve_source
 
 if TYPE_CHECKING:
@@ -196,6 +197,13 @@ def _opened(stream: BinaryIO, name: str) -> Image:
             f"{name} has more pixels than can be unpacked safely: {image.format} is read up to {most // MEGAPIXEL} "
             f"megapixels, and this one has {math.ceil(pixels / MEGAPIXEL)}: make it smaller"
         )
+    if image.format in _JPEGS:
+        stream.seek(0)
+        scans = jpeg_scans(stream.read())
+        if scans > JPEG_SCANS:
+            raise InputError(
+                f"{name} goes over its picture {scans} times, and {JPEG_SCANS} is the most: export or save it again"
+            )
     if image.format in _JPEGS and pixels > LARGE_PICTURE_PIXELS:
         image.draft(None, (image.width // 2, image.height // 2))  # decoded at half its size, in a quarter of the memory
     return image

@@ -24,11 +24,16 @@ half their size; cameras write 102 megapixels in HEIF and TIFF too. Decoders of 
 times. More than 178 megapixels Pillow refuses by itself."""
 LARGE_PICTURE_PIXELS = 89 * MEGAPIXEL
 """From here on a picture is made smaller, because the model sees 3 megapixels at most. Pillow warns from about here."""
+JPEG_SCANS = 100
+"""Of one picture; progressive ones have about ten. Each goes over the whole picture, however little there is in it. The
+bound is libtiff's (`JPEG_MAX_ALLOWED_SCAN_NUMBER` in its tif_jpeg.c)."""
 FRAME_PIXELS = 40 * MEGAPIXEL
 """Of a video's frame. 8K has 33 megapixels."""
 
 SOUND_TRACKS = 32
 """Of one file. Tracks are compared by what they hold, so all of them are decoded for a while."""
+BROKEN_PACKETS = 100_000
+"""In a row: half an hour of sound, an hour of video. After so many nothing more is expected of a file."""
 LONGEST_GAP_SECONDS = 6 * 3600
 """Without sound in the middle of a recording; a longer one is a wrong time stamp."""
 
