@@ -81,7 +81,7 @@ class DecodeStep:
         # A table on disk is no module: its rows are looked up outside the graph and handed in.
         table = getattr(decoder, "embed_tokens_per_layer", None)
         self._table_on_disk: Any = None if isinstance(table, nn.Module) else table
-        self._graphs: dict[tuple[bool, tuple[_LayerKind, ...]], Callable[..., Any]] = {}
+        self._graphs: dict[tuple[bool, mx.Dtype, tuple[_LayerKind, ...]], Callable[..., Any]] = {}
 
     def __call__(self, ids: mx.array, cache: Sequence[KVCache]) -> mx.array:
         """Read one token.
@@ -121,17 +121,19 @@ class DecodeStep:
         buffers = [layer_cache.buffers for layer_cache in cache]
         kinds = tuple(_kind(layer_cache) for layer_cache in cache)
         offset = mx.array(Caches.of(cache).offset)
-        logits, buffers = self._run((padding is None, kinds), ids, rows, offset, padding, buffers)
+        # Weights of another dtype are traced anew, and what protects them while that is done is in `_run`.
+        key = (padding is None, self._decoder.norm.weight.dtype, kinds)
+        logits, buffers = self._run(key, ids, rows, offset, padding, buffers)
         for layer_cache, new in zip(cache, buffers, strict=True):
             layer_cache.add_written(new)
         return Pending(logits, read_rows)
 
-    def _run(self, key: tuple[bool, tuple[_LayerKind, ...]], *arrays: Any) -> Any:
+    def _run(self, key: tuple[bool, mx.Dtype, tuple[_LayerKind, ...]], *arrays: Any) -> Any:
         graph = self._graphs.get(key)
         if graph is not None:
             return graph(*arrays)
         # The weights are inputs, not constants: who changes them changes the next step.
-        graph = mx.compile(partial(_trace, self._decoder, self._as_pad, key[1]), inputs=[self._decoder.state])
+        graph = mx.compile(partial(_trace, self._decoder, self._as_pad, key[2]), inputs=[self._decoder.state])
         # While MLX traces it has stand-ins in place of the weights, and an error or Ctrl-C would leave them there.
         weights = self._decoder.parameters()
         try:
