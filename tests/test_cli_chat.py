@@ -29,7 +29,9 @@ from gemma4_mlx.app.terminal import note
 
 import gemma4_mlx as g4
 from command_line import checkpoint, picture, run, start
-from gemma4_mlx.errors import CheckpointError, ContextLengthError, Gemma4Error, InputError
+from device_faults import Device, watched
+from gemma4_mlx.errors import CheckpointError, ContextLengthError, Gemma4Error, InputError, OutOfMemoryError
+from gemma4_mlx.generation.decode import Decode
 
 SPEECH = Path(__file__).parent / "tiny" / "speech.flac"
 GREEDY = Sampling(max_tokens=6, temperature=0.0)
@@ -451,29 +453,30 @@ def test_a_failing_model_ends_the_chat_and_what_was_said_is_on_disk(store, tmp_p
     broken.thread.close()
 
 
-@pytest.mark.parametrize("error", [RuntimeError("[metal::malloc] Attempting to allocate 9 bytes"), MemoryError()])
 @pytest.mark.parametrize("tokens", [0, 2])
-def test_an_error_of_mlx_ends_the_answer_and_not_the_chat(chat, store, monkeypatch, error, tokens):
+def test_an_error_of_the_gpu_ends_the_answer_and_not_the_chat(chat, store, monkeypatch, tokens):
     say(chat, "hello")
     undisturbed = chat.conversation.exchanges[-1].answer
-    generate = g4.stream_generate
+    chat.edits_lines = True
+    step, steps = Decode.step, []
 
-    class Failing:
-        def __init__(self, *arguments, **options):
-            self.chunks = generate(*arguments, **options)
+    def failing(*arguments, **options):
+        if len(steps) == tokens:
+            with watched(Device(1)):
+                return step(*arguments, **options)
+        steps.append(arguments)
+        return step(*arguments, **options)
 
-        def __iter__(self):
-            for _ in range(tokens):
-                yield next(self.chunks)
-            raise error
-
-    cache = chat.model.thread.run(chat.model.cache)
-    monkeypatch.setattr(g4, "stream_generate", Failing)
-    with pytest.raises(Gemma4Error, match="out of memory: close other programs"):
-        say(chat, "once more")
-    assert len(chat.conversation.exchanges) == (2 if tokens else 1), "what was written of it stays"
-    assert on_disk(store, chat) == chat.conversation
-    assert chat.model.thread.run(chat.model.cache) is not cache
+    monkeypatch.setattr(Decode, "step", failing)
+    with pytest.raises(OutOfMemoryError, match="out of memory: close other programs"):
+        say(chat, "once more", open_attachment(str(SPEECH), "audio"))
+    if tokens:
+        assert len(chat.conversation.exchanges) == 2, "what was written of it stays"
+    else:
+        assert len(chat.conversation.exchanges) == 1
+        assert (chat.prefilled, len(chat.waiting)) == ("once more", 1), "all of it is in the line again"
+    assert texts(on_disk(store, chat)) == texts(chat.conversation)
+    assert chat.model.thread.run(chat.model.cache).tokens == 0
     monkeypatch.undo()
     say(chat, "/clear")
     say(chat, "hello")

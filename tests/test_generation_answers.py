@@ -34,6 +34,7 @@ class ScriptedModel:
     def __init__(self, ids: list[int]) -> None:
         self.config = lively("e2b").model.config
         self.turns = Turns()
+        self.language_model = lively("e2b").model.language_model  # for what its weights take
         self.ids = ids
         self.prompt_length: int | None = None
 

@@ -64,6 +64,15 @@ def test_one_that_just_fits_is_read_and_one_token_more_is_not(monkeypatch):
         generate_tokens(model, prompt_of(101), 3)
 
 
+def test_a_model_too_large_for_the_machine_is_not_blamed_on_a_small_prompt(monkeypatch):
+    model = lively("e2b").model
+    machine_with(weight_bytes(model) - 1000, monkeypatch)
+    assert list(generate_tokens(model, prompt_of(100), 3))
+    machine_with(cache_bytes(model, model.make_cache(), 100) - 1, monkeypatch)
+    with pytest.raises(g4.OutOfMemoryError):
+        generate_tokens(model, prompt_of(100), 3)
+
+
 def test_packed_caches_count_as_what_they_take(monkeypatch):
     model = lively("dense").model
     machine_with(weight_bytes(model) + cache_bytes(model, model.make_cache(4), 800), monkeypatch)

@@ -32,10 +32,13 @@ def check_room(model: Gemma4, cache: Sequence[KVCache], tokens: int) -> None:
         OutOfMemoryError: it is.
     """
     memory = device_memory()
-    needed = cache_bytes(model, cache, tokens)
-    if memory is None or needed <= memory - (weights := weight_bytes(model)):
+    if memory is None:
         return
+    needed, weights = cache_bytes(model, cache, tokens), weight_bytes(model)
     room = max(0, memory - weights)
+    # A model that is itself too large may run from swap all the same: then it is not the cache that cannot fit.
+    if needed <= (room or memory):
+        return
     on_gpu = mx.default_device() != mx.Device(mx.cpu)
     whose = "the GPU may use" if on_gpu else "this machine has"
     raised = "; sudo sysctl iogpu.wired_limit_mb=… lets the GPU have more" if on_gpu else ""

@@ -82,7 +82,7 @@ class DecodeStep:
         # A table on disk is no module: its rows are looked up outside the graph and handed in.
         table = getattr(decoder, "embed_tokens_per_layer", None)
         self._table_on_disk: Any = None if isinstance(table, nn.Module) else table
-        self._graphs: dict[tuple[bool, tuple[_LayerKind, ...]], Traced] = {}
+        self._graphs: dict[tuple[bool, mx.Dtype, tuple[_LayerKind, ...]], Traced] = {}
 
     def __call__(self, ids: mx.array, cache: Sequence[KVCache]) -> mx.array:
         """Read one token.
@@ -122,16 +122,18 @@ class DecodeStep:
         buffers = [layer_cache.buffers for layer_cache in cache]
         kinds = tuple(_kind(layer_cache) for layer_cache in cache)
         offset = mx.array(Caches.of(cache).offset)
-        logits, buffers = self._run((padding is None, kinds), ids, rows, offset, padding, buffers)
+        # Weights of another dtype are traced anew, and what protects them while that is done is in `_run`.
+        key = (padding is None, self._decoder.norm.weight.dtype, kinds)
+        logits, buffers = self._run(key, ids, rows, offset, padding, buffers)
         for layer_cache, new in zip(cache, buffers, strict=True):
             layer_cache.add_written(new)
         return Pending(logits, read_rows)
 
-    def _run(self, key: tuple[bool, tuple[_LayerKind, ...]], *arrays: Any) -> Any:
+    def _run(self, key: tuple[bool, mx.Dtype, tuple[_LayerKind, ...]], *arrays: Any) -> Any:
         graph = self._graphs.get(key)
         if graph is not None:
             return graph(*arrays)
-        graph = Traced(partial(_trace, self._decoder, self._as_pad, key[1]), self._decoder)
+        graph = Traced(partial(_trace, self._decoder, self._as_pad, key[2]), self._decoder)
         result = graph(*arrays)
         self._graphs[key] = graph
         if len(self._graphs) > _MOST_GRAPHS:
