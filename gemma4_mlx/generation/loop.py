@@ -11,15 +11,17 @@ import numpy as np
 from ..errors import ContextLengthError
 from ..model import Gemma4, ModelInputs
 from ..model.cache import Caches
+from ..model.gpu import this_gpu
 from ..model.inputs import check_ids, split_inputs
 from ..model.layer_cache import KVCache
 from .choices import Constraint, make_choice
 from .conversation_cache import ConversationCache
 from .decode import Choose, Decode, Row
+from .prompt_pieces import piece_tokens
 from .turn import Turn
 
-# 31B peaks at 34 GB with prompts read 8192 tokens at a time, at 21 GB with 512, in about the same time.
-PREFILL_TOKENS = 512
+# Of a prompt, read at once. None: what the machine is good for. Tests and measurements give a number.
+PREFILL_TOKENS: int | None = None
 _STEPS_BETWEEN_CLEARS = 256
 _MOST_UNUSED_BYTES = 2**30
 
@@ -50,7 +52,7 @@ def generate_tokens(
     every layer of `cache` holds the same number of tokens, `cache.offset`, and they are a prefix of what was there
     before, the prompt, and the tokens handed out so far. In particular:
 
-    - during the prompt: whole pieces of at most about `PREFILL_TOKENS` tokens;
+    - during the prompt: whole pieces of at most about 512 to 2,048 tokens, as the machine has memory for;
     - closed, stopped or interrupted after n tokens: the prompt and these n tokens;
     - ended by itself: the prompt and all tokens, without the last one if `max_tokens` or the context was the reason.
 
@@ -70,7 +72,7 @@ def generate_tokens(
         constraint: says at every step which tokens may come; None: all.
         should_stop: asked before every piece of the prompt and before every token; once it says yes, no more come.
         on_prompt: called before every piece of the prompt with the number of its tokens that the cache holds by then,
-            and the number of all its tokens. A piece has about `PREFILL_TOKENS` tokens.
+            and the number of all its tokens.
 
     Raises:
         ValueError: an empty prompt, ids of another shape or outside the vocabulary, max_tokens below 1, a sampling
@@ -158,15 +160,20 @@ def _read(model: Gemma4, turn: Turn, before_piece: Callable[[int], bool]) -> mx.
     Returns:
         The last position's logits `[1, 1, vocab]`, not yet evaluated; None if it was stopped.
     """
-    pieces = split_inputs(turn.inputs, model.config, turn.piece_length(PREFILL_TOKENS))
+    span = turn.cache.offset + turn.inputs.input_ids.shape[1]
+    longest = PREFILL_TOKENS or piece_tokens(this_gpu(), model.config.text, span)
+    pieces = split_inputs(turn.inputs, model.config, longest, turn.last_piece)
+    rows = None
     for index, piece in enumerate(pieces):
         if not before_piece(turn.cache.offset):
             return None
         turn.at_boundary()
         with turn.cache.restored_on_error():
-            logits = model(piece, cache=turn.cache, last_only=True)
+            logits = model(piece, cache=turn.cache, last_only=True, per_layer_rows=rows)
         if index < len(pieces) - 1:
             # Only the cache: logits of a piece within the prompt are never computed.
+            turn.cache.start()
+            rows = model.per_layer_rows(pieces[index + 1])  # from a disk, while the GPU works
             turn.cache.evaluate()
             _give_back_memory()
     turn.at_boundary()
