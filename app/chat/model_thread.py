@@ -13,12 +13,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..endings import computing
+from ..gpu import PREPARING, told_if_slow
 from ..interrupts import Interrupts
 from ..line.attachments import Kind
 
@@ -152,6 +153,7 @@ class ThreadedModel:
         thread: where it is loaded and may be used.
         name: what it was asked for by.
         failure: why it cannot be loaded; None as long as nothing is known against it.
+        state: what it does until it is loaded.
         concern: what is to be said of it once it is loaded, one line; None: nothing, or it has been said.
     """
 
@@ -159,6 +161,7 @@ class ThreadedModel:
         self.thread = thread
         self.name = name
         self.failure: Exception | None = None
+        self.state = "a moment"
         self.concern: str | None = None
         self._folder = folder
         self._model: Gemma4 | None = None
@@ -177,10 +180,17 @@ class ThreadedModel:
         """Whether the weights are in memory."""
         return self._model is not None
 
-    def wait(self) -> None:
-        """Until it can be used. In the main thread; raises as a call does. Ctrl-C ends the waiting, and not more."""
+    def wait(self, tell: Callable[[str], None] = lambda state: None) -> None:
+        """Until it can be used. In the main thread; raises as a call does. Ctrl-C ends the waiting, and not more.
+
+        Args:
+            tell: is told its `state` meanwhile, again and again.
+        """
         self.begin()
-        self.thread.run(self)
+        future = self.thread.submit(self)
+        while wait([future], _SECONDS_BEFORE_A_WORD).not_done:
+            tell(self.state)
+        future.result()
 
     def __call__(self) -> tuple[Gemma4, Processor]:
         """Model and processor. Only in the model's thread, and once loading has begun.
@@ -225,6 +235,9 @@ class ThreadedModel:
         """Remember nothing of the conversation: something went wrong while it was read. In the model's thread."""
         self._cache = None
 
+    def _prepares(self) -> None:
+        self.state = PREPARING
+
     def _load(self) -> None:
         try:
             import gemma4_mlx as g4
@@ -237,7 +250,8 @@ class ThreadedModel:
                 model = load_model(self._folder, read_config(self._folder))
                 read_weights(model.language_model)
                 # Two tokens, of nothing: a step of decoding is compiled, and the first answer need not wait for that.
-                list(g4.generate_tokens(model, [0], max_tokens=2))
+                with told_if_slow(self._prepares):
+                    list(g4.generate_tokens(model, [0], max_tokens=2))
             self.concern = precision_concern(model.language_model.norm.weight.dtype)
             self._model = model
         except Exception as error:  # raised where the model is used
