@@ -1,13 +1,23 @@
-"""What MLX computes on, and how much memory the GPU may use."""
+"""What MLX computes on, how much memory the GPU may use, and what its first step waits for."""
 
 from __future__ import annotations
 
 import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution, version
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from .machine import Ask, ask_command, keys_and_values
+from .terminal import note
+
+if TYPE_CHECKING:
+    from gemma4_mlx.model import Gemma4
+
+PREPARING = "preparing the GPU, once"
+_SECONDS_BEFORE_A_WORD = 2.0
 
 Backend = Literal["metal", "cuda", "cpu"]
 
@@ -64,3 +74,36 @@ def wired_limit(ask: Ask = ask_command) -> int | None:
     """The bytes that `iogpu.wired_limit_mb` lets the GPU wire; 0: the system's own choice; None: not a Mac's kernel."""
     megabytes = keys_and_values(ask(("sysctl", "iogpu.wired_limit_mb"))).get("iogpu.wired_limit_mb")
     return int(megabytes) << 20 if megabytes is not None and megabytes.isdecimal() else None
+
+
+@contextmanager
+def told_if_slow(tell: Callable[[], None]) -> Iterator[None]:
+    """In the body a model takes its first step. On a GPU that can take seconds, and then a person is told why.
+
+    MLX compiles a kernel when it is needed first (metal/compiled.cpp, `Compiled::eval_gpu`); macOS keeps it for the
+    next time. On the CPU nothing is prepared.
+
+    Args:
+        tell: called, in another thread, once the body has taken two seconds.
+    """
+    if backend() == "cpu":
+        yield
+        return
+    timer = threading.Timer(_SECONDS_BEFORE_A_WORD, tell)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+
+
+def prepare(model: Gemma4) -> None:
+    """Have the GPU ready for a model before anything is drawn. A note says so where that takes long."""
+    if backend() == "cpu":
+        return
+    from gemma4_mlx.generation import generate_tokens
+
+    with told_if_slow(lambda: note(PREPARING)):
+        list(generate_tokens(model, [0], max_tokens=2))

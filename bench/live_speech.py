@@ -115,7 +115,7 @@ def endless(model: Gemma4, minutes: float) -> None:
     mx.clear_cache()
     times, memory = [], []
     for _ in range(round(minutes * 60)):
-        times.append(seconds(lambda: stream.feed(block)))
+        times.append(seconds(lambda: mx.eval(stream.feed(block))))
         memory.append(mx.get_active_memory())
     n = max(1, len(times) // 10)
     first, last = statistics.median(times[:n]), statistics.median(times[-n:])

@@ -14,6 +14,7 @@ from gemma4_mlx.errors import ContextLengthError, DeviceError, Gemma4Error, Inpu
 
 from ..answer.answering import Request, Sampling, say_why_it_ended
 from ..endings import INTERRUPTED, leave_at_once, one_line
+from ..gpu import PREPARING
 from ..interrupts import Interrupts
 from ..line.attachments import Attachment
 from ..messages import Message
@@ -127,6 +128,8 @@ class Chat:
             return f"{self.model.name} cannot be loaded: {one_line(self.model.failure)}"
         parts = ["private"] if self.session.private else []
         parts.append(self.model.name if self.model.loaded else f"{self.model.name} is being loaded")
+        if not self.model.loaded and self.model.state == PREPARING:
+            parts.append(PREPARING)
         if self.fetching is not None:
             parts.append(self.fetching.state())
         if (stats := self._figures) is not None:
@@ -244,8 +247,8 @@ class Chat:
         """Forget what must go for the last message to be answered, if the person agrees."""
         with Progress(f"{self.model.name} is being loaded") as progress:
             if not self.model.loaded:
-                progress.show("a moment")
-            self.model.wait()
+                progress.show(self.model.state)
+            self.model.wait(progress.show)
         if self.model.concern is not None:
             note(f"note: {self.model.name}: {self.model.concern}")
             self.model.concern = None

@@ -13,7 +13,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from gemma4_mlx.device_errors import device_errors
 from gemma4_mlx.errors import DeviceError
 
+from ..gpu import PREPARING, told_if_slow
 from ..interrupts import Interrupts
 from ..line.attachments import Kind
 
@@ -158,6 +159,7 @@ class ThreadedModel:
         thread: where it is loaded and may be used.
         name: what it was asked for by.
         failure: why it can never be loaded; None as long as nothing is known against it.
+        state: what it does until it is loaded.
         concern: what is to be said of it once it is loaded, one line; None: nothing, or it has been said.
     """
 
@@ -172,6 +174,7 @@ class ThreadedModel:
         self.thread = thread
         self.name = name
         self.failure: Exception | None = None
+        self.state = "a moment"
         self.concern: str | None = None
         self._folder = folder
         self._instead_of = instead_of
@@ -193,10 +196,17 @@ class ThreadedModel:
         """Whether the weights are in memory."""
         return self._model is not None
 
-    def wait(self) -> None:
-        """Until it can be used. In the main thread; raises as a call does. Ctrl-C ends the waiting, and not more."""
+    def wait(self, tell: Callable[[str], None] = lambda state: None) -> None:
+        """Until it can be used. In the main thread; raises as a call does. Ctrl-C ends the waiting, and not more.
+
+        Args:
+            tell: is told its `state` meanwhile, again and again.
+        """
         self.begin()
-        self.thread.run(self)
+        future = self.thread.submit(self)
+        while wait([future], _SECONDS_BEFORE_A_WORD).not_done:
+            tell(self.state)
+        future.result()
 
     def __call__(self) -> tuple[Gemma4, Processor]:
         """Model and processor. Only in the model's thread.
@@ -249,6 +259,9 @@ class ThreadedModel:
         self._model = self._processor = self._cache = None
         self._begun = False
 
+    def _prepares(self) -> None:
+        self.state = PREPARING
+
     def _load(self) -> None:
         if self._model is not None:
             return
@@ -267,7 +280,7 @@ class ThreadedModel:
                 read_weights(model.language_model)
             # Two tokens, of nothing: a step of decoding is compiled, and the first answer need not wait for that. If it
             # does not succeed, the answer will tell.
-            with suppress(DeviceError):
+            with suppress(DeviceError), told_if_slow(self._prepares):
                 list(g4.generate_tokens(model, [0], max_tokens=2))
             self._config = model.config
             self.concern = precision_concern(model.language_model.norm.weight.dtype)

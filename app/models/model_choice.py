@@ -12,6 +12,7 @@ from gemma4_mlx.byte_sizes import physical_memory
 from gemma4_mlx.checkpoint.builtin import DEMO
 from gemma4_mlx.errors import Gemma4Error
 
+from ..gpu import prepare
 from ..settings import config_file, read_settings
 from ..terminal import note
 from ..typed_ahead import can_be_asked
@@ -124,7 +125,9 @@ def open_model(option: str | None, hearing: bool = False) -> tuple[Gemma4, Proce
     folder = fetch_chosen(choose(option, hearing))
     import gemma4_mlx as g4
 
-    return g4.load(folder)
+    model, processor = g4.load(folder)
+    prepare(model)
+    return model, processor
 
 
 def fetch_model(

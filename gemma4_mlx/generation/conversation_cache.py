@@ -144,8 +144,8 @@ class ConversationCache:
             cache,
             held.known,
             partial(self._at_boundary, held, rings[0].window if rings else None),
-            # Snapshots before and after a piece are to reach every position in it.
-            rings[0].window - 1 if rings else None,
+            # Snapshots before and after the last piece are kept, and are to reach every position in it.
+            rings[0].window if rings else None,
         )
 
     def _at_boundary(self, held: _Held, window: int | None) -> None:

@@ -12,17 +12,19 @@ from ..device_errors import device_errors
 from ..errors import ContextLengthError
 from ..model import Gemma4, ModelInputs
 from ..model.cache import Caches
+from ..model.gpu import this_gpu
 from ..model.inputs import check_ids, split_inputs
 from ..model.layer_cache import KVCache
 from .choices import Constraint, make_choice
 from .conversation_cache import ConversationCache
 from .decode import Choose, Decode, Row
 from .logprobs import Logprobs
+from .prompt_pieces import piece_tokens
 from .room import check_room
 from .turn import Turn
 
-# 31B peaks at 34 GB with prompts read 8192 tokens at a time, at 21 GB with 512, in about the same time.
-PREFILL_TOKENS = 512
+# Of a prompt, read at once. None: what the machine is good for. Tests and measurements give a number.
+PREFILL_TOKENS: int | None = None
 _STEPS_BETWEEN_CLEARS = 256
 _MOST_UNUSED_BYTES = 2**30
 
@@ -54,7 +56,7 @@ def generate_tokens(
     every layer of `cache` holds the same number of tokens, `cache.offset`, and they are a prefix of what was there
     before, the prompt, and the tokens handed out so far. In particular:
 
-    - during the prompt: whole pieces of at most about `PREFILL_TOKENS` tokens;
+    - during the prompt: whole pieces of at most about 512 to 2,048 tokens, as the machine has memory for;
     - closed, stopped or interrupted after n tokens: the prompt and these n tokens;
     - ended by itself: the prompt and all tokens, without the last one if `max_tokens` or the context was the reason.
 
@@ -75,7 +77,7 @@ def generate_tokens(
         constraint: says at every step which tokens may come; None: all.
         should_stop: asked before every piece of the prompt and before every token; once it says yes, no more come.
         on_prompt: called before every piece of the prompt with the number of its tokens that the cache holds by then,
-            and the number of all its tokens. A piece has about `PREFILL_TOKENS` tokens.
+            and the number of all its tokens.
         logprobs: notes how likely each token was; None: nobody does.
 
     Raises:
@@ -197,7 +199,10 @@ class PromptReading:
     def __init__(self, model: Gemma4, turn: Turn) -> None:
         self._model = model
         self._turn = turn
-        self._pieces = split_inputs(turn.inputs, model.config, turn.piece_length(PREFILL_TOKENS))
+        span = turn.cache.offset + turn.inputs.input_ids.shape[1]
+        longest = PREFILL_TOKENS or piece_tokens(this_gpu(), model.config.text, span)
+        self._pieces = split_inputs(turn.inputs, model.config, longest, turn.last_piece)
+        self._rows: mx.array | None = None  # of the per-layer table, for the next piece
         self._next = 0
         self.logits: mx.array | None = None
 
@@ -212,17 +217,19 @@ class PromptReading:
 
     def go_on(self) -> None:
         """Read the next piece. If it fails, the cache is as it was."""
-        turn = self._turn
-        with self._model.turns:
+        model, turn = self._model, self._turn
+        with model.turns:
             turn.at_boundary()
             with turn.cache.restored_on_error():
-                logits = self._model(self._pieces[self._next], cache=turn.cache, last_only=True)
+                logits = model(self._pieces[self._next], cache=turn.cache, last_only=True, per_layer_rows=self._rows)
             self._next += 1
             if self.is_over:
                 self.logits = logits
                 turn.at_boundary()
             else:
                 # Only the cache: logits of a piece within the prompt are never computed.
+                turn.cache.start()
+                self._rows = model.per_layer_rows(self._pieces[self._next])  # from a disk, while the GPU works
                 turn.cache.evaluate()
                 _give_back_memory()
 

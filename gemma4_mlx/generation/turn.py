@@ -19,18 +19,11 @@ class Turn:
         tokens: the answer's are added to this list.
         at_boundary: called where the cache can be come back to: before every piece of the prompt, at its end, and
             before every token.
-        longest_piece: of the prompt, in tokens; None: any length will do. With one, pieces are equally long.
+        last_piece: tokens of the prompt's last piece at most; None: any number will do.
     """
 
     inputs: ModelInputs
     cache: Caches
     tokens: list[int] = field(default_factory=list)
     at_boundary: Callable[[], None] = lambda: None
-    longest_piece: int | None = None
-
-    def piece_length(self, longest: int) -> int:
-        """Into pieces of how many tokens the prompt is to be cut; at most `longest`."""
-        if self.longest_piece is None:
-            return longest
-        longest, length = min(longest, self.longest_piece), self.inputs.input_ids.shape[1]
-        return -(-length // -(-length // longest))
+    last_piece: int | None = None

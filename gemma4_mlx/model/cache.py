@@ -93,6 +93,10 @@ class Caches(list[KVCache]):
         """
         return type(self)(layer.copy() for layer in self)
 
+    def start(self) -> None:
+        """Have all that has been added computed, and wait for nothing."""
+        mx.async_eval([layer.state for layer in self])
+
     def evaluate(self) -> None:
         """Compute all that has been added, and wait for it."""
         mx.eval([layer.state for layer in self])

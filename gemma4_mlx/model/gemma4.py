@@ -109,6 +109,7 @@ class Gemma4(nn.Module, metaclass=OwnNames):
         inputs: ModelInputs | mx.array,
         cache: Sequence[KVCache] | None = None,
         last_only: bool = False,
+        per_layer_rows: mx.array | None = None,
     ) -> mx.array:
         """Logits of the next token.
 
@@ -117,6 +118,7 @@ class Gemma4(nn.Module, metaclass=OwnNames):
                 checked against the vocabulary: mlx-lm's loop hands in ids still being drawn, and would have to wait.
             cache: from `make_cache`; what it already holds comes before `inputs`, and `inputs` are added to it.
             last_only: only the last position's logits: the fast path for prompts.
+            per_layer_rows: of these inputs, where the method of that name has read them already.
 
         Returns:
             float32 `[B, L, vocab]`, with `last_only` `[B, 1, vocab]`.
@@ -140,8 +142,13 @@ class Gemma4(nn.Module, metaclass=OwnNames):
         ids = self._as_pad(inputs.input_ids)
         embeddings, blocks = self._embed(ids, inputs)
         decoder = self.language_model
-        per_layer_inputs = decoder.per_layer_inputs(decoder.per_layer_rows(ids), embeddings)
+        rows = decoder.per_layer_rows(ids) if per_layer_rows is None else per_layer_rows
+        per_layer_inputs = decoder.per_layer_inputs(rows, embeddings)
         return decoder.logits(decoder(embeddings, per_layer_inputs, cache, blocks, last_only))
+
+    def per_layer_rows(self, inputs: ModelInputs) -> mx.array | None:
+        """Rows of the per-layer table for `inputs`, which a table on disk reads at once; None: a size without one."""
+        return self.language_model.per_layer_rows(self._as_pad(inputs.input_ids))
 
     @builds_in_a_turn
     def step(self, ids: mx.array, cache: Sequence[KVCache]) -> mx.array:

@@ -90,7 +90,9 @@ def _feature_counts(ids: np.ndarray, config: Config) -> tuple[int, int]:
     return len(runs) - clips, clips
 
 
-def split_inputs(inputs: ModelInputs, config: Config, max_tokens: int) -> list[ModelInputs]:
+def split_inputs(
+    inputs: ModelInputs, config: Config, max_tokens: int, last_tokens: int | None = None
+) -> list[ModelInputs]:
     """Cut a prompt into consecutive pieces to be read one after another into the same cache.
 
     A picture or a clip is never cut: its piece is as much longer than `max_tokens` as it needs. (The tokens of one
@@ -100,6 +102,7 @@ def split_inputs(inputs: ModelInputs, config: Config, max_tokens: int) -> list[M
         inputs: the whole prompt.
         config: names the placeholder ids.
         max_tokens: the aimed-for length of a piece.
+        last_tokens: of the last piece, where that is less and the prompt is longer. The others are then equally long.
 
     Raises:
         ValueError: `max_tokens` is not positive.
@@ -110,9 +113,11 @@ def split_inputs(inputs: ModelInputs, config: Config, max_tokens: int) -> list[M
     # A cut before position p is allowed unless p continues a run of the same placeholder.
     joined = np.isin(ids[1:], config.placeholder_ids) & (ids[1:] == ids[:-1])
     allowed = np.concatenate([[True], ~joined, [True]])
+    before_last = 0 if last_tokens is None else max(0, len(ids) - min(last_tokens, max_tokens))
+    before_it = -(-before_last // max(1, -(-before_last // max_tokens)))  # tokens of each piece
     pieces, start, images, clips = [], 0, 0, 0
     while start < len(ids):
-        end = min(start + max_tokens, len(ids))
+        end = min(start + before_it, before_last) if start < before_last else min(start + max_tokens, len(ids))
         back = next((p for p in range(end, start, -1) if allowed[p]), None)
         end = back or next(p for p in range(end, len(ids) + 1) if allowed[p])
         piece = ids[start:end]
