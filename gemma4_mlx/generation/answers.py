@@ -134,7 +134,8 @@ def generate(*arguments: Any, **options: Any) -> Generation:
         stop: one or more strings that end the answer; they are not part of it, and not looked for in thoughts and
             tool calls.
         image_tokens: the most soft tokens a picture may take: 70, 140, 280, 560 or 1120.
-        cache: what it holds of these messages' beginning, from earlier turns of a conversation, is not read again.
+        cache: a `ConversationCache`. What it holds of these messages' beginning, from earlier turns of a conversation,
+            is not read again.
         should_stop: asked between pieces of the prompt and between tokens; once it says yes, the answer is what has
             come so far. It may be set by another thread.
         on_prompt: told how far the prompt has been read, before every piece of it: tokens read, tokens in all.
@@ -197,6 +198,11 @@ def prepare(model: Gemma4, processor: Processor, messages: Any, request: Request
     called = time.perf_counter()
     stop_asked = StopAsked(request.should_stop)
     check_logprobs(request.logprobs, model.config.text.vocab_size)
+    if request.cache is not None and not isinstance(request.cache, ConversationCache):
+        raise ValueError(
+            f"cache must be a ConversationCache, not {type(request.cache).__name__}: make it with "
+            "g4.ConversationCache(model); what make_cache() gives is for generate_tokens and the model itself"
+        )
     stop_strings = StopStrings([request.stop] if isinstance(request.stop, str) else request.stop or ())
     inputs = processor(messages, thinking=request.thinking, tools=request.tools, image_tokens=request.image_tokens)
     prompt = cast(list[int], inputs.input_ids[0].tolist())

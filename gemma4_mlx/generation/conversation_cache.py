@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
+from typing import Self
 
 import mlx.core as mx
 import numpy as np
 
 from ..config import Config
 from ..model import Gemma4, ModelInputs
-from ..model.cache import Caches, Snapshot
+from ..model.cache import Snapshot
 from ..model.inputs import rest_of_inputs, soft_token_runs
+from .conversation_file import Held, load_conversation, save_conversation
 from .turn import Turn
 
 _MARK_BYTES = 2**30
@@ -87,7 +89,39 @@ class ConversationCache:
 
     def clear(self) -> None:
         """Forget everything, and give its memory back."""
-        self._held = _Held(self.model.make_cache(self._kv_bits), [], 0, 0)
+        self._held = Held(self.model.make_cache(self._kv_bits), [], 0, 0)
+
+    def save(self, path: str | Path) -> None:
+        """Write the conversation to a file, whole or not at all: a safetensors file, readable by its owner alone.
+
+        What was said to the model can be told from it.
+
+        Args:
+            path: of the file, by custom `*.safetensors`.
+
+        Raises:
+            ValueError: the cache is empty.
+            OSError: the file cannot be written.
+        """
+        save_conversation(Path(path), self._held, self.model, self._kv_bits)
+
+    @classmethod
+    def load(cls, path: str | Path, model: Gemma4, *, mark_bytes: int = _MARK_BYTES) -> Self:
+        """The conversation in a file that `save` wrote.
+
+        Args:
+            path: of the file.
+            model: the one that it was saved with: the same checkpoint in the same precision.
+            mark_bytes: as for a new one.
+
+        Raises:
+            InputError: the file is missing or damaged, or belongs to another model.
+            ValueError: a negative `mark_bytes`.
+        """
+        held, kv_bits = load_conversation(Path(path), model)
+        cache = cls(model, kv_bits=kv_bits, mark_bytes=mark_bytes)
+        cache._held = held
+        return cache
 
     def begin(self, inputs: ModelInputs) -> Turn:
         """Go back to where `inputs`, a whole prompt, part from what is held, and at least by its last token.
@@ -114,7 +148,7 @@ class ConversationCache:
                 cache.evaluate()
         # Of the answer before none is kept: the next prompt holds it, and is most likely to go on from its end.
         kept = [snapshot for snapshot in old.snapshots if snapshot.offset <= min(start, old.prompt_tokens)]
-        held = _Held(cache, keys.tolist(), len(keys), start, kept)
+        held = Held(cache, keys.tolist(), len(keys), start, kept)
         # The one assignment by which the conversation goes back: an interrupt finds it done or not begun.
         self._held = held
         rings = held.cache.snapshot().rings
@@ -127,7 +161,7 @@ class ConversationCache:
             rings[0].window - 1 if rings else None,
         )
 
-    def _at_boundary(self, held: _Held, window: int | None) -> None:
+    def _at_boundary(self, held: Held, window: int | None) -> None:
         """Keep a snapshot, if the place is one to come back to.
 
         Raises:
@@ -151,30 +185,6 @@ class ConversationCache:
             before = [snapshot for snapshot in prompt if snapshot.offset < offset]
             prompt = _needed([*before, held.cache.snapshot()])
         held.snapshots = _within(self._mark_bytes, [*prompt, *answer], held.prompt_tokens)
-
-
-@dataclass(eq=False)
-class _Held:
-    """What a conversation holds.
-
-    Attributes:
-        cache: the layers' caches.
-        known: keys of the tokens it holds, in order, and perhaps of some that it does not hold (yet).
-        prompt_tokens: of the latest prompt.
-        reused: how many of them were held before it.
-        snapshots: to go back to, in order.
-    """
-
-    cache: Caches
-    known: list[int]
-    prompt_tokens: int
-    reused: int
-    snapshots: list[Snapshot] = field(default_factory=list)
-
-    @property
-    def tokens(self) -> int:
-        """How many tokens it holds, whatever happened on the way."""
-        return min(len(self.known), self.cache.offset)
 
 
 def _offset(snapshot: Snapshot | None) -> int:

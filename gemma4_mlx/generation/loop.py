@@ -77,8 +77,8 @@ def generate_tokens(
 
     Raises:
         ValueError: an empty prompt, ids of another shape or outside the vocabulary, max_tokens below 1, a sampling
-            setting out of its range or of another type, a `ConversationCache` of another model. At the call, not at the
-            first token.
+            setting out of its range or of another type, a cache of another model or kind. At the call, not at the first
+            token.
         ContextLengthError: the prompt is longer than the context. At the call as well.
     """
     check_max_tokens(max_tokens)
@@ -91,7 +91,7 @@ def generate_tokens(
             raise ValueError("the cache belongs to another model: make a ConversationCache for this one")
         past = 0
     else:
-        cache = Caches.of(model.make_cache() if cache is None else cache)
+        cache = _as_caches(cache, model)
         past = cache.offset
     context = model.config.text.max_position_embeddings
     length = inputs.input_ids.shape[1]
@@ -186,6 +186,23 @@ def _give_back_memory() -> None:
     """Let go of buffers that nothing uses, once they are many: the next piece wants most of them again."""
     if mx.get_cache_memory() > _MOST_UNUSED_BYTES:
         mx.clear_cache()
+
+
+def _as_caches(cache: object, model: Gemma4) -> Caches:
+    """A cache's layers; of None new ones. Raises ValueError for what is no cache of this model."""
+    fresh = model.make_cache()
+    if cache is None:
+        return Caches.of(fresh)
+    if (
+        not isinstance(cache, list | tuple)
+        or [type(layer) for layer in cache] != [type(layer) for layer in fresh]
+        or len({layer.offset for layer in cache}) != 1
+    ):
+        raise ValueError(
+            "cache must be what this model's make_cache() gives, or a ConversationCache; "
+            f"this {type(cache).__name__} is neither"
+        )
+    return Caches.of(cache)
 
 
 def _is_int(value: object) -> bool:
