@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -13,13 +14,14 @@ import mlx.core as mx
 import numpy as np
 
 from ..config import Config
-from ..model import Gemma4, ModelInputs
+from ..model import Gemma4, ImagePatches, ModelInputs
 from ..model.cache import Snapshot
 from ..model.inputs import rest_of_inputs, soft_token_runs
 from .conversation_file import Held, load_conversation, save_conversation
 from .turn import Turn
 
 _MARK_BYTES = 2**30
+_SOFT_TOKEN_BYTES = 2**28  # of 330 pictures for E2B, of 90 for 31B
 
 
 class ConversationCache:
@@ -29,6 +31,9 @@ class ConversationCache:
     holds, the cache goes back to where they part, and only the rest is read; towers run only over pictures and sound in
     that rest. Soft tokens are the same when their features are, so another picture of the same size is another one; the
     messages carry every picture, sound and video again, and in a `processing.CachedSource` each is decoded only once.
+
+    Soft tokens of pictures are kept as well, the latest 256 MB: a picture that is asked about again is not encoded
+    again, wherever it then stands.
 
     What is kept is never computed again: after going back, every layer holds bit for bit what it held when it stood
     there before. Compared with reading the whole prompt into a fresh cache, the tokens before that point were read in
@@ -84,12 +89,14 @@ class ConversationCache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of keys, values and snapshots."""
-        return self._held.cache.nbytes + sum(snapshot.nbytes for snapshot in self._held.snapshots)
+        """Bytes of keys, values, snapshots and soft tokens."""
+        snapshots = sum(snapshot.nbytes for snapshot in self._held.snapshots)
+        return self._held.cache.nbytes + snapshots + sum(tokens.nbytes for tokens in self._soft_tokens.values())
 
     def clear(self) -> None:
         """Forget everything, and give its memory back."""
         self._held = Held(self.model.make_cache(self._kv_bits), [], 0, 0)
+        self._soft_tokens: dict[int, mx.array] = {}  # by the picture's key, the latest last
 
     def save(self, path: str | Path) -> None:
         """Write the conversation to a file, whole or not at all: a safetensors file, readable by its owner alone.
@@ -159,7 +166,23 @@ class ConversationCache:
             partial(self._at_boundary, held, rings[0].window if rings else None),
             # Snapshots before and after a piece are to reach every position in it.
             rings[0].window - 1 if rings else None,
+            self._with_kept_soft_tokens,
         )
+
+    def _with_kept_soft_tokens(self, piece: ModelInputs) -> ModelInputs:
+        """A piece with soft tokens in place of its pictures, each encoded now if it has not been before."""
+        soft_tokens = []
+        for image in piece.images:
+            key = _image_key(image)
+            found = self._soft_tokens.pop(key, None)
+            if found is None:
+                [found] = self.model.encode_images(replace(piece, images=(image,)))
+                mx.eval(found)
+            self._soft_tokens[key] = found
+            soft_tokens.append(found)
+        while len(self._soft_tokens) > 1 and sum(s.nbytes for s in self._soft_tokens.values()) > _SOFT_TOKEN_BYTES:
+            del self._soft_tokens[next(iter(self._soft_tokens))]
+        return replace(piece, images=tuple(soft_tokens))
 
     def _at_boundary(self, held: Held, window: int | None) -> None:
         """Keep a snapshot, if the place is one to come back to.
@@ -232,7 +255,7 @@ def _keys(inputs: ModelInputs, config: Config) -> np.ndarray:
     keys = ids.astype(np.int64)
     if not inputs.images and not inputs.log_mels:
         return keys  # placeholders, if any, are read as the pad id
-    images = iter([_feature_key(image.patches, image.rows, image.columns) for image in inputs.images])
+    images = iter([_image_key(image) for image in inputs.images])
     clips = iter([_feature_key(log_mel, *log_mel.shape) for log_mel in inputs.log_mels])
     for start, end in soft_token_runs(ids, config):
         key = next(clips if ids[start] == config.audio_token_id else images, None)
@@ -240,6 +263,12 @@ def _keys(inputs: ModelInputs, config: Config) -> np.ndarray:
             raise ValueError(f"the placeholders at {start} have no picture or sound to fill them")
         keys[start:end] = key
     return keys
+
+
+def _image_key(image: ImagePatches | mx.array) -> int:
+    if isinstance(image, mx.array):
+        return _feature_key(image.astype(mx.float32), *image.shape)
+    return _feature_key(image.patches, image.rows, image.columns)
 
 
 def _feature_key(feature: mx.array, *shape: int) -> int:

@@ -171,6 +171,7 @@ def _read(model: Gemma4, turn: Turn, before_piece: Callable[[int], bool]) -> mx.
             return None
         with model.turns:
             turn.at_boundary()
+            piece = turn.with_kept_soft_tokens(piece)
             with turn.cache.restored_on_error():
                 logits = model(piece, cache=turn.cache, last_only=True)
             if index < len(pieces) - 1:

@@ -20,6 +20,7 @@ class Turn:
         at_boundary: called where the cache can be come back to: before every piece of the prompt, at its end, and
             before every token.
         longest_piece: of the prompt, in tokens; None: any length will do. With one, pieces are equally long.
+        with_kept_soft_tokens: a piece of the prompt → the same, with soft tokens in place of pictures known before.
     """
 
     inputs: ModelInputs
@@ -27,6 +28,7 @@ class Turn:
     tokens: list[int] = field(default_factory=list)
     at_boundary: Callable[[], None] = lambda: None
     longest_piece: int | None = None
+    with_kept_soft_tokens: Callable[[ModelInputs], ModelInputs] = lambda piece: piece
 
     def piece_length(self, longest: int) -> int:
         """Into pieces of how many tokens the prompt is to be cut; at most `longest`."""

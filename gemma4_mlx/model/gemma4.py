@@ -162,7 +162,7 @@ class Gemma4(nn.Module):
             raise InputError("this checkpoint does not see: choose one that does, such as e2b")
         self._read_first("vision_embedder", "vision_tower", "embed_vision")
         eyes = self.vision_embedder if isinstance(self.config.vision, UnifiedVisionConfig) else self.vision_tower
-        return [self.embed_vision(eyes(image)) for image in inputs.images]
+        return [image if isinstance(image, mx.array) else self.embed_vision(eyes(image)) for image in inputs.images]
 
     @builds_in_a_turn
     def encode_audio(self, inputs: ModelInputs) -> list[mx.array]:
