@@ -118,6 +118,25 @@ class Gemma4(nn.Module):
                 pictures or sound for more than one sequence.
             InputError: pictures or sound for a size that has no such tower.
         """
+        return self.language_model.logits(self.hidden_states(inputs, cache, last_only))
+
+    @builds_in_a_turn
+    def hidden_states(
+        self,
+        inputs: ModelInputs | mx.array,
+        cache: Sequence[KVCache] | None = None,
+        last_only: bool = False,
+    ) -> mx.array:
+        """What the model makes of each position, behind the last layer and the last norm: what logits are made from.
+
+        transformers calls it `hidden_states[-1]`, with `output_hidden_states=True`. A text's embedding is, by custom,
+        the mean over its positions, or the last one.
+
+        Args, Raises: as for a call.
+
+        Returns:
+            `[B, L, hidden_size]`, with `last_only` `[B, 1, hidden_size]`, in the precision that the model computes in.
+        """
         cache = self.make_cache() if cache is None else cache
         if not isinstance(inputs, ModelInputs):
             inputs = ModelInputs(inputs if isinstance(inputs, mx.array) else mx.array(inputs))
@@ -133,7 +152,7 @@ class Gemma4(nn.Module):
         embeddings, blocks = self._embed(ids, inputs)
         decoder = self.language_model
         per_layer_inputs = decoder.per_layer_inputs(decoder.per_layer_rows(ids), embeddings)
-        return decoder.logits(decoder(embeddings, per_layer_inputs, cache, blocks, last_only))
+        return decoder(embeddings, per_layer_inputs, cache, blocks, last_only)
 
     @builds_in_a_turn
     def step(self, ids: mx.array, cache: Sequence[KVCache]) -> mx.array:
