@@ -35,8 +35,6 @@ R = TypeVar("R")
 
 # Gemma 4's published sampling, for checkpoints that come without generation_config.json.
 _PUBLISHED_SAMPLING = {"temperature": 1.0, "top_p": 0.95, "top_k": 64}
-# Ends of the model's turn: it has said all, or it waits for a tool's result.
-_END_OF_TURN = ("<turn|>", "<|tool_response>")
 
 
 @dataclass(frozen=True)
@@ -244,8 +242,4 @@ def sampling_settings(generation_config: Mapping[str, Any], request: Request) ->
 
 def end_of_turn_ids(processor: Processor) -> frozenset[int]:
     """Ids that end an answer: `generation_config.json`'s, the tokenizer's, and the chat format's own."""
-    configured = processor.generation_config.get("eos_token_id") or []
-    ids = set(configured if isinstance(configured, list) else [configured])
-    ids.update(processor.tokenizer.eos_token_ids)
-    ids.update(i for string in _END_OF_TURN if (i := processor.tokenizer.token_id(string)) is not None)
-    return frozenset(ids)
+    return processor.end_of_turn_ids
