@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 from .checkpoint import load_model, precision_concern, read_config, resolve
+from .checkpoint.fetch_bar import bar_at_a_terminal
 from .device_errors import device_errors
 from .errors import PrecisionWarning
 from .model import Gemma4
@@ -22,6 +24,7 @@ def load(
     per_layer: Literal["auto", "disk", "memory"] = "auto",
     revision: str | None = None,
     audio_window: int | None = None,
+    on_fetch: Callable[[int, int], None] | None = None,
 ) -> tuple[Gemma4, Processor]:
     """Load a Gemma 4.
 
@@ -35,6 +38,8 @@ def load(
         revision: branch, tag or commit of a Hub id.
         audio_window: keys a token of the audio tower sees; None is the 12 of transformers, 13 the makers' JAX code.
             The other sizes have no audio tower and nothing to choose.
+        on_fetch: called with (bytes here, bytes in all) while a model that is not on this machine is fetched. None: at
+            a terminal huggingface_hub's bar is shown, elsewhere nothing.
 
     Returns:
         The model, the weights of its towers read on first use, and the processor that makes its inputs. Says with
@@ -47,7 +52,11 @@ def load(
         OutOfMemoryError, DeviceError: there is not enough memory for the weights, or the GPU failed.
         ValueError: an argument has a value it cannot have.
     """
-    folder = resolve(str(name), revision)
+    if on_fetch is not None:
+        folder = resolve(str(name), revision, on_fetch)
+    else:
+        with bar_at_a_terminal(str(name)) as show:
+            folder = resolve(str(name), revision, show)
     model = load_model(folder, read_config(folder), dtype=dtype, per_layer=per_layer, audio_window=audio_window)
     read_weights(model.language_model)
     if concern := precision_concern(model.language_model.norm.weight.dtype):

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import termios
 import textwrap
 import time
 from collections import namedtuple
@@ -23,7 +24,7 @@ from hypothesis import strategies as st
 
 from gemma4_mlx.checkpoint.hub import SHORT_NAMES, is_hub_id, newest_commit, resolve, update
 from gemma4_mlx.errors import HubError
-from hub_server import HubServer, Repository, running_hub
+from hub_server import HubServer, Repository, running_demo_hub, running_hub
 
 REPO = "someone/gemma-4-tiny-it"
 NEEDED = {
@@ -520,3 +521,44 @@ def test_an_interrupt_ends_a_download_at_once_and_leaves_nothing_that_loads(hub,
     assert "KeyboardInterrupt" in err
     assert not list((tmp_path / "home").rglob("snapshots/*/config.json"))
     assert not list((tmp_path / "home").rglob("*.incomplete"))
+
+
+LOADING = """
+import gemma4_mlx as g4, sys
+told = []
+g4.load({repo!r}{option})
+print(told[-1][0] == told[-1][1] > 1_000_000 and told == sorted(told) if told else "nothing told")
+"""
+
+
+@pytest.mark.parametrize(
+    ("option", "at_a_terminal", "said"),
+    [(", on_fetch=lambda *far: told.append(far)", True, "True"), ("", True, "100%"), ("", False, "nothing told")],
+)
+def test_load_tells_of_a_download_or_shows_a_bar_at_a_terminal_alone(option, at_a_terminal, said, tmp_path):
+    with running_demo_hub(REPO) as server:
+        environment = {**os.environ, "HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path), "HF_HUB_DISABLE_XET": "1"}
+        environment.pop("HF_HUB_DISABLE_PROGRESS_BARS", None)
+        environment.pop("HF_HUB_OFFLINE", None)
+        script = LOADING.format(repo=REPO, option=option)
+        outer, inner = os.openpty()
+        termios.tcsetwinsize(inner, (24, 100))
+        stderr = inner if at_a_terminal else subprocess.PIPE
+        done = subprocess.run(
+            [sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, stderr=stderr, timeout=120
+        )
+        os.close(inner)
+        shown = b"" if done.stderr is None else done.stderr
+        while at_a_terminal:
+            try:
+                shown += os.read(outer, 65536)
+            except OSError:  # all has been read, and nobody can write any more
+                break
+        os.close(outer)
+    assert done.returncode == 0, shown
+    if option or not at_a_terminal:
+        assert shown == b""
+        assert done.stdout.decode().strip() == said
+    else:
+        assert said in shown.decode()
+        assert REPO in shown.decode()

@@ -39,8 +39,6 @@ R = TypeVar("R")
 
 # Gemma 4's published sampling, for checkpoints that come without generation_config.json.
 _PUBLISHED_SAMPLING = {"temperature": 1.0, "top_p": 0.95, "top_k": 64}
-# Ends of the model's turn: it has said all, or it waits for a tool's result.
-_END_OF_TURN = ("<turn|>", "<|tool_response>")
 
 
 @dataclass(frozen=True)
@@ -155,7 +153,8 @@ def generate(*arguments: Any, **options: Any) -> Generation:
         stop: one or more strings that end the answer; they are not part of it, and not looked for in thoughts and
             tool calls.
         image_tokens: the most soft tokens a picture may take: 70, 140, 280, 560 or 1120.
-        cache: what it holds of these messages' beginning, from earlier turns of a conversation, is not read again.
+        cache: a `ConversationCache`. What it holds of these messages' beginning, from earlier turns of a conversation,
+            is not read again.
         should_stop: asked between pieces of the prompt and between tokens; once it says yes, the answer is what has
             come so far. It may be set by another thread.
         on_prompt: told how far the prompt has been read, before every piece of it: tokens read, tokens in all.
@@ -221,6 +220,11 @@ def prepare(model: Gemma4, processor: Processor, messages: Any, request: Request
     called = time.perf_counter()
     stop_asked = StopAsked(request.should_stop)
     check_logprobs(request.logprobs, model.config.text.vocab_size)
+    if request.cache is not None and not isinstance(request.cache, ConversationCache):
+        raise ValueError(
+            f"cache must be a ConversationCache, not {type(request.cache).__name__}: make it with "
+            "g4.ConversationCache(model); what make_cache() gives is for generate_tokens and the model itself"
+        )
     stop_strings = StopStrings(() if request.stop is None else request.stop)
     messages = with_media(messages, request.images, request.audio)
     inputs = processor(messages, thinking=request.thinking, tools=request.tools, image_tokens=request.image_tokens)
@@ -276,8 +280,4 @@ def sampling_settings(generation_config: Mapping[str, Any], request: Request) ->
 
 def end_of_turn_ids(processor: Processor) -> frozenset[int]:
     """Ids that end an answer: `generation_config.json`'s, the tokenizer's, and the chat format's own."""
-    configured = processor.generation_config.get("eos_token_id") or []
-    ids = set(configured if isinstance(configured, list) else [configured])
-    ids.update(processor.tokenizer.eos_token_ids)
-    ids.update(i for string in _END_OF_TURN if (i := processor.tokenizer.token_id(string)) is not None)
-    return frozenset(ids)
+    return processor.end_of_turn_ids

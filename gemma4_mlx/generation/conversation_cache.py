@@ -5,20 +5,24 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from typing import Self
 
 import mlx.core as mx
 import numpy as np
 
 from ..config import Config
 from ..device_errors import failures
-from ..model import Gemma4, ModelInputs
+from ..model import Gemma4, ImagePatches, ModelInputs
 from ..model.cache import Caches, Snapshot
 from ..model.inputs import rest_of_inputs, soft_token_runs
+from .conversation_file import Held, load_conversation, save_conversation
 from .turn import Turn
 
 _MARK_BYTES = 2**30
+_SOFT_TOKEN_BYTES = 2**28  # of 330 pictures for E2B, of 90 for 31B
 
 
 class ConversationCache:
@@ -28,6 +32,9 @@ class ConversationCache:
     holds, the cache goes back to where they part, and only the rest is read; towers run only over pictures and sound in
     that rest. Soft tokens are the same when their features are, so another picture of the same size is another one; the
     messages carry every picture, sound and video again, and in a `processing.CachedSource` each is decoded only once.
+
+    Soft tokens of pictures are kept as well, the latest 256 MB: a picture that is asked about again is not encoded
+    again, wherever it then stands.
 
     What is kept is never computed again: after going back, every layer holds bit for bit what it held when it stood
     there before. Compared with reading the whole prompt into a fresh cache, the tokens before that point were read in
@@ -90,23 +97,58 @@ class ConversationCache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of keys, values and snapshots."""
-        return self._held.cache.nbytes + sum(snapshot.nbytes for snapshot in self._held.snapshots)
+        """Bytes of keys, values, snapshots and soft tokens."""
+        snapshots = sum(snapshot.nbytes for snapshot in self._held.snapshots)
+        return self._held.cache.nbytes + snapshots + sum(tokens.nbytes for tokens in self._soft_tokens.values())
 
     def clear(self) -> None:
         """Forget everything, and give its memory back."""
-        self._held = _Held(self.model.make_cache(self._kv_bits), [], 0, 0)
+        self._held = Held(self.model.make_cache(self._kv_bits), [], 0, 0)
+        self._soft_tokens: dict[int, mx.array] = {}  # by the picture's key, the latest last
         self._failures = failures()  # last: after an interrupt it is forgotten once more
 
     def copy(self) -> ConversationCache:
         """Another conversation that holds the same; either goes on without the other."""
         copied = ConversationCache(self.model, kv_bits=self._kv_bits, mark_bytes=self._mark_bytes)
         copied._held = self._held  # a prompt makes a new one of it, and leaves this as it is
+        copied._soft_tokens = {**self._soft_tokens}
         return copied
 
     def common(self, keys: np.ndarray) -> int:
         """How many tokens it holds of the beginning of a prompt, whose `prompt_keys` these are."""
         return _common_length(self._held.known[: self._held.tokens], keys)
+
+    def save(self, path: str | Path) -> None:
+        """Write the conversation to a file, whole or not at all: a safetensors file, readable by its owner alone.
+
+        What was said to the model can be told from it.
+
+        Args:
+            path: of the file, by custom `*.safetensors`.
+
+        Raises:
+            ValueError: the cache is empty.
+            OSError: the file cannot be written.
+        """
+        save_conversation(Path(path), self._held, self.model, self._kv_bits)
+
+    @classmethod
+    def load(cls, path: str | Path, model: Gemma4, *, mark_bytes: int = _MARK_BYTES) -> Self:
+        """The conversation in a file that `save` wrote.
+
+        Args:
+            path: of the file.
+            model: the one that it was saved with: the same checkpoint in the same precision.
+            mark_bytes: as for a new one.
+
+        Raises:
+            InputError: the file is missing or damaged, or belongs to another model.
+            ValueError: a negative `mark_bytes`.
+        """
+        held, kv_bits = load_conversation(Path(path), model)
+        cache = cls(model, kv_bits=kv_bits, mark_bytes=mark_bytes)
+        cache._held = held
+        return cache
 
     def begin(self, inputs: ModelInputs) -> Turn:
         """Go back to where `inputs`, a whole prompt, part from what is held, and at least by its last token.
@@ -135,7 +177,7 @@ class ConversationCache:
                 cache.evaluate()
         # Of the answer before none is kept: the next prompt holds it, and is most likely to go on from its end.
         kept = [snapshot for snapshot in old.snapshots if snapshot.offset <= min(start, old.prompt_tokens)]
-        held = _Held(cache, keys.tolist(), len(keys), start, kept)
+        held = Held(cache, keys.tolist(), len(keys), start, kept)
         # The one assignment by which the conversation goes back: an interrupt finds it done or not begun.
         self._held = held
         rings = held.cache.snapshot().rings
@@ -146,9 +188,25 @@ class ConversationCache:
             partial(self._at_boundary, held, rings[0].window if rings else None),
             # Snapshots before and after the last piece are kept, and are to reach every position in it.
             rings[0].window if rings else None,
+            self._with_kept_soft_tokens,
         )
 
-    def _at_boundary(self, held: _Held, window: int | None) -> None:
+    def _with_kept_soft_tokens(self, piece: ModelInputs) -> ModelInputs:
+        """A piece with soft tokens in place of its pictures, each encoded now if it has not been before."""
+        soft_tokens = []
+        for image in piece.images:
+            key = _image_key(image)
+            found = self._soft_tokens.pop(key, None)
+            if found is None:
+                [found] = self.model.encode_images(replace(piece, images=(image,)))
+                mx.eval(found)
+            self._soft_tokens[key] = found
+            soft_tokens.append(found)
+        while len(self._soft_tokens) > 1 and sum(s.nbytes for s in self._soft_tokens.values()) > _SOFT_TOKEN_BYTES:
+            del self._soft_tokens[next(iter(self._soft_tokens))]
+        return replace(piece, images=tuple(soft_tokens))
+
+    def _at_boundary(self, held: Held, window: int | None) -> None:
         """Keep a snapshot, if the place is one to come back to.
 
         Raises:
@@ -172,30 +230,6 @@ class ConversationCache:
             before = [snapshot for snapshot in prompt if snapshot.offset < offset]
             prompt = _needed([*before, held.cache.snapshot()])
         held.snapshots = _within(self._mark_bytes, [*prompt, *answer], held.prompt_tokens)
-
-
-@dataclass(eq=False)
-class _Held:
-    """What a conversation holds.
-
-    Attributes:
-        cache: the layers' caches.
-        known: keys of the tokens it holds, in order, and perhaps of some that it does not hold (yet).
-        prompt_tokens: of the latest prompt.
-        reused: how many of them were held before it.
-        snapshots: to go back to, in order.
-    """
-
-    cache: Caches
-    known: list[int]
-    prompt_tokens: int
-    reused: int
-    snapshots: list[Snapshot] = field(default_factory=list)
-
-    @property
-    def tokens(self) -> int:
-        """How many tokens it holds, whatever happened on the way."""
-        return min(len(self.known), self.cache.offset)
 
 
 def _offset(snapshot: Snapshot | None) -> int:
@@ -243,7 +277,7 @@ def prompt_keys(inputs: ModelInputs, config: Config) -> np.ndarray:
     keys = ids.astype(np.int64)
     if not inputs.images and not inputs.log_mels:
         return keys  # placeholders, if any, are read as the pad id
-    images = iter([_feature_key(image.patches, image.rows, image.columns) for image in inputs.images])
+    images = iter([_image_key(image) for image in inputs.images])
     clips = iter([_feature_key(log_mel, *log_mel.shape) for log_mel in inputs.log_mels])
     for start, end in soft_token_runs(ids, config):
         key = next(clips if ids[start] == config.audio_token_id else images, None)
@@ -251,6 +285,12 @@ def prompt_keys(inputs: ModelInputs, config: Config) -> np.ndarray:
             raise ValueError(f"the placeholders at {start} have no picture or sound to fill them")
         keys[start:end] = key
     return keys
+
+
+def _image_key(image: ImagePatches | mx.array) -> int:
+    if isinstance(image, mx.array):
+        return _feature_key(image.astype(mx.float32), *image.shape)
+    return _feature_key(image.patches, image.rows, image.columns)
 
 
 def _feature_key(feature: mx.array, *shape: int) -> int:

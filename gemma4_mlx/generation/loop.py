@@ -39,7 +39,7 @@ def generate_tokens(
     top_p: float | None = None,
     top_k: int | None = None,
     seed: int | None = None,
-    stop_ids: Collection[int] = (),
+    stop_ids: Collection[int] | None = None,
     cache: Sequence[KVCache] | ConversationCache | None = None,
     constraint: Constraint | None = None,
     should_stop: Callable[[], bool] | None = None,
@@ -71,7 +71,8 @@ def generate_tokens(
         top_p: share of probability to draw from; None: all of it.
         top_k: number of most likely tokens to draw from; None or 0: all.
         seed: makes drawing repeatable; None: different every time. MLX's global random state is left alone.
-        stop_ids: token ids that end the generation.
+        stop_ids: token ids that end the generation; () for none. None: those of the processor that made the prompt,
+            which end the model's turn; a prompt of plain ids has none.
         cache: from `model.make_cache()`; tokens it already holds come before the prompt. Or a `ConversationCache`: the
             prompt is then the whole conversation, and of it is read what the cache does not hold. None: a fresh one.
         constraint: says at every step which tokens may come; None: all.
@@ -82,8 +83,8 @@ def generate_tokens(
 
     Raises:
         ValueError: an empty prompt, ids of another shape or outside the vocabulary, max_tokens below 1, a sampling
-            setting out of its range or of another type, a `ConversationCache` of another model. At the call, not at the
-            first token.
+            setting out of its range or of another type, a cache of another model or kind. At the call, not at the first
+            token.
         ContextLengthError: the prompt is longer than the context. At the call as well.
         OutOfMemoryError: this machine has less memory than the prompt's keys and values take: at the call. Or memory
             ran out, which is found out on the way.
@@ -99,7 +100,7 @@ def generate_tokens(
             raise ValueError("the cache belongs to another model: make a ConversationCache for this one")
         past, layers = 0, cache.layers
     else:
-        cache = layers = Caches.of(model.make_cache() if cache is None else cache)
+        cache = layers = _as_caches(cache, model)
         past = cache.offset
     context = model.config.text.max_position_embeddings
     length = inputs.input_ids.shape[1]
@@ -121,7 +122,8 @@ def generate_tokens(
             on_prompt(held - past, length)
         return True
 
-    return _run(model, inputs, cache, before_piece, choose, min(max_tokens, room), frozenset(stop_ids), asked)
+    stop_ids = frozenset(inputs.stop_ids if stop_ids is None else stop_ids)
+    return _run(model, inputs, cache, before_piece, choose, min(max_tokens, room), stop_ids, asked)
 
 
 def check_max_tokens(max_tokens: object) -> None:
@@ -220,8 +222,9 @@ class PromptReading:
         model, turn = self._model, self._turn
         with model.turns:
             turn.at_boundary()
+            piece = turn.with_kept_soft_tokens(self._pieces[self._next])
             with turn.cache.restored_on_error():
-                logits = model(self._pieces[self._next], cache=turn.cache, last_only=True, per_layer_rows=self._rows)
+                logits = model(piece, cache=turn.cache, last_only=True, per_layer_rows=self._rows)
             self._next += 1
             if self.is_over:
                 self.logits = logits
@@ -238,6 +241,23 @@ def _give_back_memory() -> None:
     """Let go of buffers that nothing uses, once they are many: the next piece wants most of them again."""
     if mx.get_cache_memory() > _MOST_UNUSED_BYTES:
         mx.clear_cache()
+
+
+def _as_caches(cache: object, model: Gemma4) -> Caches:
+    """A cache's layers; of None new ones. Raises ValueError for what is no cache of this model."""
+    fresh = model.make_cache()
+    if cache is None:
+        return Caches.of(fresh)
+    if (
+        not isinstance(cache, list | tuple)
+        or [type(layer) for layer in cache] != [type(layer) for layer in fresh]
+        or len({layer.offset for layer in cache}) != 1
+    ):
+        raise ValueError(
+            "cache must be what this model's make_cache() gives, or a ConversationCache; "
+            f"this {type(cache).__name__} is neither"
+        )
+    return Caches.of(cache)
 
 
 def _is_int(value: object) -> bool:

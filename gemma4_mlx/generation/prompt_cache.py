@@ -28,6 +28,7 @@ from ..model.packed_attention import GROUP_SIZE
 from ..model.sliding_cache import SlidingCache
 
 _MODEL_KEY = "gemma4_mlx_model"
+_SAMPLE = 16  # numbers of a weight
 _DEEPEST_NAME = 4  # layer, keys or values, which of the packed ones; and one more for others' metadata
 
 
@@ -47,15 +48,27 @@ def save_prompt_cache(path: str | Path, cache: Sequence[KVCache], model: Gemma4)
     if any(layer_cache.empty() for layer_cache in cache):
         raise ValueError("an empty cache holds nothing to save: read a prompt into it first")
     path = Path(path)
+    with model.turns:
+        states = [_mlx_lm_state(layer_cache) for layer_cache in cache]
     scalars: list[Any] = [""]  # mlx-lm's list begins with one, so that it is never empty
     arrays = {}
-    flattened: Any = tree_flatten([_mlx_lm_state(layer_cache) for layer_cache in cache])
+    flattened: Any = tree_flatten(states)
     for name, value in flattened:
         if not isinstance(value, mx.array):
             scalars.append((name, "scalar"))
             value = mx.array(value)
         arrays[name] = value
     metadata = [{_MODEL_KEY: model_fingerprint(model)}, [_mlx_lm_class(layer_cache) for layer_cache in cache], scalars]
+    with device_errors(Caches.of(cache).forget), model.turns:
+        write_whole(path, arrays, dict(tree_flatten(metadata)))
+
+
+def write_whole(path: Path, arrays: dict[str, mx.array], metadata: dict[str, str]) -> None:
+    """Write a safetensors file, whole or not at all.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     # A name that nobody can guess and plant a link under; and what was said to a model is for its owner's eyes.
     try:
         handle, temporary = tempfile.mkstemp(".safetensors", f".{path.name[:200]}.", path.parent)
@@ -64,8 +77,7 @@ def save_prompt_cache(path: str | Path, cache: Sequence[KVCache], model: Gemma4)
     os.close(handle)
     beside = Path(temporary)
     try:
-        with device_errors(Caches.of(cache).forget):
-            mx.save_safetensors(str(beside), arrays, dict(tree_flatten(metadata)))
+        mx.save_safetensors(str(beside), arrays, metadata)
         beside.replace(path)
     except RuntimeError as error:  # MLX's word for a file that cannot be written
         raise OSError(f"{path} cannot be written: {error}") from error
@@ -88,17 +100,20 @@ def load_prompt_cache(path: str | Path, model: Gemma4) -> Caches:
     except CheckpointError as error:  # truncated, or no such file at all
         raise InputError(f"{path} is damaged or not a prompt cache: make it again") from error
     try:
-        loaded: Any = mx.load(str(path), format="safetensors", return_metadata=True)
-        arrays, flat = loaded
-        for names in (flat, arrays):
-            _check_names(names)
-        described: Any = tree_unflatten(list(flat.items()))
-        metadata, classes, scalars = described
-        for name, _ in scalars[1:]:
-            arrays[name] = arrays[name].item()
-        states: Any = tree_unflatten(list(arrays.items()))
-        cache = Caches(_from_mlx_lm(kind, state) for kind, state in zip(classes, states, strict=True))
-        fits = _fits(cache, model)
+        with model.turns:
+            loaded: Any = mx.load(str(path), format="safetensors", return_metadata=True)
+            arrays, flat = loaded
+            for names in (flat, arrays):
+                _check_names(names)
+            described: Any = tree_unflatten(list(flat.items()))
+            metadata, classes, scalars = described
+            for name, _ in scalars[1:]:
+                arrays[name] = arrays[name].item()
+            states: Any = tree_unflatten(list(arrays.items()))
+            cache = Caches(_from_mlx_lm(kind, state) for kind, state in zip(classes, states, strict=True))
+            fits = _fits(cache, model)
+            if fits:
+                cache.evaluate()  # the file may change, and the next thread could not read it
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RuntimeError) as error:
         if (failure := device_error(error)) is not None:
             raise failure from error
@@ -111,11 +126,17 @@ def load_prompt_cache(path: str | Path, model: Gemma4) -> Caches:
 
 @device_errors()
 def model_fingerprint(model: Gemma4) -> str:
-    """Tells models apart by shape and by a sample of their weights."""
+    """Tells models apart by shape, precision and a sample of every weight of their decoders."""
     digest = hashlib.sha256(repr(model.config.text).encode())
-    decoder = model.language_model
-    for sample in (decoder.norm.weight, *(layer.layer_scalar for layer in decoder.layers)):
-        digest.update(np.array(sample.astype(mx.float32)).tobytes())
+    with model.turns:
+        named: Any = tree_flatten(model.language_model.parameters())
+        # The per-layer table is left out: it may be on disk.
+        sampled = [(name, array) for name, array in sorted(named) if not name.startswith("embed_tokens_per_layer")]
+        samples = [array.reshape(-1)[:_SAMPLE] for _, array in sampled]
+        mx.eval(samples)
+        for (name, array), sample in zip(sampled, samples, strict=True):
+            digest.update(f"{name} {array.dtype} {array.shape}".encode())
+            digest.update(np.array(sample if sample.dtype == mx.uint32 else sample.astype(mx.float32)).tobytes())
     return digest.hexdigest()
 
 

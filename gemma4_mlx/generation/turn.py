@@ -20,6 +20,7 @@ class Turn:
         at_boundary: called where the cache can be come back to: before every piece of the prompt, at its end, and
             before every token.
         last_piece: tokens of the prompt's last piece at most; None: any number will do.
+        with_kept_soft_tokens: a piece of the prompt → the same, with soft tokens in place of pictures known before.
     """
 
     inputs: ModelInputs
@@ -27,3 +28,4 @@ class Turn:
     tokens: list[int] = field(default_factory=list)
     at_boundary: Callable[[], None] = lambda: None
     last_piece: int | None = None
+    with_kept_soft_tokens: Callable[[ModelInputs], ModelInputs] = lambda piece: piece

@@ -128,6 +128,26 @@ class Gemma4(nn.Module, metaclass=OwnNames):
                 pictures or sound for more than one sequence.
             InputError: pictures or sound for a size that has no such tower.
         """
+        return self.language_model.logits(self.hidden_states(inputs, cache, last_only, per_layer_rows))
+
+    @builds_in_a_turn
+    def hidden_states(
+        self,
+        inputs: ModelInputs | mx.array,
+        cache: Sequence[KVCache] | None = None,
+        last_only: bool = False,
+        per_layer_rows: mx.array | None = None,
+    ) -> mx.array:
+        """What the model makes of each position, behind the last layer and the last norm: what logits are made from.
+
+        transformers calls it `hidden_states[-1]`, with `output_hidden_states=True`. A text's embedding is, by custom,
+        the mean over its positions, or the last one.
+
+        Args, Raises: as for a call.
+
+        Returns:
+            `[B, L, hidden_size]`, with `last_only` `[B, 1, hidden_size]`, in the precision that the model computes in.
+        """
         cache = self.make_cache() if cache is None else cache
         if not isinstance(inputs, ModelInputs):
             inputs = ModelInputs(inputs if isinstance(inputs, mx.array) else mx.array(inputs))
@@ -144,7 +164,7 @@ class Gemma4(nn.Module, metaclass=OwnNames):
         decoder = self.language_model
         rows = decoder.per_layer_rows(ids) if per_layer_rows is None else per_layer_rows
         per_layer_inputs = decoder.per_layer_inputs(rows, embeddings)
-        return decoder.logits(decoder(embeddings, per_layer_inputs, cache, blocks, last_only))
+        return decoder(embeddings, per_layer_inputs, cache, blocks, last_only)
 
     def per_layer_rows(self, inputs: ModelInputs) -> mx.array | None:
         """Rows of the per-layer table for `inputs`, which a table on disk reads at once; None: a size without one."""
@@ -178,7 +198,7 @@ class Gemma4(nn.Module, metaclass=OwnNames):
             raise InputError("this checkpoint does not see: choose one that does, such as e2b")
         self._read_first("vision_embedder", "vision_tower", "embed_vision")
         eyes = self.vision_embedder if isinstance(self.config.vision, UnifiedVisionConfig) else self.vision_tower
-        return [self.embed_vision(eyes(image)) for image in inputs.images]
+        return [image if isinstance(image, mx.array) else self.embed_vision(eyes(image)) for image in inputs.images]
 
     @device_errors()
     @builds_in_a_turn

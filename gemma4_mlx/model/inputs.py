@@ -35,14 +35,17 @@ class ModelInputs:
 
     Attributes:
         input_ids: int32 `[1, L]`; every soft token's place holds its placeholder id.
-        images: pictures and video frames, in order of appearance.
+        images: pictures and video frames, in order of appearance; or their soft tokens `[n, hidden]`, where somebody
+            has kept them from an earlier prompt.
         log_mels: one float32 array per audio clip, in order of appearance: `[frames, 128]`, frames 10 ms apart; for the
             12B, which takes the samples themselves, `[tokens, 640]`.
+        stop_ids: ids that end the answer to this prompt, for who writes one.
     """
 
     input_ids: mx.array
-    images: tuple[ImagePatches, ...] = ()
+    images: tuple[ImagePatches | mx.array, ...] = ()
     log_mels: tuple[mx.array, ...] = ()
+    stop_ids: frozenset[int] = frozenset()
 
 
 def check_ids(ids: np.ndarray, vocab_size: int) -> None:

@@ -34,6 +34,8 @@ from .video import FRAMES, TOKENS_PER_FRAME, VideoSize, clock, load_video, sampl
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+# Ends of the model's turn: it has said all, or it waits for a tool's result.
+_END_OF_TURN = ("<turn|>", "<|tool_response>")
 _NOUNS = {"image": "picture", "audio": "sound", "video": "video"}
 
 
@@ -98,6 +100,15 @@ class Processor:
             video_frame_tokens=settings.video_frame_tokens,
         )
 
+    @property
+    def end_of_turn_ids(self) -> frozenset[int]:
+        """Ids that end an answer: `generation_config.json`'s, the tokenizer's, and the chat format's own."""
+        configured = self.generation_config.get("eos_token_id") or []
+        ids = set(configured if isinstance(configured, list) else [configured])
+        ids.update(self.tokenizer.eos_token_ids)
+        ids.update(i for string in _END_OF_TURN if (i := self.tokenizer.token_id(string)) is not None)
+        return frozenset(ids)
+
     def __repr__(self) -> str:
         return f"Processor({self.config.text.vocab_size:,} tokens)"
 
@@ -148,6 +159,7 @@ class Processor:
             mx.array([ids], mx.int32),
             tuple(image for medium in prepared for image in medium.images),
             tuple(features for medium in prepared for features in medium.log_mels),
+            self.end_of_turn_ids,
         )
 
     def check_length(self, tokens: int) -> None:
