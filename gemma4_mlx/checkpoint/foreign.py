@@ -68,6 +68,7 @@ _PACKED_TENSORS = [
     (re.compile(r"\.(SCB|absmax|quant_map|nested_absmax|quant_state\..*)$"), "bitsandbytes"),
     (re.compile(r"[._](weight_)?scale_inv$"), "FP8"),
     (re.compile(r"[._]weight_scale_2$"), "NVIDIA ModelOpt"),
+    (re.compile(r"\.weight\.global_scale$"), "NVFP4 with a scale of whole tensors"),
 ]
 
 

@@ -21,6 +21,7 @@ from .folder_kind import checkpoint_folder, describe_file
 from .foreign import advice, other_repository
 from .hub_cache import NEEDED, NOT_NEEDED, Snapshot, cache_folder, find_snapshot, record_revision
 from .hub_errors import explained, quiet_hub
+from .stores import kept_folder, store_of
 from .weight_files import is_weights, names_in
 
 #: Short name → Hub id. Three sizes hear, and 4-bit weights are where speech is lost (repetition on long clips) and, in
@@ -51,7 +52,8 @@ def resolve(
     is opened. `HF_ENDPOINT`, `HF_HOME`, `HF_HUB_OFFLINE` and the saved access token are huggingface_hub's.
 
     Args:
-        name: a folder (`~` is expanded), a key of `SHORT_NAMES`, "demo", or a Hub id "organisation/name".
+        name: a folder (`~` is expanded), a key of `SHORT_NAMES`, "demo", a Hub id "organisation/name", or a model that
+            another program keeps: "ollama:gemma4:12b-mlx", "lmstudio:…", "kaggle:…".
         revision: branch, tag or commit on the Hub; the default branch if None. A branch stays where it was when the
             model was fetched.
         on_progress: called with (bytes here, bytes in all) while files are fetched; from the downloading thread.
@@ -93,6 +95,10 @@ def _place(name: str | Path, revision: str | None) -> Path | str:
         return demo_folder()
     if (repo_id := SHORT_NAMES.get(text.lower())) is not None:
         return repo_id
+    if store_of(text) is not None:
+        if revision is not None:
+            raise ValueError(f"{text} is another program's: it has no revision {revision!r}")
+        return kept_folder(text)
     path = os.path.expanduser(text)  # unlike pathlib, os.path takes any text: unknown ~users, names too long
     if os.path.isdir(path):
         if revision is not None:

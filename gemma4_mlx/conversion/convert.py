@@ -193,10 +193,10 @@ def _prepare_packed(
     dtype: str,
 ) -> _Conversion:
     """The same for a source that another program packed, of which every packed weight stays what it is."""
-    if recipe.name != "qat":
-        raise CheckpointError(f"{name} is quantized already: {_KEPT_BY_QAT}")
     model = Gemma4(config)
     sources = in_mlx_packing(sources, model)
+    if recipe.name != "qat":
+        raise CheckpointError(f"{name} is quantized already: {_KEPT_BY_QAT}")
     packings = find_packings(sources, model)
     quantize_modules(model, packings)
     check_fit(sources, parameter_shapes(model), packings, folder)
