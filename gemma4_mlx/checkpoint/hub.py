@@ -27,6 +27,12 @@ from .weight_files import is_weights, names_in
 #: Short name → Hub id. Three sizes hear, and 4-bit weights are where speech is lost (repetition on long clips) and, in
 #: the small ones, per-layer embeddings, so they come in 8 bits; the two large ones would need a 48 GB Mac for that and
 #: keep their quality in 4 bits. Any other precision is a full Hub id away.
+#:
+#: No short name means a QAT checkpoint. What mlx-community has of those ("…-it-qat-4bit", "…-qat-OptiQ-4bit") is in
+#: groups of 64, where the training had 32, and so rounded a second time (the model cards). The makers' own
+#: "google/gemma-4-31B-it-qat-w4a16-ct" (of all sizes but the 26B: vllm recipes 514) is of a form that loads here as it
+#: is, but has its embeddings in bfloat16, of the 31B with a head beside them (omlx issue 1775): it takes more of a disk
+#: and of memory than what the sizes are chosen by.
 SHORT_NAMES: dict[str, str] = {
     "e2b": "mlx-community/gemma-4-e2b-it-8bit",
     "e4b": "mlx-community/gemma-4-e4b-it-8bit",
