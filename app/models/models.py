@@ -212,14 +212,21 @@ def _cached_fields(model: CachedModel | None, newer: set[str] | None) -> dict[st
 
 
 def pull(name: str) -> None:
-    """Fetch a model, or a newer version of it, showing how far it is on stderr; its folder goes to stdout.
+    """Fetch a model, or a newer version of it, showing how far it is on stderr; its folder goes to stdout, or the name
+    of a model that another program keeps.
 
     Raises:
         Gemma4Error: it cannot be found or fetched.
     """
     from gemma4_mlx.checkpoint.hub import SHORT_NAMES
     from gemma4_mlx.checkpoint.hub_cache import is_whole
+    from gemma4_mlx.checkpoint.stores import kept_folder, store_of
 
+    if store_of(name) is not None:
+        kept_folder(name)
+        note(f"{name} is another program's and here already; try it: gemma4-mlx chat --model {name}")
+        say(name)
+        return
     try:
         folder = fetch(name, newest=True)
     except HubError as error:

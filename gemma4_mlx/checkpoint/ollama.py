@@ -16,6 +16,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,11 +37,12 @@ _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.(json|jinja)")
 _BITS = {"int4": 4, "int8": 8, "nvfp4": 4, "mxfp4": 4, "mxfp8": 8}
 _DRAFT = "draft."  # of a drafter's tensors, which belong to another model
 _LONGEST_HEADER = 1 << 20
+_LOOKED_AT = 64  # tensors whose headers tell how many bits a model has
 
 
 @dataclass(frozen=True)
 class KeptTag:
-    """A Gemma 4 for MLX in the store: its name without "ollama:", bytes, and bits of its largest tensor."""
+    """A Gemma 4 for MLX in the store: its name without "ollama:", bytes, and bits of most of its decoder."""
 
     name: str
     nbytes: int
@@ -105,7 +107,7 @@ def kept_tags() -> list[KeptTag]:
                 _check_blob(layer, "")
         except (CheckpointError, HubError):
             continue
-        found.append(KeptTag(_short(parts), sum(layer.size for layer in layers), _bits(tensors[0].blob)))
+        found.append(KeptTag(_short(parts), sum(layer.size for layer in layers), _usual_bits(tensors)))
     return found
 
 
@@ -182,6 +184,14 @@ def _check_blob(layer: _Layer, name: str) -> None:
         raise HubError(f"{layer.blob} has {size} bytes, and {layer.size} belong there: {again}")
     if not os.access(layer.blob, os.R_OK):
         raise HubError(f"{layer.blob} cannot be read: Permission denied")
+
+
+def _usual_bits(tensors: list[_Layer]) -> int | None:
+    """Bits of most of the decoder, by its largest tensors."""
+    counted = Counter[int | None]()
+    for layer in [layer for layer in tensors if ".layers." in layer.name and "tower" not in layer.name][:_LOOKED_AT]:
+        counted[_bits(layer.blob)] += layer.size
+    return counted.most_common(1)[0][0] if counted else None
 
 
 def _bits(blob: Path) -> int | None:
