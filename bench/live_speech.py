@@ -74,7 +74,7 @@ def random_model(width: int) -> Gemma4:
 
 def inputs(model: Gemma4, samples: np.ndarray) -> ModelInputs:
     audio = [model.config.audio_token_id] * soft_token_count(len(samples))
-    return ModelInputs(mx.array([[*PROMPT, *audio, *AFTER]]), log_mels=(mx.array(log_mel(samples)),))
+    return ModelInputs(mx.array([[*PROMPT, *audio, *AFTER]]), sounds=(mx.array(log_mel(samples)),))
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -164,7 +164,7 @@ def test_a_saved_chat_goes_on_where_it_was_with_pictures_and_sound(writing, demo
     assert before.input_ids.tolist() == after.input_ids.tolist()
     for one, other in zip(before.images, after.images, strict=True):
         assert np.array_equal(one.patches, other.patches)
-    for one, other in zip(before.log_mels, after.log_mels, strict=True):
+    for one, other in zip(before.sounds, after.sounds, strict=True):
         assert np.array_equal(one, other)
     assert str(again.ask("And now?", temperature=0, image_tokens=70)) == "Still red."
     second = tmp_path / "again.json"

@@ -22,9 +22,11 @@ from PIL import Image
 
 import gemma4_mlx as g4
 from command_line import picture
+from gemma4_mlx.config_unified import UnifiedAudioConfig
 from gemma4_mlx.errors import InputError
 from gemma4_mlx.processing.audio import load_audio
 from gemma4_mlx.processing.video import load_video
+from gemma4_mlx.sound_features import sound_features
 
 
 def sound(path: Path, seconds: float) -> Path:
@@ -153,6 +155,15 @@ def test_a_picture_keeps_its_bytes_and_is_decoded_once(folder):
 def test_a_sound_is_described_by_its_length_and_its_soft_tokens(tmp_path):
     attachment = open_attachment(sound(tmp_path / "memo.wav", 12.3))
     assert (attachment.kind, attachment.description, attachment.soft_tokens()) == ("audio", "12.3 s", 308)
+
+
+@pytest.mark.parametrize("samples", [640, 641, 800, 801, 16_001])
+def test_a_sound_takes_what_the_model_that_hears_it_makes_of_it(samples, tmp_path):
+    attachment = open_attachment(sound(tmp_path / "memo.wav", samples / 16_000))
+    audio = UnifiedAudioConfig(samples_per_token=640)
+    clip = np.zeros(samples, np.float32)
+    assert attachment.soft_tokens(audio=audio) == len(sound_features(clip, audio))
+    assert attachment.soft_tokens() == -(-((samples - 1) // 160) // 4)
 
 
 def test_a_video_is_counted_as_the_processor_will(tmp_path):

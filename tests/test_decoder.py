@@ -64,7 +64,7 @@ def test_a_layer_run_for_its_last_token_alone_gives_that_tokens_output(variant: 
         assert layer_cache.empty()
 
 
-@pytest.mark.parametrize("features", ["images", "log_mels"])
+@pytest.mark.parametrize("features", ["images", "sounds"])
 def test_pictures_and_sound_are_refused_for_more_than_one_sequence(features: str) -> None:
     model, processor = pair("e2b").model, pair("e2b").processor
     medium = (
@@ -74,7 +74,7 @@ def test_pictures_and_sound_are_refused_for_more_than_one_sequence(features: str
     )
     inputs = processor([{"role": "user", "content": [medium, {"type": "text", "text": "?"}]}], image_tokens=70)
     assert getattr(inputs, features)
-    twice = ModelInputs(mx.concatenate([inputs.input_ids] * 2), inputs.images, inputs.log_mels)
+    twice = ModelInputs(mx.concatenate([inputs.input_ids] * 2), inputs.images, inputs.sounds)
     cache = model.make_cache()
     with pytest.raises(ValueError, match="one sequence at a time"):
         model(twice, cache=cache)

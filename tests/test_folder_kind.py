@@ -156,6 +156,12 @@ OTHERS: list[tuple[dict[str, bytes | str], str]] = [
     ({"adapter_config.json": '{"lora_parameters": {}}', "adapters.safetensors": EMPTY}, "mlx_lm.fuse"),
     ({"adapter_config.json": "damaged", "adapters.safetensors": EMPTY}, "is a LoRA adapter, not a model"),
     ({"gemma-4-31B-it-Q4_K_M.gguf": b"GGUF"}, "holds GGUF.*take 31b or google/gemma-4-31B-it"),
+    ({"gemma-4-31B-it-Q4_K_M.gguf": b"GGUF"}, "K-quants, which no packing of MLX holds"),
+    ({"gemma-4-e4b-it-IQ4_XS.gguf": b"GGUF"}, "K-quants.*take e4b or"),
+    (
+        {"gemma-4-E2B-it-qat-q4_0.gguf": b"GGUF"},
+        "convert google/gemma-4-E2B-it-qat-q4_0-unquantized --recipe qat` keeps the same 4 bits, or take e2b",
+    ),
     ({"q4.gguf": b"GGUF", "config.json": E4B, "tokenizer.json": "{}"}, "holds GGUF.*take e4b or google/gemma-4-E4B-it"),
     ({"config.json": E4B, "pytorch_model-00001-of-00002.bin": b"x"}, "holds PyTorch's pickled weights"),
     ({"consolidated.00.pth": b"x", "params.json": "{}"}, "holds PyTorch's pickled weights"),

@@ -45,7 +45,7 @@ def test_the_pieces_of_a_prompt_are_the_prompt_and_cut_no_picture_and_no_clip(in
     pieces = split_inputs(inputs, CONFIG, size)
     assert np.array_equal(np.concatenate([np.array(p.input_ids)[0] for p in pieces]), np.array(inputs.input_ids)[0])
     assert [id(image) for piece in pieces for image in piece.images] == [id(image) for image in inputs.images]
-    assert [id(clip) for piece in pieces for clip in piece.log_mels] == [id(clip) for clip in inputs.log_mels]
+    assert [id(clip) for piece in pieces for clip in piece.sounds] == [id(clip) for clip in inputs.sounds]
     for piece in pieces:
         ids = np.array(piece.input_ids)[0]
         runs = np.count_nonzero(np.diff(np.isin(ids, (IMAGE, VIDEO)), prepend=False, append=False)) // 2
@@ -65,13 +65,13 @@ def test_a_placeholder_without_a_soft_token_is_an_error() -> None:
     model = pair("e2b").model
     clip = mx.zeros((8, 128))
     with pytest.raises(ValueError, match="3 placeholders in the ids, but 2 soft tokens"):
-        model(ModelInputs(mx.array([[30, AUDIO, AUDIO, AUDIO]]), log_mels=(clip,)))
+        model(ModelInputs(mx.array([[30, AUDIO, AUDIO, AUDIO]]), sounds=(clip,)))
 
 
 def test_sound_for_a_model_without_ears_names_those_that_hear() -> None:
     deaf = Gemma4(Config.from_dict(raw_config("dense")))
     with pytest.raises(InputError, match="e2b, e4b or 12b"):
-        deaf(ModelInputs(mx.array([[AUDIO]]), log_mels=(mx.zeros((4, 128)),)))
+        deaf(ModelInputs(mx.array([[AUDIO]]), sounds=(mx.zeros((4, 128)),)))
 
 
 def test_no_tokens_at_all_are_an_error() -> None:

@@ -36,7 +36,7 @@ def sound(samples: int, seed: int = 0) -> np.ndarray:
 
 
 def whole(model, samples: np.ndarray) -> np.ndarray:
-    (tokens,) = model.encode_audio(ModelInputs(mx.array([[0]]), log_mels=(mx.array(log_mel(samples)),)))
+    (tokens,) = model.encode_audio(ModelInputs(mx.array([[0]]), sounds=(mx.array(log_mel(samples)),)))
     return np.array(tokens)
 
 
@@ -155,14 +155,14 @@ def test_a_clip_read_in_parts_leaves_the_model_where_reading_it_whole_does(tmp_p
     build_checkpoint(tmp_path, variant)
     model, _ = load(tmp_path)
     clip = sound(30 * 640)
-    log_mels = (mx.array(log_mel(clip)),)
+    sounds = (mx.array(log_mel(clip)),)
     before, after = [2, 100, 101, 102], [110, 111]
     ids = mx.array([[*before, *[model.config.audio_token_id] * 30, *after]])
-    expected = model(ModelInputs(ids, log_mels=log_mels), last_only=True)
+    expected = model(ModelInputs(ids, sounds=sounds), last_only=True)
 
     cache = model.make_cache()
     model(mx.array([before]), cache=cache)
-    (soft_tokens,) = model.encode_audio(ModelInputs(ids, log_mels=log_mels))
+    (soft_tokens,) = model.encode_audio(ModelInputs(ids, sounds=sounds))
     start = 0
     for part in parts:
         model.append_soft_tokens(soft_tokens[start : start + part], cache)

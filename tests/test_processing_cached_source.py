@@ -26,7 +26,7 @@ def prompt(kind: str, source: Any, image_tokens: int = 280) -> ModelInputs:
 
 def assert_equal(ours: ModelInputs, theirs: ModelInputs) -> None:
     assert ids_of(ours) == ids_of(theirs)
-    features = [[*(image.patches for image in inputs.images), *inputs.log_mels] for inputs in (ours, theirs)]
+    features = [[*(image.patches for image in inputs.images), *inputs.sounds] for inputs in (ours, theirs)]
     assert features[0]
     for one, other in zip(*features, strict=True):
         np.testing.assert_array_equal(np.array(one), np.array(other))

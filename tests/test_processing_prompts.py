@@ -128,9 +128,9 @@ def assert_same_features(ours: Any, reference: dict[str, Any]) -> None:
         np.testing.assert_array_equal(np.array(mine.patches), theirs[real])
         columns, rows = np.asarray(positions)[real].max(axis=0) + 1
         assert (mine.rows, mine.columns) == (rows, columns)
-    log_mels = reference.get("input_features", [])
-    assert len(ours.log_mels) == len(log_mels)
-    for mine, theirs, mask in zip(ours.log_mels, log_mels, reference.get("input_features_mask", []), strict=True):
+    sounds = reference.get("input_features", [])
+    assert len(ours.sounds) == len(sounds)
+    for mine, theirs, mask in zip(ours.sounds, sounds, reference.get("input_features_mask", []), strict=True):
         np.testing.assert_allclose(np.array(mine), np.asarray(theirs)[np.asarray(mask)], atol=1e-4)
 
 
@@ -170,7 +170,7 @@ def test_a_clip_has_as_many_placeholders_as_the_reference_gives_it(samples: int)
     chat = [user(audio(samples))]
     ours = our_processor()(chat)
     assert ids_of(ours) == list(reference_inputs(chat)["input_ids"][0])
-    assert ids_of(ours).count(SPECIAL_IDS["<|audio|>"]) == -(-ours.log_mels[0].shape[0] // 4)
+    assert ids_of(ours).count(SPECIAL_IDS["<|audio|>"]) == -(-ours.sounds[0].shape[0] // 4)
 
 
 @given(st.text(max_size=80))

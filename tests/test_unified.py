@@ -226,7 +226,7 @@ def test_without_its_tensors_for_sound_it_reads_and_sees_and_says_that_it_does_n
     for ask in (
         lambda: processor(user(sound(3_000))),
         model.audio_stream,
-        lambda: model.encode_audio(g4.ModelInputs(mx.array([[2]]), log_mels=(mx.zeros((1, 640)),))),
+        lambda: model.encode_audio(g4.ModelInputs(mx.array([[2]]), sounds=(mx.zeros((1, 640)),))),
         lambda: g4.transcribe(model, processor, np.zeros(16_000, np.float32)),
     ):
         with pytest.raises(InputError, match=r"this checkpoint does not hear.*e2b, e4b or 12b"):
@@ -256,13 +256,13 @@ def test_sound_of_no_samples_is_refused_and_one_sample_is_a_token() -> None:
     for empty in (np.zeros(0, np.float32), (np.zeros(0), 44_100), np.zeros((0, 2), np.float32), np.zeros(0, np.int16)):
         with pytest.raises(InputError, match="has no samples"):
             processor(user({"type": "audio", "audio": empty}))
-    assert [len(clip) for clip in processor(user(sound(1))).log_mels] == [1]
+    assert [len(clip) for clip in processor(user(sound(1))).sounds] == [1]
 
 
 def test_a_sound_that_was_prepared_for_another_size_is_prepared_again() -> None:
     source = g4.processing.CachedSource(sound(3_200)["audio"])
     shapes = [
-        pair(variant).processor(user({"type": "audio", "audio": source})).log_mels[0].shape
+        pair(variant).processor(user({"type": "audio", "audio": source})).sounds[0].shape
         for variant in ("e2b", "unified", "e2b")
     ]
     assert shapes == [(19, 128), (5, 640), (19, 128)]

@@ -36,7 +36,7 @@ def noise(samples: int, seed: int = 0) -> np.ndarray:
 
 def whole_clip(model: g4.Gemma4, samples: np.ndarray) -> np.ndarray:
     frames = mx.array(np.pad(samples, (0, -len(samples) % 640)).reshape(-1, 640))
-    (tokens,) = model.encode_audio(g4.ModelInputs(mx.array([[2]]), log_mels=(frames,)))
+    (tokens,) = model.encode_audio(g4.ModelInputs(mx.array([[2]]), sounds=(frames,)))
     return np.array(tokens.astype(mx.float32))
 
 

@@ -135,7 +135,7 @@ def measure_towers(model: Gemma4, plan: Plan, on_progress: OnProgress) -> list[M
     if (audio := model.config.audio) is not None:
         on_progress("a sound")
         samples = rng.uniform(-0.5, 0.5, _SOUND_SECONDS * SAMPLE_RATE).astype(np.float32)
-        inputs = ModelInputs(no_ids, log_mels=(mx.array(sound_features(samples, audio)),))
+        inputs = ModelInputs(no_ids, sounds=(mx.array(sound_features(samples, audio)),))
         prepare = _repeated(plan, lambda _: _seconds(lambda: mx.array(sound_features(samples, audio))))
         encode = _repeated(plan, lambda _: _seconds(lambda: model.encode_audio(inputs)))
         count = len(model.encode_audio(inputs)[0])

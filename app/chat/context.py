@@ -51,7 +51,7 @@ def count_tokens(processor: Processor, request: Request, exchanges: Sequence[Exc
 def _tokens(processor: Processor, request: Request, attachment: Attachment) -> int:
     if attachment.video is not None:
         return processor.video_tokens(attachment.video)
-    return (attachment.soft_tokens(request.image_tokens) or 0) + _AROUND_A_MEDIUM
+    return (attachment.soft_tokens(request.image_tokens, processor.config.audio) or 0) + _AROUND_A_MEDIUM
 
 
 def tokens_by_exchange(processor: Processor, request: Request, conversation: Conversation) -> list[int]:

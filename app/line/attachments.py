@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from gemma4_mlx.config import AudioConfig
+    from gemma4_mlx.config_unified import UnifiedAudioConfig
     from gemma4_mlx.processing import CachedSource
     from gemma4_mlx.processing.sources import Source
     from gemma4_mlx.processing.video import VideoSize
@@ -75,11 +77,14 @@ class Attachment:
 
         return CachedSource(self.content)
 
-    def soft_tokens(self, image_tokens: int = DEFAULT_IMAGE_TOKENS) -> int | None:
+    def soft_tokens(
+        self, image_tokens: int = DEFAULT_IMAGE_TOKENS, audio: AudioConfig | UnifiedAudioConfig | None = None
+    ) -> int | None:
         """How many soft tokens it takes of the prompt, without their borders and times; None for a text.
 
         Args:
             image_tokens: the most soft tokens a picture may take.
+            audio: of the model that will hear it; None: not known yet. The 12B may take one token more than others.
         """
         match self.kind:
             case "image":
@@ -92,8 +97,9 @@ class Attachment:
                 return rows * columns
             case "audio":
                 from gemma4_mlx.log_mel import soft_token_count
+                from gemma4_mlx.sound_features import soft_token_count as tokens_of
 
-                return soft_token_count(len(self.content))
+                return soft_token_count(len(self.content)) if audio is None else tokens_of(len(self.content), audio)
             case "video":
                 from gemma4_mlx.processing.images import token_grid
                 from gemma4_mlx.processing.video import FRAMES, TOKENS_PER_FRAME

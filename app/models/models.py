@@ -24,6 +24,7 @@ from .sizes import SIZES, Size
 
 if TYPE_CHECKING:
     from gemma4_mlx.checkpoint.hub_cache import CachedModel
+    from gemma4_mlx.checkpoint.stores import KeptModel
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Models:
         free: bytes left on the disk it is on.
         cached: every Gemma 4 in it, by Hub id.
         choice: the model a command would use now, and why.
+        kept: what other programs have here.
     """
 
     memory: int
@@ -43,6 +45,7 @@ class Models:
     free: int
     cached: dict[str, CachedModel]
     choice: ModelChoice
+    kept: tuple[KeptModel, ...] = ()
 
     def of_size(self, size: Size) -> CachedModel | None:
         """What the cache has of a size."""
@@ -65,11 +68,13 @@ def look_around() -> Models:
     """
     from gemma4_mlx.checkpoint.hub import free_disk
     from gemma4_mlx.checkpoint.hub_cache import cached_models
+    from gemma4_mlx.checkpoint.stores import kept_models
 
     memory = physical_memory()
     choice = choose_model(None, os.environ, config_file(), memory)
     cache, free = free_disk()
-    return Models(memory, cache, free, {model.repo_id: model for model in cached_models()}, choice)
+    cached = {model.repo_id: model for model in cached_models()}
+    return Models(memory, cache, free, cached, choice, tuple(kept_models()))
 
 
 def list_models(as_json: bool, check: bool) -> None:
@@ -110,6 +115,11 @@ def as_lines(models: Models, newer: set[str] | None = None) -> list[str]:
     if others := models.others():
         lines += ["", "Others in the Hugging Face cache:"]
         lines += [f"{_arrow(models, model.repo_id)} {model.repo_id}  {_here(model)}" for model in others]
+    if models.kept:
+        lines += ["", "What other programs have here, used where it lies:"]
+        for model in models.kept:
+            bits = f", {model.bits}-bit" if model.bits else ""
+            lines.append(f"{_arrow(models, model.name)} {model.name}  {byte_size(model.nbytes)}{bits}, {model.program}")
     if newer is not None:
         lines += ["", *(_update_line(models, repo_id) for repo_id in sorted(newer))]
         lines += [] if newer else ["The Hub has nothing newer than what is here."]
@@ -146,6 +156,7 @@ def as_fields(models: Models, newer: set[str] | None = None) -> dict[str, Any]:
         {
             "name": DEMO,
             "repository": None,
+            "source": None,
             "download_bytes": 0,
             "needs_memory_bytes": None,
             "fits": True,
@@ -172,31 +183,50 @@ def as_fields(models: Models, newer: set[str] | None = None) -> dict[str, Any]:
         {"name": model.repo_id, "repository": model.repo_id, **_cached_fields(model, newer)}
         for model in models.others()
     ]
+    kept = [
+        {
+            "name": model.name,
+            "repository": None,
+            "source": model.program,
+            "bits": model.bits,
+            "fetched": True,
+            "disk_bytes": model.nbytes,
+            "newer": None,
+        }
+        for model in models.kept
+    ]
     return {
         "memory_bytes": models.memory,
         "cache": str(models.cache),
         "free_bytes": models.free,
         "used": {"name": models.choice.name, "reason": models.choice.reason},
-        "models": listed + others,
+        "models": listed + others + kept,
     }
 
 
 def _cached_fields(model: CachedModel | None, newer: set[str] | None) -> dict[str, Any]:
     if model is None:
-        return {"fetched": False, "disk_bytes": 0, "newer": None}
+        return {"source": None, "fetched": False, "disk_bytes": 0, "newer": None}
     is_newer = None if newer is None or not model.whole else model.repo_id in newer
-    return {"fetched": model.whole, "disk_bytes": model.nbytes, "newer": is_newer}
+    return {"source": "Hugging Face", "fetched": model.whole, "disk_bytes": model.nbytes, "newer": is_newer}
 
 
 def pull(name: str) -> None:
-    """Fetch a model, or a newer version of it, showing how far it is on stderr; its folder goes to stdout.
+    """Fetch a model, or a newer version of it, showing how far it is on stderr; its folder goes to stdout, or the name
+    of a model that another program keeps.
 
     Raises:
         Gemma4Error: it cannot be found or fetched.
     """
     from gemma4_mlx.checkpoint.hub import SHORT_NAMES
     from gemma4_mlx.checkpoint.hub_cache import is_whole
+    from gemma4_mlx.checkpoint.stores import kept_folder, store_of
 
+    if store_of(name) is not None:
+        kept_folder(name)
+        note(f"{name} is another program's and here already; try it: gemma4-mlx chat --model {name}")
+        say(name)
+        return
     try:
         folder = fetch(name, newest=True)
     except HubError as error:

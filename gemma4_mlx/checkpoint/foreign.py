@@ -68,6 +68,7 @@ _PACKED_TENSORS = [
     (re.compile(r"\.(SCB|absmax|quant_map|nested_absmax|quant_state\..*)$"), "bitsandbytes"),
     (re.compile(r"[._](weight_)?scale_inv$"), "FP8"),
     (re.compile(r"[._]weight_scale_2$"), "NVIDIA ModelOpt"),
+    (re.compile(r"\.weight\.global_scale$"), "NVFP4 with a scale of whole tensors"),
 ]
 
 
@@ -77,9 +78,17 @@ class _Files(NamedTuple):
     advice: str | None = None  # None: a size that loads
 
 
+# The makers' own, whose 4 bits are also to be had from what they call unquantized.
+_QAT_GGUF = _Files(("*qat*q4_0*.gguf",), "GGUF of the makers' 4-bit training, the format of llama.cpp, not of MLX")
+
 # Files that tell what a folder is, when there is no config.json with .safetensors. The first that is there counts.
 _FILES = [
     _Files(("model_index.json",), "a diffusers pipeline, which makes pictures and is not a Gemma 4"),
+    _QAT_GGUF,
+    _Files(
+        ("*q[2-6]_k*.gguf", "*iq[1-4]_*.gguf"),
+        "GGUF of K-quants, which no packing of MLX holds, so they would have to be widened or rounded again",
+    ),
     _Files(("*.gguf",), "GGUF, the format of llama.cpp, Ollama and LM Studio, not of MLX"),
     _Files(("*.litertlm", "*.task", "*.tflite"), "LiteRT (MediaPipe), the format for phones, not of MLX"),
     _Files(("*.onnx", "*.onnx_data", "onnx"), "ONNX, not of MLX"),
@@ -214,13 +223,22 @@ def other_files(names: Iterable[str], raw: Mapping[str, Any], name: str) -> str 
         raw, name: its config.json and its name, which may tell the size.
     """
     found = _known(names)
-    return None if found is None else f"holds {found[0].what}: {found[0].advice or advice(raw, f'{name} {found[1]}')}"
+    return None if found is None else f"holds {found[0].what}: {_instead(*found, raw, name)}"
 
 
 def other_file(name: str, start: bytes) -> str | None:
     """What a file is, by its name or its first bytes; None: nothing that is known."""
     found = _known([name]) or _known(like for magic, like in _MAGIC if start.startswith(magic))
-    return None if found is None else f"is {found[0].what}: {found[0].advice or advice({}, name)}"
+    return None if found is None else f"is {found[0].what}: {_instead(*found, {}, name)}"
+
+
+def _instead(kind: _Files, file: str, raw: Mapping[str, Any], name: str) -> str:
+    """What to take in place of such a file."""
+    size = _size(raw, f"{name} {file}")
+    if kind is _QAT_GGUF and size is not None:
+        source = f"{size.hub_id}-qat-q4_0-unquantized"
+        return f"`gemma4-mlx convert {source} --recipe qat` keeps the same 4 bits, or {advice(raw, f'{name} {file}')}"
+    return kind.advice or advice(raw, f"{name} {file}")
 
 
 def _known(names: Iterable[str]) -> tuple[_Files, str] | None:

@@ -21,11 +21,18 @@ from .folder_kind import checkpoint_folder, describe_file
 from .foreign import advice, other_repository
 from .hub_cache import NEEDED, NOT_NEEDED, Snapshot, cache_folder, find_snapshot, record_revision
 from .hub_errors import explained, quiet_hub
+from .stores import kept_folder, store_of
 from .weight_files import is_weights, names_in
 
 #: Short name → Hub id. Three sizes hear, and 4-bit weights are where speech is lost (repetition on long clips) and, in
 #: the small ones, per-layer embeddings, so they come in 8 bits; the two large ones would need a 48 GB Mac for that and
 #: keep their quality in 4 bits. Any other precision is a full Hub id away.
+#:
+#: No short name means a QAT checkpoint. What mlx-community has of those ("…-it-qat-4bit", "…-qat-OptiQ-4bit") is in
+#: groups of 64, where the training had 32, and so rounded a second time (the model cards). The makers' own
+#: "google/gemma-4-31B-it-qat-w4a16-ct" (of all sizes but the 26B: vllm recipes 514) is of a form that loads here as it
+#: is, but has its embeddings in bfloat16, of the 31B with a head beside them (omlx issue 1775): it takes more of a disk
+#: and of memory than what the sizes are chosen by.
 SHORT_NAMES: dict[str, str] = {
     "e2b": "mlx-community/gemma-4-e2b-it-8bit",
     "e4b": "mlx-community/gemma-4-e4b-it-8bit",
@@ -51,7 +58,8 @@ def resolve(
     is opened. `HF_ENDPOINT`, `HF_HOME`, `HF_HUB_OFFLINE` and the saved access token are huggingface_hub's.
 
     Args:
-        name: a folder (`~` is expanded), a key of `SHORT_NAMES`, "demo", or a Hub id "organisation/name".
+        name: a folder (`~` is expanded), a key of `SHORT_NAMES`, "demo", a Hub id "organisation/name", or a model that
+            another program keeps: "ollama:gemma4:12b-mlx", "lmstudio:…", "kaggle:…".
         revision: branch, tag or commit on the Hub; the default branch if None. A branch stays where it was when the
             model was fetched.
         on_progress: called with (bytes here, bytes in all) while files are fetched; from the downloading thread.
@@ -93,6 +101,10 @@ def _place(name: str | Path, revision: str | None) -> Path | str:
         return demo_folder()
     if (repo_id := SHORT_NAMES.get(text.lower())) is not None:
         return repo_id
+    if store_of(text) is not None:
+        if revision is not None:
+            raise ValueError(f"{text} is another program's: it has no revision {revision!r}")
+        return kept_folder(text)
     path = os.path.expanduser(text)  # unlike pathlib, os.path takes any text: unknown ~users, names too long
     if os.path.isdir(path):
         if revision is not None:

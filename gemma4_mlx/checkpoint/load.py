@@ -32,6 +32,7 @@ from .wired_memory import keep_in_memory
 PerLayer = Literal["auto", "disk", "memory"]
 
 _TABLE = "language_model.embed_tokens_per_layer"
+_MOST_OPEN = 100  # files that wait open to be read; macOS lets a program have 256, and Ollama has one for a tensor
 _SHARE_FOR_WEIGHTS = 0.5  # of physical memory; Metal may use about two thirds of a Mac's
 
 
@@ -172,6 +173,8 @@ def _tensors(
     """Stored name → numbers. They are read on first use, but from files that MLX cannot read: from those now."""
     needed = {source.stored: source.header for source in sources.values()}
     not_for_mlx = {header.file for header in headers.values() if not ELEMENT_TYPES[header.dtype].mlx_reads}
+    if len(files := {header.file for header in needed.values()}) > _MOST_OPEN:
+        not_for_mlx |= files
     lazy = {file: _lazy_tensors(file) for file in {header.file for header in needed.values()} - not_for_mlx}
     return {
         stored: read_tensor(header, dtype)

@@ -27,6 +27,8 @@ _MEASURED = re.compile(r"\.([qkv]_scale|(input|output)_scale)$")
 _BESIDE_PACKED = re.compile(r"\.(weight_shape|(input|output)_activation_scale|[kv]_cache_scale)$")
 # What these call a packed weight and its scale → what a linear layer of the second has.
 _PACKED = {".weight_packed": ".weight", ".embedding_quantized": ".weight", ".embedding_scale": ".weight_scale"}
+# What Ollama calls MLX's scales and biases.
+_PACKED |= {".weight.scale": ".scales", ".weight.bias": ".biases"}
 _BOUND = re.compile(r"\.(input|output)_(min|max)$")
 
 

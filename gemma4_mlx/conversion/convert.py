@@ -21,7 +21,7 @@ from typing import Any
 from ..byte_sizes import byte_size
 from ..checkpoint.element_types import PRECISIONS, precision, precision_concern
 from ..checkpoint.folder_kind import read_config_json
-from ..checkpoint.headers import TensorHeader, read_headers
+from ..checkpoint.headers import read_headers
 from ..checkpoint.hub import SHORT_NAMES, is_hub_id, resolve
 from ..checkpoint.load import read_config
 from ..checkpoint.quantization import quantize_modules
@@ -177,11 +177,11 @@ def _prepare(name: str, folder: Path, recipe: Recipe, dtype: str) -> _Conversion
     raw = dict(read_config_json(folder))
     config = Config.from_dict(raw)
     headers = read_headers(folder)
-    _files_to_copy(folder)
     config, sources = find_sources(headers, config)
     if any(leaf.endswith(".weight_scale") for leaf in sources):
         return _prepare_packed(name, folder, raw, config, sources, recipe, dtype)
-    _refuse_quantized(name, config, headers)
+    _refuse_quantized(name, config, sources)
+    _files_to_copy(folder)
     check_fit(sources, parameter_shapes(Gemma4(config)), {}, folder)
     planned = plan_conversion(config, recipe, dtype)
     if off_lattice := _off_lattice(planned, sources):
@@ -199,10 +199,11 @@ def _prepare_packed(
     dtype: str,
 ) -> _Conversion:
     """The same for a source that another program packed, of which every packed weight stays what it is."""
-    if recipe.name != "qat":
-        raise CheckpointError(f"{name} is quantized already: {_KEPT_BY_QAT}")
+    _files_to_copy(folder)
     model = Gemma4(config)
     sources = in_mlx_packing(sources, model)
+    if recipe.name != "qat":
+        raise CheckpointError(f"{name} is quantized already: {_KEPT_BY_QAT}")
     packings = find_packings(sources, model)
     quantize_modules(model, packings)
     check_fit(sources, parameter_shapes(model), packings, folder)
@@ -248,12 +249,12 @@ def _config_to_convert(hub_id: str, revision: str | None) -> Config:
     return config
 
 
-def _refuse_quantized(name: str, config: Config, headers: Mapping[str, TensorHeader]) -> None:
+def _refuse_quantized(name: str, config: Config, sources: Mapping[str, StoredTensor]) -> None:
     packed = (config.quantization or {}).get("quant_method") in ("compressed-tensors", "gemma")
-    if packed and not headers:
+    if packed and not sources:
         return  # how, its tensors will tell
     # The tensors tell, where there are any: the makers' "-unquantized" checkpoints have a quantization_config, too.
-    if any(tensor.endswith(".scales") for tensor in headers) or (config.quantization and not headers):
+    if any(parameter.endswith(".scales") for parameter in sources) or (config.quantization and not sources):
         raise CheckpointError(
             f"{name} is quantized already: name the checkpoint it was made from, such as google/gemma-4-E2B-it"
         )

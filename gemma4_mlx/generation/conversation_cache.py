@@ -275,10 +275,10 @@ def prompt_keys(inputs: ModelInputs, config: Config) -> np.ndarray:
     """
     ids = np.array(inputs.input_ids)[0]
     keys = ids.astype(np.int64)
-    if not inputs.images and not inputs.log_mels:
+    if not inputs.images and not inputs.sounds:
         return keys  # placeholders, if any, are read as the pad id
     images = iter([_image_key(image) for image in inputs.images])
-    clips = iter([_feature_key(log_mel, *log_mel.shape) for log_mel in inputs.log_mels])
+    clips = iter([_feature_key(sound, *sound.shape) for sound in inputs.sounds])
     for start, end in soft_token_runs(ids, config):
         key = next(clips if ids[start] == config.audio_token_id else images, None)
         if key is None:

@@ -153,7 +153,7 @@ class Gemma4(nn.Module, metaclass=OwnNames):
             inputs = ModelInputs(inputs if isinstance(inputs, mx.array) else mx.array(inputs))
         if inputs.input_ids.ndim != 2 or inputs.input_ids.size == 0:
             raise ValueError(f"ids must be [batch, length] and not empty, their shape is {inputs.input_ids.shape}")
-        if len(inputs.input_ids) > 1 and (inputs.images or inputs.log_mels):
+        if len(inputs.input_ids) > 1 and (inputs.images or inputs.sounds):
             raise ValueError("pictures and sound are read one sequence at a time: call the model once for each prompt")
         if inputs.input_ids.shape[1] > 1:
             check_ids(np.array(inputs.input_ids), self.config.text.vocab_size)
@@ -204,15 +204,15 @@ class Gemma4(nn.Module, metaclass=OwnNames):
     @builds_in_a_turn
     def encode_audio(self, inputs: ModelInputs) -> list[mx.array]:
         """Soft tokens of each clip, `[tokens, hidden]`, 40 ms apart, in order of appearance."""
-        if not inputs.log_mels:
+        if not inputs.sounds:
             return []
         if self.config.audio is None:
             raise InputError("this checkpoint does not hear: choose e2b, e4b or 12b, which do")
         self._read_first("audio_tower", "embed_audio")
         if isinstance(self.config.audio, AudioConfig):
-            return [self.embed_audio(self.audio_tower(log_mel)) for log_mel in inputs.log_mels]
+            return [self.embed_audio(self.audio_tower(log_mel)) for log_mel in inputs.sounds]
         dtype = self.language_model.norm.weight.dtype
-        return [project_frames(frames.astype(dtype), self.embed_audio) for frames in inputs.log_mels]
+        return [project_frames(frames.astype(dtype), self.embed_audio) for frames in inputs.sounds]
 
     @device_errors()
     def audio_stream(self) -> AudioStream:
@@ -260,7 +260,7 @@ class Gemma4(nn.Module, metaclass=OwnNames):
     def _embed(self, ids: mx.array, inputs: ModelInputs) -> tuple[mx.array, np.ndarray | None]:
         """Embeddings of `ids` with soft tokens in their places, and which positions are one image."""
         embeddings = self.language_model.embed(ids)
-        if not inputs.images and not inputs.log_mels:
+        if not inputs.images and not inputs.sounds:
             return embeddings, None
         host_ids = np.array(inputs.input_ids)[0]
         _fill(embeddings, vision_positions(host_ids, self.config), self.encode_images(inputs))

@@ -37,14 +37,14 @@ class ModelInputs:
         input_ids: int32 `[1, L]`; every soft token's place holds its placeholder id.
         images: pictures and video frames, in order of appearance; or their soft tokens `[n, hidden]`, where somebody
             has kept them from an earlier prompt.
-        log_mels: one float32 array per audio clip, in order of appearance: `[frames, 128]`, frames 10 ms apart; for the
+        sounds: one float32 array per audio clip, in order of appearance: `[frames, 128]`, frames 10 ms apart; for the
             12B, which takes the samples themselves, `[tokens, 640]`.
         stop_ids: ids that end the answer to this prompt, for who writes one.
     """
 
     input_ids: mx.array
     images: tuple[ImagePatches | mx.array, ...] = ()
-    log_mels: tuple[mx.array, ...] = ()
+    sounds: tuple[mx.array, ...] = ()
     stop_ids: frozenset[int] = frozenset()
 
 
@@ -83,7 +83,7 @@ def soft_token_runs(ids: np.ndarray, config: Config) -> list[tuple[int, int]]:
 def rest_of_inputs(inputs: ModelInputs, config: Config, start: int) -> ModelInputs:
     """The prompt from position `start` on, which lies within no picture and no clip."""
     images, clips = _feature_counts(np.array(inputs.input_ids)[0, :start], config)
-    return ModelInputs(inputs.input_ids[:, start:], inputs.images[images:], inputs.log_mels[clips:])
+    return ModelInputs(inputs.input_ids[:, start:], inputs.images[images:], inputs.sounds[clips:])
 
 
 def _feature_counts(ids: np.ndarray, config: Config) -> tuple[int, int]:
@@ -129,7 +129,7 @@ def split_inputs(
             ModelInputs(
                 input_ids=inputs.input_ids[:, start:end],
                 images=inputs.images[images : images + n_images],
-                log_mels=inputs.log_mels[clips : clips + n_clips],
+                sounds=inputs.sounds[clips : clips + n_clips],
             )
         )
         start, images, clips = end, images + n_images, clips + n_clips

@@ -46,12 +46,12 @@ class _Prepared:
     Attributes:
         text: what stands for it in the prompt, one placeholder per soft token.
         images: its pictures: one, or a video's frames.
-        log_mels: of a sound.
+        sounds: its log-mel frames, or for the 12B its samples, if it is a sound.
     """
 
     text: str
     images: tuple[ImagePatches, ...] = ()
-    log_mels: tuple[mx.array, ...] = ()
+    sounds: tuple[mx.array, ...] = ()
 
 
 class Processor:
@@ -158,7 +158,7 @@ class Processor:
         return ModelInputs(
             mx.array([ids], mx.int32),
             tuple(image for medium in prepared for image in medium.images),
-            tuple(features for medium in prepared for features in medium.log_mels),
+            tuple(features for medium in prepared for features in medium.sounds),
             self.end_of_turn_ids,
         )
 

@@ -51,7 +51,7 @@ def _streamed(model: Gemma4, dtype: mx.Dtype) -> Outcome:
     stored, sound = copied(model, dtype), _sound(3.0)
     twin = float32_twin(stored)
     with mx.stream(mx.cpu):
-        (right,) = twin.encode_audio(ModelInputs(mx.zeros((1, 1), mx.int32), log_mels=(mx.array(log_mel(sound)),)))
+        (right,) = twin.encode_audio(ModelInputs(mx.zeros((1, 1), mx.int32), sounds=(mx.array(log_mel(sound)),)))
         mx.eval(right)
     stream = stored.audio_stream()
     parts = [stream.feed(sound[start : start + 1777]) for start in range(0, len(sound), 1777)]
