@@ -10,12 +10,14 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
 
 from .chat import Chat
 from .engine import Engine
 from .guard import Guard
 from .metrics import metrics_text
+from .realtime import Realtime
 from .refusals import Refusal, json_response
 from .request_log import RequestLog
 from .transcriptions import Transcriptions
@@ -62,6 +64,11 @@ def make_service(engine: Engine, model: str, key: str | None, any_host: bool, lo
     async def translations(request: Request) -> Response:
         return await translate(request)
 
+    realtime = Realtime(engine, model)
+
+    async def live(socket: WebSocket) -> None:
+        await realtime(socket)
+
     return Starlette(
         routes=[
             Route("/health", health),
@@ -71,6 +78,7 @@ def make_service(engine: Engine, model: str, key: str | None, any_host: bool, lo
             Route("/v1/chat/completions", completions, methods=["POST"]),
             Route("/v1/audio/transcriptions", transcriptions, methods=["POST"]),
             Route("/v1/audio/translations", translations, methods=["POST"]),
+            WebSocketRoute("/v1/realtime", live),
         ],
         middleware=[
             Middleware(RequestLog, log=log),
