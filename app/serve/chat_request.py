@@ -152,6 +152,12 @@ def check_schema(fields: Fields, field: str, schema: dict[str, Any]) -> None:
         fields.refuse(field, f"the schema is larger than {MOST_SCHEMA_BYTES >> 10} KiB")
 
 
+def check_tool_name(fields: Fields, name: str) -> None:
+    """Raise Refusal for a name that the notation of calls could not tell from what is round it."""
+    if not name.isprintable() or not 0 < len(name) <= 128 or any(c in " {}<>|\"'" for c in name):
+        fields.refuse("name", "must be up to 128 letters, digits, _ or -")
+
+
 def _tools(body: Fields) -> tuple[list[dict[str, Any]], list[str]]:
     """The tools that the model is told of, and the names of those of which one must be called."""
     given = body.take("tools", list) or []
@@ -182,8 +188,7 @@ def _tool(body: Fields, number: int, tool: Any) -> dict[str, Any]:
     function = fields.inner("function", needed=True)
     assert function is not None
     name = function.take("name", str, needed=True)
-    if not name.isprintable() or not 0 < len(name) <= 128 or any(c in " {}<>|\"'" for c in name):
-        function.refuse("name", "must be up to 128 letters, digits, _ or -")
+    check_tool_name(function, name)
     parameters = function.take("parameters", dict) or {}
     check_schema(function, "parameters", parameters)
     described = {"name": name, "description": function.take("description", str) or "", "parameters": parameters}

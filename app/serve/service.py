@@ -16,6 +16,7 @@ from starlette.websockets import WebSocket
 from .chat import Chat
 from .engine import Engine
 from .guard import Guard
+from .messages import Messages
 from .metrics import metrics_text
 from .realtime import Realtime
 from .refusals import Refusal, json_response
@@ -64,6 +65,11 @@ def make_service(engine: Engine, model: str, key: str | None, any_host: bool, lo
     async def translations(request: Request) -> Response:
         return await translate(request)
 
+    anthropic = Messages(engine, model)
+
+    async def messages(request: Request) -> Response:
+        return await anthropic(request)
+
     realtime = Realtime(engine, model)
 
     async def live(socket: WebSocket) -> None:
@@ -76,6 +82,8 @@ def make_service(engine: Engine, model: str, key: str | None, any_host: bool, lo
             Route("/v1/models", models),
             Route("/v1/models/{name:path}", one_model),
             Route("/v1/chat/completions", completions, methods=["POST"]),
+            Route("/v1/messages", messages, methods=["POST"]),
+            Route("/v1/messages/count_tokens", anthropic.count, methods=["POST"]),
             Route("/v1/audio/transcriptions", transcriptions, methods=["POST"]),
             Route("/v1/audio/translations", translations, methods=["POST"]),
             WebSocketRoute("/v1/realtime", live),
@@ -88,16 +96,16 @@ def make_service(engine: Engine, model: str, key: str | None, any_host: bool, lo
     )
 
 
-def _refused(_: Request, error: Exception) -> Response:
+def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refusal)
-    return error.response()
+    return error.response(request.url.path)
 
 
 def _no_such(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     said = {404: "there is nothing at", 405: "this method is not for"}.get(error.status_code, "not possible:")
-    return Refusal(f"{said} {request.url.path}", status=error.status_code).response()
+    return Refusal(f"{said} {request.url.path}", status=error.status_code).response(request.url.path)
 
 
-def _failed(_: Request, error: Exception) -> Response:
-    return Refusal("something went wrong here: the server's log has more", status=500).response()
+def _failed(request: Request, error: Exception) -> Response:
+    return Refusal("something went wrong here: the server's log has more", status=500).response(request.url.path)
