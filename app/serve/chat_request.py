@@ -20,7 +20,7 @@ MOST_TOOLS = 128
 MOST_SCHEMA_BYTES = 256 * 2**10
 MOST_STOPS = 16
 _ROLES = ("system", "developer", "user", "assistant", "tool")
-_EFFORTS = {"none": False, "minimal": False, "low": True, "medium": True, "high": True, "xhigh": True, "max": True}
+EFFORTS = {"none": False, "minimal": False, "low": True, "medium": True, "high": True, "xhigh": True, "max": True}
 # What clients send and what changes nothing about an answer here.
 _IGNORED = (
     *("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"),
@@ -108,13 +108,13 @@ def _most_tokens(body: Fields) -> int | None:
 
 
 def _thinking(body: Fields) -> bool:
-    effort = body.choice("reasoning_effort", _EFFORTS)
+    effort = body.choice("reasoning_effort", EFFORTS)
     options = body.inner("chat_template_kwargs")
     enabled = None
     if options is not None:
         enabled = options.take("enable_thinking", bool)
         options.end()
-    return bool(enabled) if enabled is not None else _EFFORTS[effort or "none"]
+    return bool(enabled) if enabled is not None else EFFORTS[effort or "none"]
 
 
 def _stop(body: Fields) -> list[str]:

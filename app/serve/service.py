@@ -21,6 +21,7 @@ from .metrics import metrics_text
 from .realtime import Realtime
 from .refusals import Refusal, json_response
 from .request_log import RequestLog
+from .responses import Responses
 from .transcriptions import Transcriptions
 
 
@@ -70,6 +71,11 @@ def make_service(engine: Engine, model: str, key: str | None, any_host: bool, lo
     async def messages(request: Request) -> Response:
         return await anthropic(request)
 
+    newer = Responses(engine, model)
+
+    async def responses(request: Request) -> Response:
+        return await newer(request)
+
     realtime = Realtime(engine, model)
 
     async def live(socket: WebSocket) -> None:
@@ -82,6 +88,7 @@ def make_service(engine: Engine, model: str, key: str | None, any_host: bool, lo
             Route("/v1/models", models),
             Route("/v1/models/{name:path}", one_model),
             Route("/v1/chat/completions", completions, methods=["POST"]),
+            Route("/v1/responses", responses, methods=["POST"]),
             Route("/v1/messages", messages, methods=["POST"]),
             Route("/v1/messages/count_tokens", anthropic.count, methods=["POST"]),
             Route("/v1/audio/transcriptions", transcriptions, methods=["POST"]),
