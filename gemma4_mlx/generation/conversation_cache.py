@@ -98,6 +98,16 @@ class ConversationCache:
         """How many tokens it holds of the beginning of a prompt, whose `prompt_keys` these are."""
         return _common_length(self._held.known[: self._held.tokens], keys)
 
+    def go_on(self, cache: Caches, tokens: Sequence[int]) -> None:
+        """An answer was written elsewhere, from a copy of this: hold it too.
+
+        Args:
+            cache: the prompt, and the answer's `tokens`.
+        """
+        held = self._held
+        known = [*held.known[: held.prompt_tokens], *tokens]
+        self._held = _Held(cache, known, held.prompt_tokens, held.reused, held.snapshots)
+
     def begin(self, inputs: ModelInputs) -> Turn:
         """Go back to where `inputs`, a whole prompt, part from what is held, and at least by its last token.
 

@@ -225,11 +225,21 @@ class ManyAnswers:
         over = [number for number, answer in enumerate(self._rows) if answer.is_over]
         if not over:
             return
+        for number in over:
+            self._remember(number)
         self._rows = [answer for answer in self._rows if not answer.is_over]
         if self._rows:
             self._batch.leave(over)
         else:
             self._batch = Batch(self._model)  # also after a step that failed
+
+    def _remember(self, row: int) -> None:
+        """Hold a whole answer beside its prompt: the next one begins with both."""
+        answer = self._rows[row]
+        tokens = answer.result().tokens
+        held = self._batch.lengths[row] == answer.prompt_tokens + len(tokens)
+        if answer.error is None and held and answer._keys is not None and not answer._stopping[0]:
+            self.conversations.go_on(answer._keys, lambda: self._batch.cache_of(row), tokens)
 
 
 class _Guarded:
