@@ -96,6 +96,10 @@ class ManyAnswers:
         at_once: most prompts and answers in work; others wait, in the order in which they came.
         cache_bytes: most bytes of prompts that are remembered.
         context: most tokens of a prompt and its answer together; None: as many as the model's context holds.
+
+    Attributes:
+        conversations: the prompts that are remembered.
+        tokens_written: of all answers so far.
     """
 
     def __init__(
@@ -110,6 +114,7 @@ class ManyAnswers:
         self._reading: deque[Answer] = deque()
         self._waiting: deque[Answer] = deque()
         self.conversations = Conversations(model, cache_bytes)
+        self.tokens_written = 0
 
     @property
     def are_over(self) -> bool:
@@ -215,6 +220,7 @@ class ManyAnswers:
             for answer in self._rows:
                 answer._fail(error)
             return
+        self.tokens_written += len(tokens)
         for answer, token in zip(self._rows, tokens, strict=True):
             if isinstance(answer._choose, _Guarded) and answer._choose.error is not None:
                 answer._fail(answer._choose.error)
