@@ -26,7 +26,7 @@ async def show_status(engine: Engine) -> None:
 
 def status_line(engine: Engine, tokens_per_second: float) -> str:
     """Requests, speed and memory."""
-    parts = [f"{engine.counts.requests:,} requests", f"{engine.in_work} in work", f"{tokens_per_second:.0f} tokens/s"]
-    if engine.counts.peak_memory_bytes:
+    parts = [f"{engine.counts.requests:,} so far", f"{engine.in_work} in work", f"{tokens_per_second:.0f} tokens/s"]
+    if engine.counts.peak_memory_bytes >= 2**30:
         parts.append(f"{memory_size(engine.counts.peak_memory_bytes)} at most")
     return ", ".join(parts)
