@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .fields import Fields
 from .media import MOST_MEDIA, data_url, decoded
+from .refusals import Refusal
 
 if TYPE_CHECKING:
     from gemma4_mlx.generation.answers import Request
@@ -45,6 +46,11 @@ class ChatRequest:
     stream: bool
     include_usage: bool
     model: str | None
+
+    def check_model(self, model: str, strict: bool) -> None:
+        """Raise Refusal if another model than `model` was asked for, and that matters."""
+        if strict and self.model not in (None, model):
+            raise Refusal(f"the model here is {model}", status=404, param="model", code="model_not_found")
 
 
 def read_chat_request(body: Fields, most_tokens: int) -> ChatRequest:

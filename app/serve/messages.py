@@ -29,15 +29,18 @@ class Messages:
     Args:
         engine: answers.
         model: the name of the model in answers.
+        strict: requests for another one are refused.
     """
 
-    def __init__(self, engine: Engine, model: str) -> None:
+    def __init__(self, engine: Engine, model: str, strict: bool) -> None:
         self._engine = engine
         self._model = model
+        self._strict = strict
 
     async def __call__(self, request: Request) -> Response:
         """Answer a request. Raises Refusal."""
         asked = read_messages_request(await read_body(request))
+        asked.check_model(self._model, self._strict)
         ticket = self._engine.answer(asked.messages, asked.request)
         if asked.stream:
             await first_news(ticket)

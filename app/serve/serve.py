@@ -37,6 +37,7 @@ class ServeOptions:
         key, key_file: what clients must know.
         context: most tokens of a prompt and its answer.
         parallel: answers written at once.
+        strict_model: requests for another model are refused.
     """
 
     host: str
@@ -45,6 +46,7 @@ class ServeOptions:
     key_file: Path | None
     context: int | None
     parallel: int
+    strict_model: bool
 
 
 def serve(options: ServeOptions, model_name: str | None) -> None:
@@ -74,7 +76,8 @@ def serve(options: ServeOptions, model_name: str | None) -> None:
         from .service import make_service
 
         is_watched = shows_lines(sys.stderr)
-        app = make_service(engine, name, key, options.host not in LOOPBACK, _say_nothing if is_watched else note)
+        log = _say_nothing if is_watched else note
+        app = make_service(engine, name, key, options.host not in LOOPBACK, options.strict_model, log)
         asyncio.run(_run(app, listening, _greeting(_address(listening), name, key is not None), engine, is_watched))
         if engine.in_work:
             leave_at_once(0)

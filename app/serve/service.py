@@ -25,7 +25,9 @@ from .responses import Responses
 from .transcriptions import Transcriptions
 
 
-def make_service(engine: Engine, model: str, key: str | None, any_host: bool, log: Callable[[str], None]) -> Starlette:
+def make_service(
+    engine: Engine, model: str, key: str | None, any_host: bool, strict: bool, log: Callable[[str], None]
+) -> Starlette:
     """The application.
 
     Args:
@@ -33,6 +35,7 @@ def make_service(engine: Engine, model: str, key: str | None, any_host: bool, lo
         model: its name.
         key: that clients must know; None: none.
         any_host: requests may name this machine by any name.
+        strict: requests for another model are refused.
         log: takes a line for each request.
     """
     started = int(time.time())
@@ -53,7 +56,7 @@ def make_service(engine: Engine, model: str, key: str | None, any_host: bool, lo
     async def metrics(_: Request) -> Response:
         return Response(metrics_text(engine), media_type="text/plain; version=0.0.4")
 
-    chat = Chat(engine, model)
+    chat = Chat(engine, model, strict)
 
     async def completions(request: Request) -> Response:
         return await chat(request)
@@ -66,12 +69,12 @@ def make_service(engine: Engine, model: str, key: str | None, any_host: bool, lo
     async def translations(request: Request) -> Response:
         return await translate(request)
 
-    anthropic = Messages(engine, model)
+    anthropic = Messages(engine, model, strict)
 
     async def messages(request: Request) -> Response:
         return await anthropic(request)
 
-    newer = Responses(engine, model)
+    newer = Responses(engine, model, strict)
 
     async def responses(request: Request) -> Response:
         return await newer(request)
