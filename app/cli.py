@@ -448,6 +448,9 @@ def serve(
         ),
     ] = None,
     parallel: Annotated[int, typer.Option("--parallel", min=1, max=64, metavar="N", help="Answers at once.")] = 8,
+    strict_model: Annotated[
+        bool, typer.Option("--strict-model", help="Refuse requests for another model than the one that runs.")
+    ] = False,
     model: Model = None,
     debug: Debug = False,
 ) -> None:
@@ -456,7 +459,7 @@ def serve(
         from .serve.serve import ServeOptions
         from .serve.serve import serve as run
 
-        run(ServeOptions(host, port, api_key, api_key_file, context, parallel), model)
+        run(ServeOptions(host, port, api_key, api_key_file, context, parallel, strict_model), model)
 
 
 @cli.command()

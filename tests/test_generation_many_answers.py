@@ -94,6 +94,25 @@ def test_a_prompt_that_begins_as_one_before_reads_only_the_rest(demo):
     assert second.result().tokens == g4.generate(*demo, turns, max_tokens=20, temperature=0.0).tokens
 
 
+def test_a_conversation_of_many_turns_reads_only_what_is_new(demo):
+    many = ManyAnswers(*demo, at_once=3, cache_bytes=10**9)
+    turns = [{"role": "system", "content": "Answer briefly. " * 40}]
+    for number in range(6):
+        turns.append({"role": "user", "content": QUESTIONS[number % 3]})
+        answer = many.begin(turns, greedy(max_tokens=60))
+        others = [many.begin(QUESTIONS[3], greedy(max_tokens=5 + number)) for _ in range(2)]
+        finish(many)
+        result = answer.result()
+        assert result.finish_reason == "stop"
+        if number:
+            new = result.stats.prompt_tokens - result.stats.cached_tokens
+            assert new <= len(demo[1].tokenizer.encode(QUESTIONS[number % 3])) + 14
+        alone = g4.generate(*demo, turns, max_tokens=60, temperature=0.0)
+        assert result.text == alone.text
+        assert all(len(other.result().tokens) == 5 + number for other in others)
+        turns.append({"role": "assistant", "content": result.text})
+
+
 def test_prompts_beyond_the_memory_for_them_are_forgotten_the_least_used_first(demo):
     texts = [f"{number} {'Hello! ' * 100}" for number in (1, 2, 3)]
     many = ManyAnswers(*demo, at_once=1, cache_bytes=10**9)

@@ -413,3 +413,10 @@ def test_a_set_is_one_under_whatever_name_and_another_array_may_repeat_items(nam
     within = {"type": "object", "properties": {name: {"type": "array", "items": {**numbers, "uniqueItems": True}}}}
     assert follows(within, json.dumps({name: [[1, 2], [2, 1]]}))
     assert not follows(within, json.dumps({name: [[1, 1]]}))
+
+
+@pytest.mark.parametrize("keyword", ["type", "format"])
+@pytest.mark.parametrize("wrong", [{}, [[]], [{"a": 1}], ["string", {}], {"type": "string"}])
+def test_a_type_or_a_format_that_is_no_name_is_refused_with_its_place(keyword, wrong):
+    with pytest.raises(ValueError, match=f"#/properties/a/{keyword}: a {keyword} is a name"):
+        enforceable({"type": "object", "properties": {"a": {keyword: wrong}}})

@@ -73,16 +73,18 @@ def test_another_address_needs_a_key():
         assert only_line(finished.stderr)
 
 
-def test_who_does_not_know_the_key_gets_nothing():
+def test_who_does_not_know_the_key_gets_nothing_and_who_wants_another_model_can_be_told():
     file = scratch() / "key"
     file.write_text("correct-horse\n")
-    process, url = served("--api-key-file", str(file))
+    process, url = served("--api-key-file", str(file), "--strict-model")
     try:
         for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "correct-horse"}, {"x_api_key": "é"}):
             for path in (CHAT, "/v1/models", "/metrics", "/nothing"):
                 assert "API key" in refused(401, HELLO, path, url, "POST", **headers)
         assert ask(HELLO, url=url, Authorization="Bearer correct-horse")[0] == 200
         assert ask(HELLO, url=url, x_api_key="correct-horse")[0] == 200
+        assert ask({**HELLO, "model": "demo"}, url=url, x_api_key="correct-horse")[0] == 200
+        assert "demo" in refused(404, {**HELLO, "model": "gpt"}, CHAT, url, "POST", x_api_key="correct-horse")
         assert ask(path="/health", url=url, method="GET")[0] == 200
     finally:
         process.kill()

@@ -30,15 +30,18 @@ class Chat:
     Args:
         engine: answers.
         model: the name of the model in answers.
+        strict: requests for another one are refused.
     """
 
-    def __init__(self, engine: Engine, model: str) -> None:
+    def __init__(self, engine: Engine, model: str, strict: bool) -> None:
         self._engine = engine
         self._model = model
+        self._strict = strict
 
     async def __call__(self, request: Request) -> Response:
         """Answer a request. Raises Refusal."""
-        asked = read_chat_request(await read_body(request), self._engine.model.context_length)
+        asked = read_chat_request(await read_body(request), self._engine.context_length)
+        asked.check_model(self._model, self._strict)
         ticket = self._engine.answer(asked.messages, asked.request)
         if asked.stream:
             await first_news(ticket)

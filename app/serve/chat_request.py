@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .fields import Fields
 from .media import MOST_MEDIA, data_url, decoded
+from .refusals import Refusal
 
 if TYPE_CHECKING:
     from gemma4_mlx.generation.answers import Request
@@ -20,7 +21,7 @@ MOST_TOOLS = 128
 MOST_SCHEMA_BYTES = 256 * 2**10
 MOST_STOPS = 16
 _ROLES = ("system", "developer", "user", "assistant", "tool")
-_EFFORTS = {"none": False, "minimal": False, "low": True, "medium": True, "high": True, "xhigh": True, "max": True}
+EFFORTS = {"none": False, "minimal": False, "low": True, "medium": True, "high": True, "xhigh": True, "max": True}
 # What clients send and what changes nothing about an answer here.
 _IGNORED = (
     *("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"),
@@ -45,6 +46,11 @@ class ChatRequest:
     stream: bool
     include_usage: bool
     model: str | None
+
+    def check_model(self, model: str, strict: bool) -> None:
+        """Raise Refusal if another model than `model` was asked for, and that matters."""
+        if strict and self.model not in (None, model):
+            raise Refusal(f"the model here is {model}", status=404, param="model", code="model_not_found")
 
 
 def read_chat_request(body: Fields, most_tokens: int) -> ChatRequest:
@@ -108,13 +114,13 @@ def _most_tokens(body: Fields) -> int | None:
 
 
 def _thinking(body: Fields) -> bool:
-    effort = body.choice("reasoning_effort", _EFFORTS)
+    effort = body.choice("reasoning_effort", EFFORTS)
     options = body.inner("chat_template_kwargs")
     enabled = None
     if options is not None:
         enabled = options.take("enable_thinking", bool)
         options.end()
-    return bool(enabled) if enabled is not None else _EFFORTS[effort or "none"]
+    return bool(enabled) if enabled is not None else EFFORTS[effort or "none"]
 
 
 def _stop(body: Fields) -> list[str]:
@@ -152,6 +158,12 @@ def check_schema(fields: Fields, field: str, schema: dict[str, Any]) -> None:
         fields.refuse(field, f"the schema is larger than {MOST_SCHEMA_BYTES >> 10} KiB")
 
 
+def check_tool_name(fields: Fields, name: str) -> None:
+    """Raise Refusal for a name that the notation of calls could not tell from what is round it."""
+    if not name.isprintable() or not 0 < len(name) <= 128 or any(c in " {}<>|\"'" for c in name):
+        fields.refuse("name", "must be up to 128 letters, digits, _ or -")
+
+
 def _tools(body: Fields) -> tuple[list[dict[str, Any]], list[str]]:
     """The tools that the model is told of, and the names of those of which one must be called."""
     given = body.take("tools", list) or []
@@ -182,8 +194,7 @@ def _tool(body: Fields, number: int, tool: Any) -> dict[str, Any]:
     function = fields.inner("function", needed=True)
     assert function is not None
     name = function.take("name", str, needed=True)
-    if not name.isprintable() or not 0 < len(name) <= 128 or any(c in " {}<>|\"'" for c in name):
-        function.refuse("name", "must be up to 128 letters, digits, _ or -")
+    check_tool_name(function, name)
     parameters = function.take("parameters", dict) or {}
     check_schema(function, "parameters", parameters)
     described = {"name": name, "description": function.take("description", str) or "", "parameters": parameters}

@@ -96,7 +96,7 @@ class Counts:
     requests: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
-    tokens: int = 0
+    peak_memory_bytes: int = 0
 
 
 class Engine:
@@ -182,6 +182,11 @@ class Engine:
         """Most tokens of a prompt and its answer."""
         return min(self.model.context_length, self._context or self.model.context_length)
 
+    @property
+    def tokens_written(self) -> int:
+        """Of all answers so far."""
+        return self._many.tokens_written
+
     # What follows runs in the model's thread.
 
     def _work(self) -> None:
@@ -264,7 +269,7 @@ class Engine:
             stats = news.result.stats
             self.counts.prompt_tokens += stats.prompt_tokens
             self.counts.cached_tokens += stats.cached_tokens
-            self.counts.tokens += stats.generation_tokens
+            self.counts.peak_memory_bytes = stats.peak_memory_bytes
         ticket.news.put_nowait(news)
 
     def _end_job(self, job: Job, result: Any, error: BaseException | None) -> None:

@@ -97,7 +97,12 @@ class Fields:
 
     def __init__(self, values: dict[str, Any], where: str = "") -> None:
         self._left = {name: value for name, value in values.items() if value is not None}
+        self._nulls = {name for name, value in values.items() if value is None}
         self._where = where
+
+    def has_null(self, field: str) -> bool:
+        """Whether a field is there and says null, where that means something."""
+        return field in self._nulls
 
     def name(self, field: str) -> str:
         """A field's place in the body."""

@@ -44,7 +44,7 @@ class Guard:
                     await receive()
                     await send({"type": "websocket.close", "code": 1008, "reason": refusal.message[:120]})
                 else:
-                    await refusal.response()(scope, receive, send)
+                    await refusal.response(scope["path"])(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 

@@ -18,7 +18,8 @@ def metrics_text(engine: Engine) -> str:
             "Tokens of prompts that were known from earlier ones.",
             counts.cached_tokens,
         ),
-        ("generated_tokens_total", "counter", "Tokens of answers.", counts.tokens),
+        ("generated_tokens_total", "counter", "Tokens of answers.", engine.tokens_written),
+        ("peak_memory_bytes", "gauge", "The most that was in use so far.", counts.peak_memory_bytes),
     ]
     lines = []
     for name, kind, meaning, value in rows:

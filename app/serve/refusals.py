@@ -57,12 +57,19 @@ class Refusal(Exception):  # noqa: N818  what a request gets, not what went wron
         """In OpenAI's form."""
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
 
-    def response(self) -> Response:
-        """The same as a response."""
+    def anthropic_body(self) -> dict[str, Any]:
+        """In Anthropic's form."""
+        kind = "api_error" if self.type == "server_error" else self.type
+        return {"type": "error", "error": {"type": kind, "message": self.message}}
+
+    def response(self, path: str) -> Response:
+        """The same as a response, in the form of the endpoint at `path`."""
         headers = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
-        return json_response(self.body(), self.status, headers)
+        return json_response(
+            self.anthropic_body() if path.startswith("/v1/messages") else self.body(), self.status, headers
+        )
 
 
 def refusal_of(error: Exception) -> Refusal:

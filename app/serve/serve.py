@@ -6,19 +6,23 @@ import asyncio
 import errno
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gemma4_mlx.byte_sizes import physical_memory
 from gemma4_mlx.errors import Gemma4Error
 
 from ..endings import leave_at_once
 from ..models.model_choice import fetch_model
-from ..terminal import note
+from ..terminal import note, shows_lines
 from .guard import LOOPBACK
+
+if TYPE_CHECKING:
+    from .engine import Engine
 
 _SHARE_OF_MEMORY = 8
 _LEAST_KEY = 8
@@ -33,6 +37,7 @@ class ServeOptions:
         key, key_file: what clients must know.
         context: most tokens of a prompt and its answer.
         parallel: answers written at once.
+        strict_model: requests for another model are refused.
     """
 
     host: str
@@ -41,6 +46,7 @@ class ServeOptions:
     key_file: Path | None
     context: int | None
     parallel: int
+    strict_model: bool
 
 
 def serve(options: ServeOptions, model_name: str | None) -> None:
@@ -69,14 +75,18 @@ def serve(options: ServeOptions, model_name: str | None) -> None:
         engine.load(load)
         from .service import make_service
 
-        app = make_service(engine, name, key, options.host not in LOOPBACK, note)
-        asyncio.run(_run(app, listening, _address(listening), name, key is not None))
+        is_watched = shows_lines(sys.stderr)
+        log = _say_nothing if is_watched else note
+        app = make_service(engine, name, key, options.host not in LOOPBACK, options.strict_model, log)
+        asyncio.run(_run(app, listening, _greeting(_address(listening), name, key is not None), engine, is_watched))
         if engine.in_work:
             leave_at_once(0)
 
 
-async def _run(app: Any, listening: socket.socket, address: str, name: str, has_key: bool) -> None:
+async def _run(app: Any, listening: socket.socket, greeting: list[str], engine: Engine, is_watched: bool) -> None:
     import uvicorn
+
+    from .status import show_status
 
     config = uvicorn.Config(
         app,
@@ -107,12 +117,27 @@ async def _run(app: Any, listening: socket.socket, address: str, name: str, has_
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     while not server.started and not serving.done():
         await asyncio.sleep(0.01)
+    showing: asyncio.Task[None] | None = None
     if not serving.done():
-        key = " -H 'Authorization: Bearer KEY'" if has_key else ""
-        note(f"{name} is at {address}/v1 (Ctrl-C stops it). Try:")
-        message = """{"messages": [{"role": "user", "content": "Hello!"}]}"""
-        note(f"  curl {address}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{message}'")
+        note(*greeting)
+        showing = asyncio.create_task(show_status(engine)) if is_watched else None
     await serving
+    if showing is not None:
+        showing.cancel()
+        await asyncio.gather(showing, return_exceptions=True)
+
+
+def _greeting(address: str, name: str, has_key: bool) -> list[str]:
+    key = " -H 'Authorization: Bearer KEY'" if has_key else ""
+    message = """{"messages": [{"role": "user", "content": "Hello!"}]}"""
+    return [
+        f"{name} is at {address}/v1 (Ctrl-C stops it). Try:",
+        f"  curl {address}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{message}'",
+    ]
+
+
+def _say_nothing(_: str) -> None:
+    """In place of the log, where a line is drawn."""
 
 
 def _key(options: ServeOptions) -> str | None:

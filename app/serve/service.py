@@ -10,18 +10,24 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
 
 from .chat import Chat
 from .engine import Engine
 from .guard import Guard
+from .messages import Messages
 from .metrics import metrics_text
+from .realtime import Realtime
 from .refusals import Refusal, json_response
 from .request_log import RequestLog
+from .responses import Responses
 from .transcriptions import Transcriptions
 
 
-def make_service(engine: Engine, model: str, key: str | None, any_host: bool, log: Callable[[str], None]) -> Starlette:
+def make_service(
+    engine: Engine, model: str, key: str | None, any_host: bool, strict: bool, log: Callable[[str], None]
+) -> Starlette:
     """The application.
 
     Args:
@@ -29,6 +35,7 @@ def make_service(engine: Engine, model: str, key: str | None, any_host: bool, lo
         model: its name.
         key: that clients must know; None: none.
         any_host: requests may name this machine by any name.
+        strict: requests for another model are refused.
         log: takes a line for each request.
     """
     started = int(time.time())
@@ -49,7 +56,7 @@ def make_service(engine: Engine, model: str, key: str | None, any_host: bool, lo
     async def metrics(_: Request) -> Response:
         return Response(metrics_text(engine), media_type="text/plain; version=0.0.4")
 
-    chat = Chat(engine, model)
+    chat = Chat(engine, model, strict)
 
     async def completions(request: Request) -> Response:
         return await chat(request)
@@ -62,6 +69,21 @@ def make_service(engine: Engine, model: str, key: str | None, any_host: bool, lo
     async def translations(request: Request) -> Response:
         return await translate(request)
 
+    anthropic = Messages(engine, model, strict)
+
+    async def messages(request: Request) -> Response:
+        return await anthropic(request)
+
+    newer = Responses(engine, model, strict)
+
+    async def responses(request: Request) -> Response:
+        return await newer(request)
+
+    realtime = Realtime(engine, model)
+
+    async def live(socket: WebSocket) -> None:
+        await realtime(socket)
+
     return Starlette(
         routes=[
             Route("/health", health),
@@ -69,8 +91,12 @@ def make_service(engine: Engine, model: str, key: str | None, any_host: bool, lo
             Route("/v1/models", models),
             Route("/v1/models/{name:path}", one_model),
             Route("/v1/chat/completions", completions, methods=["POST"]),
+            Route("/v1/responses", responses, methods=["POST"]),
+            Route("/v1/messages", messages, methods=["POST"]),
+            Route("/v1/messages/count_tokens", anthropic.count, methods=["POST"]),
             Route("/v1/audio/transcriptions", transcriptions, methods=["POST"]),
             Route("/v1/audio/translations", translations, methods=["POST"]),
+            WebSocketRoute("/v1/realtime", live),
         ],
         middleware=[
             Middleware(RequestLog, log=log),
@@ -80,16 +106,16 @@ def make_service(engine: Engine, model: str, key: str | None, any_host: bool, lo
     )
 
 
-def _refused(_: Request, error: Exception) -> Response:
+def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refusal)
-    return error.response()
+    return error.response(request.url.path)
 
 
 def _no_such(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     said = {404: "there is nothing at", 405: "this method is not for"}.get(error.status_code, "not possible:")
-    return Refusal(f"{said} {request.url.path}", status=error.status_code).response()
+    return Refusal(f"{said} {request.url.path}", status=error.status_code).response(request.url.path)
 
 
-def _failed(_: Request, error: Exception) -> Response:
-    return Refusal("something went wrong here: the server's log has more", status=500).response()
+def _failed(request: Request, error: Exception) -> Response:
+    return Refusal("something went wrong here: the server's log has more", status=500).response(request.url.path)

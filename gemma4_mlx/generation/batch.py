@@ -8,6 +8,7 @@ import mlx.core as mx
 
 from ..device_errors import device_errors
 from ..model import Gemma4
+from ..model.cache import Caches
 from ..model.layer_cache import KVCache
 from ..model.rows import Rows
 from .decode import Choose, Decode, Row
@@ -74,6 +75,10 @@ class Batch(Decode):
             self._chosen = mx.concatenate(first if there is None else [there, *first])
             self.rows += new
             self._changed()
+
+    def cache_of(self, row: int) -> Caches:
+        """A cache of its own that holds a row's prompt and the tokens that were handed out."""
+        return self._joined.alone(row)
 
     def leave(self, rows: Sequence[int]) -> None:
         """Forget `rows`. Those after them move up."""

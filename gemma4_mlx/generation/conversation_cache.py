@@ -150,6 +150,16 @@ class ConversationCache:
         cache._held = held
         return cache
 
+    def go_on(self, cache: Caches, tokens: Sequence[int]) -> None:
+        """An answer was written elsewhere, from a copy of this: hold it too.
+
+        Args:
+            cache: the prompt, and the answer's `tokens`.
+        """
+        held = self._held
+        known = [*held.known[: held.prompt_tokens], *tokens]
+        self._held = Held(cache, known, held.prompt_tokens, held.reused, held.snapshots)
+
     def begin(self, inputs: ModelInputs) -> Turn:
         """Go back to where `inputs`, a whole prompt, part from what is held, and at least by its last token.
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 
 from ..model import Gemma4
+from ..model.cache import Caches
 from .conversation_cache import ConversationCache
 
 # A prompt ends by opening the model's turn, and in the next one that turn may begin otherwise.
@@ -47,9 +50,26 @@ class Conversations:
             self._kept.append(best)
         return best.copy()
 
+    def go_on(self, keys: np.ndarray, written: Callable[[], Caches], tokens: Sequence[int]) -> None:
+        """A prompt has been answered: remember the answer with it, if the prompt still is.
+
+        Args:
+            keys: the prompt's.
+            written: makes a cache that holds the prompt and the answer.
+            tokens: the answer's.
+        """
+        for cache in self._kept:
+            if cache.tokens == len(keys) == cache.common(keys):
+                cache.go_on(written(), tokens)
+                break
+        self._forget()
+
     def keep(self, cache: ConversationCache, keys: np.ndarray) -> None:
         """Remember a prompt that has been read, in place of those that it continues."""
         self._kept = [old for old in self._kept if old.tokens - old.common(keys[: cache.tokens]) > _OPENING_OF_A_TURN]
         self._kept.append(cache)
+        self._forget()
+
+    def _forget(self) -> None:
         while self._kept and (len(self._kept) > _MOST or self.nbytes > self._most_bytes):
             del self._kept[0]

@@ -130,6 +130,14 @@ def _as_json(schema: Mapping[str, Any] | str) -> dict[str, Any]:
     return plain
 
 
+def _check_names(schema: dict[str, Any], pointer: str) -> None:
+    """Raise ValueError where a type or a format is no name."""
+    types = schema.get("type", [])
+    for keyword, names in (("type", types if isinstance(types, list) else [types]), ("format", [schema.get("format")])):
+        if any(isinstance(name, dict | list) for name in names):
+            raise ValueError(f"the schema cannot be followed at {pointer}/{keyword}: a {keyword} is a name")
+
+
 def _no_number(name: str) -> None:
     raise ValueError(f"{name} is no number of JSON")
 
@@ -177,6 +185,7 @@ class _Rewriting:
         for keyword in _UNENFORCED:
             if keyword in schema:
                 raise ValueError(f"the schema cannot be followed at {pointer}/{keyword}: {keyword} cannot be enforced")
+        _check_names(schema, pointer)
         self._format(rewritten)
         if isinstance(pattern := schema.get("pattern"), str):
             rewritten["pattern"] = WITHOUT_LOOKING_AROUND.get(pattern, pattern)

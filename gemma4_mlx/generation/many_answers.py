@@ -96,6 +96,10 @@ class ManyAnswers:
         at_once: most prompts and answers in work; others wait, in the order in which they came.
         cache_bytes: most bytes of prompts that are remembered.
         context: most tokens of a prompt and its answer together; None: as many as the model's context holds.
+
+    Attributes:
+        conversations: the prompts that are remembered.
+        tokens_written: of all answers so far.
     """
 
     def __init__(
@@ -110,6 +114,7 @@ class ManyAnswers:
         self._reading: deque[Answer] = deque()
         self._waiting: deque[Answer] = deque()
         self.conversations = Conversations(model, cache_bytes)
+        self.tokens_written = 0
 
     @property
     def are_over(self) -> bool:
@@ -215,6 +220,7 @@ class ManyAnswers:
             for answer in self._rows:
                 answer._fail(error)
             return
+        self.tokens_written += len(tokens)
         for answer, token in zip(self._rows, tokens, strict=True):
             if isinstance(answer._choose, _Guarded) and answer._choose.error is not None:
                 answer._fail(answer._choose.error)
@@ -225,11 +231,21 @@ class ManyAnswers:
         over = [number for number, answer in enumerate(self._rows) if answer.is_over]
         if not over:
             return
+        for number in over:
+            self._remember(number)
         self._rows = [answer for answer in self._rows if not answer.is_over]
         if self._rows:
             self._batch.leave(over)
         else:
             self._batch = Batch(self._model)  # also after a step that failed
+
+    def _remember(self, row: int) -> None:
+        """Hold a whole answer beside its prompt: the next one begins with both."""
+        answer = self._rows[row]
+        tokens = answer.result().tokens
+        held = self._batch.lengths[row] == answer.prompt_tokens + len(tokens)
+        if answer.error is None and held and answer._keys is not None and not answer._stopping[0]:
+            self.conversations.go_on(answer._keys, lambda: self._batch.cache_of(row), tokens)
 
 
 class _Guarded:

@@ -66,6 +66,18 @@ class Rows:
         kept = [[tuple(array[chosen] for array in layer.ordered())] for layer in self.cache]
         self._rebuild(kept, self.cache, [lengths[row] for row in rows])
 
+    def alone(self, row: int) -> Caches:
+        """A cache of its own that holds what a row holds."""
+        length, cache = self.lengths[row], Caches()
+        for layer in self.cache:
+            # Rows end together, and what stands before a shorter one is nothing.
+            arrays = tuple(array[row : row + 1, :, -length:] for array in layer.ordered())
+            if isinstance(layer, SlidingCache):
+                cache.append(SlidingCache.of_tokens(layer.window, length, arrays))
+            else:
+                cache.append(FullCache.of_tokens(length, arrays))
+        return cache
+
     def _rebuild(
         self, layers: Sequence[Sequence[tuple[mx.array, ...]]], like: Sequence[KVCache], lengths: list[int]
     ) -> None:
