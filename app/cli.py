@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from .c_output import separate_stderr
-from .endings import FAILED, exit_codes
+from .exit_codes import FAILED, exit_codes
 from .models.completion import complete_chat
 from .models.models_commands import models
 from .options import (

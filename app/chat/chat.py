@@ -13,7 +13,7 @@ from gemma4_mlx.config import DEFAULT_IMAGE_TOKENS
 from gemma4_mlx.errors import ContextLengthError, Gemma4Error, InputError
 
 from ..answer.answering import Request, Sampling, say_why_it_ended
-from ..endings import INTERRUPTED, ComputingError, leave_at_once, one_line
+from ..exit_codes import INTERRUPTED, ComputingError, leave_at_once, one_line
 from ..interrupts import Interrupts
 from ..line.attachments import Attachment
 from ..messages import Message

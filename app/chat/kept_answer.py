@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..answer.answer_screen import AnswerScreen
 from ..answer.answering import Request, generate, prompt_progress, show
-from ..endings import ComputingError, computing
+from ..exit_codes import ComputingError, computing
 from ..interrupts import Interrupts
 from ..messages import Message, assistant_message
 from .conversation import Exchange

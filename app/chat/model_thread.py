@@ -18,7 +18,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..endings import computing
+from ..exit_codes import computing
 from ..interrupts import Interrupts
 from ..line.attachments import Kind
 

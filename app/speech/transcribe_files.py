@@ -18,7 +18,7 @@ from gemma4_mlx.errors import Gemma4Error, InputError
 from gemma4_mlx.shown import clock
 
 from ..awake import kept_awake
-from ..endings import FAILED, computing, one_line
+from ..exit_codes import FAILED, computing, one_line
 from ..interrupts import Interrupts
 from ..models.model_choice import VARIABLE, open_model
 from ..printable import printable

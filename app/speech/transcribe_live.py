@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, BinaryIO, TextIO, cast
 from gemma4_mlx.errors import InputError
 
 from ..awake import kept_awake
-from ..endings import FAILED, one_line
+from ..exit_codes import FAILED, one_line
 from ..interrupts import Interrupts
 from ..models.model_choice import choose, fetch_chosen
 from ..terminal import console, note, say, shows_lines

@@ -22,7 +22,7 @@ from typing import Any
 
 from gemma4_mlx.errors import InputError
 
-from ..endings import one_line
+from ..exit_codes import one_line
 from .tool_types import fitted, schema_of
 
 _MODULE = "gemma4_mlx_tools_file"
