@@ -22,8 +22,8 @@ from .generation_stream import Generation, GenerationStream
 from .loop import generate_tokens
 from .loose_calls import declared_tools
 from .schema import SchemaConstraint
+from .should_stop import StopAsked
 from .stop_strings import StopStrings
-from .stopping import StopAsked
 from .thought_first import ThoughtFirst
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from .answer_reader import AnswerReader
 from .channels import Chunk
 from .conversation_cache import ConversationCache
 from .loop_guard import LoopGuard
+from .should_stop import StopAsked
 from .stop_strings import StopStrings
-from .stopping import StopAsked
 from .tool_calls import ToolCall
 
 FinishReason = Literal["stop", "length", "tool_call", "loop", "stopped"]

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
-from ..generation.stopping import StopAsked
+from ..generation.should_stop import StopAsked
 from ..log_mel import SAMPLE_RATE, FloatArray
 from ..processing.audio import as_float, checked_rate
 from ..processing.resampling import Resampler

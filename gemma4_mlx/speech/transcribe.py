@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import InputError
-from ..generation.stopping import StopAsked
+from ..generation.should_stop import StopAsked
 from ..log_mel import SAMPLE_RATE, FloatArray, frame_count
 from ..processing.audio import AudioSource, audio_duration, stream_audio
 from ..processing.loudness import levelled
