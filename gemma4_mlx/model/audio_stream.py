@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..log_mel import HOP, LEAD, MEL_BINS, SAMPLE_RATE, FloatArray, log_mel_frames
-from .audio import AudioTower, ConformerState, SubSampleLayer, SubSampling
+from .audio_encoder import AudioTower, ConformerState, SubSampleLayer, SubSampling
 
 # Long pieces are encoded ten seconds at a time: attention gathers a window of keys for every token it is given.
 _BLOCK = 10 * SAMPLE_RATE

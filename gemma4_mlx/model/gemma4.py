@@ -13,7 +13,7 @@ import numpy as np
 from ..config import AudioConfig, Config
 from ..config_unified import UnifiedVisionConfig
 from ..errors import InputError
-from .audio import AudioTower
+from .audio_encoder import AudioTower
 from .audio_stream import AudioStream, ConformerStream
 from .cache import Caches
 from .decoder import Decoder, DecoderLayer
