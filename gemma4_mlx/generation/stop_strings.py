@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .held_back import partial_suffix
-
 
 class StopStrings:
     """Watches the answer as it grows; what could still become a stop string is held back.
@@ -38,3 +36,13 @@ class StopStrings:
         """What was held back, when nothing more can complete it."""
         held, self._held = self._held, ""
         return held
+
+
+def partial_suffix(text: str, wanted: Sequence[str]) -> int:
+    """Length of the longest end of `text` that begins one of `wanted` without completing it; 0 if there is none."""
+    longest = max((len(string) for string in wanted), default=0) - 1
+    for length in range(min(longest, len(text)), 0, -1):
+        tail = text[-length:]
+        if any(len(string) > length and string.startswith(tail) for string in wanted):
+            return length
+    return 0
