@@ -80,10 +80,11 @@ class LiveTranscriber:
         voice: another detector than Silero: probability of speech in a float32 `[512]` window, asked in order.
         should_stop: asked between pieces of sound and between tokens; once it says yes, nothing more is written down,
             and `feed` and `finish` return what they have.
+        words: names and terms that may be said, as for `transcribe`.
 
     Raises:
         InputError: a model that takes no sound, or a rate that is no number of samples per second.
-        ValueError: a language that is not one, or a setting out of its range.
+        ValueError: a language that is not one, words that cannot be used, or a setting out of its range.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class LiveTranscriber:
         backlog: Callable[[], float] | None = None,
         voice: Voice | None = None,
         should_stop: Callable[[], bool] | None = None,
+        words: Iterable[str] | None = None,
     ) -> None:
         if partial_every is not None and not partial_every > 0:
             raise ValueError(f"partial_every is a number of seconds above 0, or None, not {partial_every}")
@@ -109,7 +111,7 @@ class LiveTranscriber:
         cutting = replace(LIVE, threshold=threshold, silence=silence, longest=max_utterance)
         self._segmenter = Segmenter(cutting, voice)
         self._should_stop = StopAsked(should_stop)
-        self._transcriber = ClipTranscriber(model, processor, language, translate_to, self._should_stop)
+        self._transcriber = ClipTranscriber(model, processor, language, translate_to, self._should_stop, words)
         self._translate_to = translate_to
         self._partial_every = partial_every
         self._backlog = backlog

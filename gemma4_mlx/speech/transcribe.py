@@ -115,6 +115,7 @@ def transcribe(
     silence: float = FILE.silence,
     max_utterance: float = FILE.longest,
     should_stop: Callable[[], bool] | None = None,
+    words: Iterable[str] | None = None,
 ) -> Transcription:
     """Write down what is said in a recording of any length.
 
@@ -135,6 +136,8 @@ def transcribe(
         max_utterance: seconds after which a segment is cut, at a pause if there is one; 1 to 28.
         should_stop: asked between blocks of sound and between tokens; once it says yes, what has been transcribed so
             far is returned.
+        words: names and terms that may be said, as they are to be spelled; at most 100. They are put into the prompt,
+            so they are a hint: a model may miss one, or write one that nobody said.
 
     What could not be decoded is left out, and said with `MediaWarning`.
 
@@ -142,11 +145,11 @@ def transcribe(
         InputError: a model that takes no sound, or a source that cannot be opened or is shorter than one token of
             sound.
         TranscriptionError: damage in the middle of the recording; what came before it is in its `partial`.
-        ValueError: a language that is not one, or a setting out of its range.
+        ValueError: a language that is not one, words that cannot be used, or a setting out of its range.
     """
     segmenter = Segmenter(replace(FILE, threshold=threshold, silence=silence, longest=max_utterance))
     stop_asked = StopAsked(should_stop)
-    transcriber = ClipTranscriber(model, processor, language, translate_to, stop_asked)
+    transcriber = ClipTranscriber(model, processor, language, translate_to, stop_asked, words)
     recording = _Recording(source, begin=round(after[-1].end * SAMPLE_RATE) if after else 0)
     segments = _Segments(transcriber, recording, after, on_progress, stop_asked)
     clips = ClipCollector()
