@@ -299,7 +299,7 @@ def transcribe(
         typer.Option(
             "--partials/--no-partials",
             show_default=False,
-            help="Show what is being said before it has been said. Default: yes, but not of a pipe.",
+            help="Show sentences while they are being spoken. Default: yes, but not of a pipe.",
         ),
     ] = None,
     vad_threshold: Annotated[
@@ -313,7 +313,7 @@ def transcribe(
             max=10,
             metavar="S",
             show_default=False,
-            help="Seconds that end an utterance. Default: 0.7, in files 2.",
+            help="Seconds of silence that end a segment. Default: 0.7, in files 2.",
         ),
     ] = None,
     max_utterance: Annotated[
@@ -324,7 +324,7 @@ def transcribe(
             max=28,
             metavar="S",
             show_default=False,
-            help="Longest utterance in seconds. Default: 20, in files 28.",
+            help="Longest segment in seconds. Default: 20, in files 28.",
         ),
     ] = None,
     save_audio: Annotated[

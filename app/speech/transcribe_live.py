@@ -42,7 +42,7 @@ class LiveOptions:
 
     Attributes:
         language, translate_to: as for `LiveTranscriber`.
-        partials: show what is being said before it has been said.
+        partials: show sentences while they are being spoken.
         threshold, silence, max_utterance: as for `LiveTranscriber`.
         format: of what is written.
         output: where to; None: stdout.

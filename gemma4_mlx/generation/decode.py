@@ -1,4 +1,4 @@
-"""One step after another: the loop that every way of writing tokens stands on, for one sequence or for several."""
+"""Writes tokens step by step, for one sequence or several. All other ways of generating use it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class Choose(Protocol):
     """Takes the next token of one sequence.
 
     Attributes:
-        waits: whether it has to know the tokens before: it is then called only when the next token is asked for.
+        waits: whether it needs the tokens before. If so, it is called only when the next token is asked for.
     """
 
     waits: bool
 
     def __call__(self, logits: mx.array) -> mx.array:
-        """float32 `[1, vocab]` → int `[1]`, which need not be evaluated."""
+        """float32 `[1, vocab]` → int `[1]`, perhaps not yet evaluated."""
 
 
 class Greedy:
@@ -32,7 +32,7 @@ class Greedy:
     waits = False
 
     def __call__(self, logits: mx.array) -> mx.array:
-        """As of `Choose`, and for any number of sequences at once."""
+        """float32 `[B, vocab]` → int `[B]`, for any number of sequences at once."""
         return mx.argmax(logits, axis=-1)
 
 
@@ -42,7 +42,7 @@ class Row:
 
     Attributes:
         choose: takes its next token.
-        tokens: are added to this list as they come.
+        tokens: its tokens so far; every step adds one.
     """
 
     choose: Choose
@@ -52,19 +52,19 @@ class Row:
 class Decode:
     """Writes a token of every row at each step.
 
-    The step after a token is built, and as a rule queued, before the token is known: the device never waits for Python.
-    So when a token is handed out the cache already holds it.
+    The next step is built, and as a rule queued, before its token is known, so that the device never waits for Python.
+    When a token is handed out, the cache already holds it.
 
     Args:
         model: the model.
-        cache: has read what comes before; it is written to.
+        cache: holds the tokens before; new ones are written to it.
         rows: one for each sequence in `cache`.
-        logits: of the rows' first tokens, `[B, 1, vocab]`.
+        logits: for the first token of each row, `[B, 1, vocab]`.
 
     Attributes:
-        cache: the same.
+        cache: the cache it was given.
         padding: int `[B]`, see `model.rows`; None: the rows are equally long.
-        rows: the same.
+        rows: the rows it was given.
     """
 
     def __init__(self, model: Gemma4, cache: Caches, rows: Sequence[Row], logits: mx.array) -> None:
@@ -72,7 +72,7 @@ class Decode:
         self.padding: mx.array | None = None
         self.rows = [*rows]
         self._model = model
-        # The next tokens, int `[B]`; or where they are still to be chosen their logits, `[B, 1, vocab]`.
+        # The next tokens, int `[B]`; None while they are still to be chosen from `_logits`, `[B, 1, vocab]`.
         self._chosen: mx.array | None = None
         self._logits = logits
         if rows and not self._waits():
@@ -82,11 +82,11 @@ class Decode:
     def step(self, last: bool = False) -> list[int]:
         """The next token of every row.
 
-        If it fails, be it by an error or by Ctrl-C, the cache and the rows' tokens are as they were: nobody has got
-        the tokens. Then it can be called again.
+        If an error or Ctrl-C ends it, the cache and the rows' tokens are put back as they were, and it can be called
+        again.
 
         Args:
-            last: nothing comes after these tokens. They are not added to the cache.
+            last: these are the last tokens. They are not added to the cache.
         """
         held, written = self.cache.offset, [len(row.tokens) for row in self.rows]
         try:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..processing.tokenizer import Tokenizer
 
 
-# In so many places it is looked whether an item can still become another one than those before it.
+# How many continuations are tried to see whether an item can still differ from all items before it.
 _MOST_TRIES = 500
 
 # One line, as Python's json writes it. Free white space would let a model that is lost write line breaks for ever.

@@ -1,6 +1,6 @@
 """The 12B's ears: 640 samples (40 ms) → one soft token, through a norm and one linear. No frame hears another.
 
-So sound that is still coming in has the tokens of the whole clip, to the bit.
+So sound that is still coming in gives bit for bit the tokens of the whole clip.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import numpy as np
 from ..log_mel import FloatArray
 from .audio_stream import AudioStream
 
-# Frames are projected so many at a time, the last ones filled up with zeros. MLX chooses a kernel by a product's height
-# (on a GPU, one row has a kernel of its own), and each kernel sums up in an order of its own. With one height a frame
-# has one result, whatever comes with it.
+# Frames are projected 16 at a time, the last ones filled up with zeros. MLX chooses a kernel by the number of rows (on
+# a GPU, one row has a kernel of its own), and each kernel sums in its own order. With a fixed number of rows, a frame's
+# result does not depend on how many come with it.
 _TOGETHER = 16
 
 
 def project_frames(frames: mx.array, project: Callable[[mx.array], mx.array]) -> mx.array:
-    """Frames `[n, samples_per_token]` → soft tokens `[n, hidden]`; `project` is a row at a time."""
+    """Frames `[n, samples_per_token]` → soft tokens `[n, hidden]`; `project` works on each row by itself."""
     count = len(frames)
     batches = max(1, -(-count // _TOGETHER))
     filled = mx.pad(frames, [(0, batches * _TOGETHER - count), (0, 0)])

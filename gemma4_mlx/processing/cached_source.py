@@ -1,4 +1,4 @@
-"""A picture, sound or video that is part of many prompts, as it is of every later turn of a conversation."""
+"""A picture, sound or video that is used in many prompts, such as every later turn of a conversation."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ T = TypeVar("T")
 
 
 class CachedSource:
-    """Wraps the source of a picture, sound or video in a message; it is read and prepared once, then remembered.
+    """Wraps the source of a picture, sound or video in a message; the source is read once.
 
-    What stands behind it must not change: a file is not opened a second time. Only the latest way of preparing it is
-    remembered, so another `image_tokens` takes the place of the one before.
+    The file must not change: it is not opened a second time. Only the latest result is kept, so another
+    `image_tokens` replaces the one before.
 
     Args:
-        source: what a message may have without this, see `Processor`.
+        source: a picture, sound or video in any form that `Processor` takes.
 
     Attributes:
-        source: the same.
+        source: the source it was given.
     """
 
     def __init__(self, source: Any) -> None:
@@ -26,7 +26,7 @@ class CachedSource:
         self._prepared: tuple[Hashable, Any] | None = None
 
     def prepared(self, way: Hashable, prepare: Callable[[Any], T]) -> T:
-        """`prepare(source)`, or what that gave the last time, if `way` is the same."""
+        """The result of `prepare(source)`; the last one again, if `way` is the same as then."""
         if self._prepared is None or self._prepared[0] != way:
             self._prepared = (way, prepare(self.source))
         prepared: T = self._prepared[1]

@@ -1,9 +1,9 @@
 """Speech far quieter than any the models were trained on is made louder; everything else stays as it is, to the bit.
 
 The features are logarithms with a floor (`log_mel.py`), and very quiet speech lies below it. Measured with the built-
-in model on its eight recordings (36 words; they are as loud as -8 to -18 dB), made quieter by so many dB: wrong were 0
-words down to 20, 1 at 30, 5 at 35, 21 at 40, all 36 from 45 on. With what is done here: 0 down to 45, with noise in
-them 1.
+in model on its eight recordings (36 words; they are as loud as -8 to -18 dB), made quieter step by step: 0 words
+were wrong at 20 dB less, 1 at 30, 5 at 35, 21 at 40, and all 36 from 45 on. With this file: 0 at 45 dB less, 1 with
+noise in the recordings.
 
 Live sound is not levelled: the model reads it while it is spoken, before anybody knows how loud the sentence will be,
 and systems adjust their microphones themselves.

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 # With less speech than this there is nothing to write down yet.
 _SPEECH_FOR_A_PARTIAL = 0.3
-# By then the tail of an utterance has been read: if it ends here, its final has been written already.
+# After this pause the tail of a segment has been read. If the segment ends here, its final has been written already.
 _PAUSE_FOR_A_PARTIAL = 0.4
-# More sound than this waiting, and a partial gives way to it.
+# If more seconds of sound than this are waiting, no partial is written.
 _BACKLOG = 0.3
 
 
@@ -65,20 +65,20 @@ class LiveTranscriber:
     """Writes down, and translates, what is being said.
 
     Use it in one thread. `feed` reads the sound into the model and returns the events it led to; `finish` ends the
-    utterance under way, and the transcriber can be fed again, its times going on.
+    segment under way, and the transcriber can be fed again, its times going on.
 
     Args:
         model, processor: from `load`, of a size that hears (e2b, e4b, 12b).
         language: what is spoken, by English name or ISO 639-1 code; None leaves it to the model.
-        translate_to: translate every utterance into this language as well.
+        translate_to: translate every segment into this language as well.
         rate: samples per second of what is fed.
         partial_every: seconds of sound between partials; None for finals only.
         threshold: probability from which the detector takes sound for speech.
-        silence: seconds without speech that end an utterance.
-        max_utterance: seconds after which one is cut, at its quietest moment; 1 to 28.
+        silence: seconds without speech that end a segment.
+        max_utterance: seconds after which a segment is cut, at its quietest moment; 1 to 28.
         backlog: seconds of sound that wait to be fed. A partial under way gives way to them, and goes on later.
         voice: another detector than Silero: probability of speech in a float32 `[512]` window, asked in order.
-        should_stop: asked between pieces of sound and between tokens; once it says yes, nothing more is written down,
+        should_stop: asked between blocks of sound and between tokens; once it says yes, nothing more is written down,
             and `feed` and `finish` return what they have.
         words: names and terms that may be said, as for `transcribe`.
 
@@ -131,12 +131,12 @@ class LiveTranscriber:
 
     @property
     def seconds(self) -> float:
-        """Of sound fed so far."""
+        """How many seconds of sound have been fed so far."""
         return self._segmenter.seconds
 
     @property
     def speaking(self) -> bool:
-        """Somebody is speaking."""
+        """Whether somebody is speaking."""
         return self._segmenter.speaking
 
     def feed(self, samples: npt.ArrayLike) -> list[Event]:
@@ -152,7 +152,7 @@ class LiveTranscriber:
         return finals or self._partial()
 
     def finish(self) -> list[Event]:
-        """End the utterance under way, if there is one, and return its final."""
+        """End the segment under way, if there is one, and return its final."""
         rest, self._resampler = self._resampler.finish(), Resampler(self._rate)
         return self._follow_all([*self._segmenter.push(rest), *self._segmenter.finish()])
 

@@ -21,7 +21,7 @@ class LocalAgreement:
 
     Attributes:
         tokens: the last answer.
-        certain: so many of them are certain.
+        certain: how many of them are certain.
     """
 
     def __init__(self, text_of: Callable[[int], str]) -> None:

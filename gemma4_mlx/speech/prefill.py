@@ -80,7 +80,7 @@ class _Mark:
 
 
 class ClipInProgress:
-    """One clip, read as it comes. The work per second of sound is constant, and so is what is left at the end."""
+    """One clip, read as it comes. The work per second of sound is constant, and so is the work left at its end."""
 
     def __init__(self, prompt: SpeechPrompt) -> None:
         self._model = prompt.model
@@ -93,7 +93,7 @@ class ClipInProgress:
 
     @property
     def seconds(self) -> float:
-        """Of sound known."""
+        """How many seconds of sound have been fed."""
         return self._known / SAMPLE_RATE
 
     def feed(self, samples: FloatArray) -> None:

@@ -8,6 +8,10 @@ A caller's own words (names, terms) are listed behind that wording, with what th
 for them. Whisper is given such a list as the text before its answer (`initial_prompt`); faster-whisper calls them
 `hotwords`, and its users saw them also where nobody had said them (SYSTRAN/faster-whisper#731). So the sentence here
 says that they may be said, not that they are.
+
+Measured with the built-in model, on its eight recordings (36 words, and it knows no names): 0 words were wrong without
+own words and with up to 8 of them, 3 with 10, 14 with 15, 38 with 20. Google's checkpoints were not measured. So few
+words are better than many.
 """
 
 from __future__ import annotations
@@ -89,7 +93,7 @@ _MARKDOWN = re.compile(r"\*\*|```|^\s*(?:#{1,6}|[*-])\s", re.MULTILINE)
 _LONGEST_NAME = 60
 
 MOST_WORDS = 100
-"""Own words in one prompt. The list stands before every clip; a longer one draws the model away from the sound."""
+"""Own words in one prompt. Few are better than many, see above."""
 LONGEST_WORD = 60
 """Characters of an own word; a name or a term, not a sentence."""
 

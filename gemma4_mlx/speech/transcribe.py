@@ -190,7 +190,7 @@ class _Recording:
     Attributes:
         begin: samples that are left out.
         heard: samples decoded so far, those left out included.
-        total: seconds it is to last, before it is listened to; None if it does not say.
+        total: its length in seconds as the file states it; None if it states none.
         damage: why it broke off half-way; None if it has not.
     """
 
@@ -231,7 +231,7 @@ class _Recording:
 
 
 def _seconds_stated(source: AudioSource) -> float | None:
-    """How long the sound is to be, before it is listened to."""
+    """How long the sound is, as its file states it."""
     if isinstance(source, FileSource):
         return audio_duration(source)
     samples, rate = source if isinstance(source, tuple) else (source, SAMPLE_RATE)
@@ -291,7 +291,7 @@ class _Segments:
                 self._keep(clip, answer)
 
     def tell_progress(self, samples: int) -> None:
-        """This many samples of the recording are cut into clips; what waits is not done."""
+        """Report what is done: `samples` of the recording are cut into clips, without the clips that wait."""
         if self._on_progress is not None:
             done = self._waiting[0].start if self._waiting else samples
             self._on_progress(self._seconds(done), self._recording.total, None)
@@ -304,7 +304,7 @@ class _Segments:
             self._on_progress(end, self._recording.total, segment)
 
     def _seconds(self, sample: int) -> float:
-        """Of the whole recording."""
+        """A sample's time in the whole recording."""
         return (self._recording.begin + sample) / SAMPLE_RATE
 
 
