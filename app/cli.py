@@ -333,7 +333,7 @@ def transcribe(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there already.")] = False,
     duration: Annotated[
-        float | None, typer.Option("--duration", min=0.1, metavar="S", help="Stop listening after so many seconds.")
+        float | None, typer.Option("--duration", min=0.1, metavar="S", help="Stop listening after S seconds.")
     ] = None,
     simulate: Annotated[bool, typer.Option("--simulate", help="Play a file as if it were spoken now.")] = False,
     speed: Annotated[
