@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
+
 import numpy as np
 import pytest
 from gemma4_mlx.app.speech.named_words import named_words
+from gemma4_mlx.app.speech.transcribe_files import FileOptions, _unfinished
 
 import gemma4_mlx as g4
 from command_line import only_line, run
 from demo_inputs import RECORDINGS
 from gemma4_mlx.errors import InputError
+from gemma4_mlx.speech import Segment
 from gemma4_mlx.speech.prefill import SpeechPrompt
 from gemma4_mlx.speech.prompts import speech_prompt
 
@@ -122,3 +126,15 @@ def test_the_command_transcribes_with_words():
     finished = run("transcribe", SOUND.path, "--words", "MLX, Grafana", "-m", "demo")
     assert finished.returncode == 0
     assert finished.stdout.strip()
+
+
+def test_an_interrupted_run_goes_on_only_with_the_same_words(tmp_path):
+    def left_by(words):
+        options = FileOptions("English", None, threshold=0.5, silence=2.0, max_utterance=28.0, words=words)
+        return _unfinished(SOUND.path, tmp_path / "out.txt", (*astuple(options), "demo"))
+
+    first = left_by(["MLX"])
+    assert first.segments() == []
+    first.add(Segment(0.0, 1.0, "four", None))
+    assert left_by(["MLX"]).segments() == [Segment(0.0, 1.0, "four", None)]
+    assert left_by(["Grafana"]).segments() == []
