@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from .c_output import separate_stderr
-from .endings import FAILED, exit_codes
+from .exit_codes import FAILED, exit_codes
 from .models.completion import complete_chat
 from .models.models_commands import models
 from .options import (
@@ -270,6 +270,15 @@ def transcribe(
     translate_to: Annotated[
         str | None, typer.Option("--translate-to", metavar="NAME", help="Translate into this language as well.")
     ] = None,
+    words: Annotated[
+        str | None,
+        typer.Option(
+            "--words",
+            metavar="LIST|FILE",
+            show_default=False,
+            help='Names and terms that may be said: "MLX, Grafana", or a file of one a line.',
+        ),
+    ] = None,
     format: Annotated[TranscriptFormat, typer.Option("--format", help="What to write.")] = TranscriptFormat.text,
     output_dir: Annotated[
         Path | None,
@@ -290,7 +299,7 @@ def transcribe(
         typer.Option(
             "--partials/--no-partials",
             show_default=False,
-            help="Show what is being said before it has been said. Default: yes, but not of a pipe.",
+            help="Show sentences while they are being spoken. Default: yes, but not of a pipe.",
         ),
     ] = None,
     vad_threshold: Annotated[
@@ -369,7 +378,9 @@ def transcribe(
         if output is not None and save_audio is not None and output.absolute() == save_audio.absolute():
             raise typer.BadParameter("text and sound go to two files", param_hint="--save-audio")
         from .settings import config_file, read_settings
+        from .speech.named_words import named_words
 
+        known_words = None if words is None else named_words(words)
         spoken = read_settings(config_file()).transcribe
         language, translate_to = _text(language, spoken.language), _text(translate_to, spoken.translate_to)
         if not live:
@@ -381,6 +392,7 @@ def transcribe(
                 threshold=vad_threshold,
                 silence=2.0 if silence is None else silence,
                 max_utterance=28.0 if max_utterance is None else max_utterance,
+                words=known_words,
             )
             transcribe_files(
                 files,
@@ -407,6 +419,7 @@ def transcribe(
             save_audio=save_audio,
             overwrite=overwrite,
             duration=duration,
+            words=known_words,
         )
         if named == "mic":
             transcribe_microphone(_text(device, spoken.device), options, model)

@@ -17,7 +17,7 @@ from itertools import cycle
 from pathlib import Path
 
 import numpy as np
-from gemma4_mlx.app.endings import leave_at_once
+from gemma4_mlx.app.exit_codes import leave_at_once
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 

@@ -12,7 +12,7 @@ from typing import Any
 from .config_json import check_fixed, read_fields, require, whole_number
 from .config_rules import check_sizes
 
-# One number under four names; transformers writes the first.
+# Four keys that all give this number; transformers writes the first.
 _SAMPLES_PER_TOKEN = ("audio_embed_dim", "audio_samples_per_token", "hidden_size", "output_proj_dims")
 
 
@@ -34,7 +34,7 @@ class UnifiedVisionConfig:
 
     @property
     def hidden_size(self) -> int:
-        """What the projection into the decoder's space is given, as `VisionConfig` has it."""
+        """Width of the input of the projection into the decoder's space; `VisionConfig` has it by this name."""
         return self.mm_embed_dim
 
     @classmethod
@@ -57,7 +57,7 @@ class UnifiedAudioConfig:
 
     @property
     def output_proj_dims(self) -> int:
-        """What the projection into the decoder's space is given, as `AudioConfig` has it."""
+        """Width of the input of the projection into the decoder's space; `AudioConfig` has it by this name."""
         return self.samples_per_token
 
     @classmethod
@@ -68,7 +68,7 @@ class UnifiedAudioConfig:
         size = next(iter(given.values()), cls.samples_per_token)
         for key, value in given.items():
             require(value > 0, where, key, value, "a positive integer")
-            require(value == size, where, key, value, f"{size}, as other keys say of the same")
+            require(value == size, where, key, value, f"{size}, the number that other keys give")
         config = cls(**read_fields(cls, {**raw, "samples_per_token": size}, where))
         check_sizes(config, where)
         return config

@@ -28,12 +28,12 @@ FloatArray = npt.NDArray[np.float32]
 
 
 def frame_count(samples: int) -> int:
-    """Log-mel frames of a clip, given its samples at 16 kHz: (samples - 1) // 160, none for an empty clip."""
+    """How many log-mel frames a clip of `samples` at 16 kHz has: (samples - 1) // 160, none if it is empty."""
     return max(0, samples - 1) // HOP
 
 
 def soft_token_count(samples: int) -> int:
-    """Soft tokens of a clip, given its samples at 16 kHz: one for every four frames begun."""
+    """How many soft tokens a clip of `samples` at 16 kHz has: one for every four frames, rounded up."""
     return -(-frame_count(samples) // FRAMES_PER_TOKEN)
 
 
@@ -50,10 +50,10 @@ def log_mel(samples: FloatArray) -> FloatArray:
 
 
 def log_mel_frames(padded: FloatArray) -> FloatArray:
-    """Log-mel frames of a piece of a clip that already has its 160 leading zeros.
+    """Log-mel frames of a part of a clip. The clip's 160 leading zeros are in its first part.
 
-    Frame t reads `padded[160 t : 160 t + 320]`. A stream feeds consecutive pieces that start on a multiple of 160 and
-    keeps what `frames * 160` samples leave over; the frames are the same as those of the whole clip.
+    Frame t reads `padded[160 t : 160 t + 320]`. A stream calls this again and again: it drops the first
+    `frames * 160` samples after each call and puts new ones behind the rest. The frames are those of the whole clip.
 
     Each frame: periodic Hann window, 512-point FFT, magnitude (not power), mel filters, ln(mel + 0.001). Nothing is
     normalised over the clip.

@@ -1,4 +1,4 @@
-"""What a model is given of a sound: a log-mel spectrogram (E2B, E4B), or the samples themselves (12B)."""
+"""A sound as a model takes it: a log-mel spectrogram (E2B, E4B), or the samples themselves (12B)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from .log_mel import soft_token_count as log_mel_tokens
 
 
 def sound_features(samples: FloatArray, audio: AudioConfig | UnifiedAudioConfig) -> FloatArray:
-    """A clip as the model takes it.
+    """The features of a clip.
 
     Args:
         samples: float32 `[n]`, mono, 16 kHz, in [-1, 1].
-        audio: of the model.
+        audio: the model's `config.audio`.
 
     Returns:
-        float32 `[frames, 128]`, log-mel frames; or `[ceil(n / 640), 640]`, the samples and zeros after the last one.
+        float32: log-mel frames `[frames, 128]`, or the samples `[ceil(n / 640), 640]` with zeros after the last one.
     """
     if isinstance(audio, AudioConfig):
         return log_mel(samples)
@@ -27,12 +27,12 @@ def sound_features(samples: FloatArray, audio: AudioConfig | UnifiedAudioConfig)
 
 
 def soft_token_count(samples: int, audio: AudioConfig | UnifiedAudioConfig) -> int:
-    """Soft tokens of a clip, given its samples at 16 kHz."""
+    """How many soft tokens a clip of `samples` at 16 kHz has."""
     if isinstance(audio, AudioConfig):
         return log_mel_tokens(samples)
     return -(-samples // audio.samples_per_token)
 
 
 def shortest_clip(audio: AudioConfig | UnifiedAudioConfig) -> int:
-    """The least samples at 16 kHz that are a soft token."""
+    """The number of samples at 16 kHz from which a clip has a soft token."""
     return HOP + 1 if isinstance(audio, AudioConfig) else 1

@@ -193,7 +193,7 @@ import time
 from pathlib import Path
 import gemma4_mlx as g4
 from gemma4_mlx.app.chat.model_thread import ModelThread, ThreadedModel
-from gemma4_mlx.app.endings import leave_at_once
+from gemma4_mlx.app.exit_codes import leave_at_once
 thread = ModelThread()
 model = ThreadedModel(thread, "tiny", Path({str(checkpoint())!r}))
 model.wait()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 import pytest
-from gemma4_mlx.app.endings import exit_codes, one_line
+from gemma4_mlx.app.exit_codes import exit_codes, one_line
 from gemma4_mlx.app.progress import Progress
 from gemma4_mlx.app.terminal import write
 

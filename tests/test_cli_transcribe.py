@@ -162,7 +162,7 @@ def test_a_recording_is_never_replaced_by_its_transcript(tmp_path):
 def test_what_ctrl_c_left_is_gone_on_with_unless_somebody_changed_it(tmp_path, touched):
     target = tmp_path / "speech.txt"
     about = {"file": str(SPEECH.resolve()), "size": SPEECH.stat().st_size, "changed": SPEECH.stat().st_mtime_ns}
-    settings = {"settings": [None, None, 0.5, 2.0, 28.0, None, str(checkpoint())]}
+    settings = {"settings": [None, None, 0.5, 2.0, 28.0, None, None, str(checkpoint())]}
     earlier = UnfinishedTranscript(target, {**about, **settings})
     earlier.segments()
     earlier.add(Segment(0.0, 0.5, "Heard before.", None))
@@ -210,7 +210,7 @@ def test_subtitles_and_lines_of_json_are_written_as_well(tmp_path):
 def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path):
     target = tmp_path / "speech.json"
     about = {"file": str(SPEECH.resolve()), "size": SPEECH.stat().st_size, "changed": SPEECH.stat().st_mtime_ns}
-    settings = {"settings": [None, None, 0.5, 2.0, 28.0, None, str(checkpoint())]}
+    settings = {"settings": [None, None, 0.5, 2.0, 28.0, None, None, str(checkpoint())]}
     earlier = UnfinishedTranscript(target, {**about, **settings})
     earlier.segments()
     earlier.add(Segment(0.0, 0.5, "Heard before.", None))

@@ -10,7 +10,7 @@ import pytest
 
 import gemma4_mlx as g4
 from command_line import picture
-from gemma4_mlx.generation.stopping import StopAsked
+from gemma4_mlx.generation.should_stop import StopAsked
 from gemma4_mlx.speech import Transcription, TranscriptionError
 
 QUESTIONS = [

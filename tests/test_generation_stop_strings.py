@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gemma4_mlx.generation.held_back import partial_suffix
-from gemma4_mlx.generation.stop_strings import StopStrings
+from gemma4_mlx.generation.stop_strings import StopStrings, partial_suffix
 
 short_text = st.text(alphabet="ab", max_size=12)
 stop_lists = st.lists(st.text(alphabet="ab", min_size=1, max_size=4), max_size=3)

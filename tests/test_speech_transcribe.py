@@ -44,8 +44,8 @@ def answers(monkeypatch):
     script = SimpleNamespace(texts=[], clips=[], told=None, together=[])
 
     class Scripted:
-        def __init__(self, model, processor, language, translate_to, should_stop):
-            script.told = speech_prompt(language, translate_to)
+        def __init__(self, model, processor, language, translate_to, should_stop, words):
+            script.told = speech_prompt(language, translate_to, words)
             self.translate_to = translate_to
 
         def new_clip(self):

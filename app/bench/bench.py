@@ -11,7 +11,7 @@ import typer
 
 from gemma4_mlx.errors import Gemma4Error
 
-from ..endings import FAILED, one_line
+from ..exit_codes import FAILED, one_line
 from ..models.model_choice import fetch_model
 from ..progress import Progress
 from ..terminal import draw, note, write

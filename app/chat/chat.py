@@ -13,7 +13,7 @@ from gemma4_mlx.config import DEFAULT_IMAGE_TOKENS
 from gemma4_mlx.errors import ContextLengthError, DeviceError, Gemma4Error, InputError
 
 from ..answer.answering import Request, Sampling, say_why_it_ended
-from ..endings import INTERRUPTED, leave_at_once, one_line
+from ..exit_codes import INTERRUPTED, leave_at_once, one_line
 from ..gpu import PREPARING
 from ..interrupts import Interrupts
 from ..line.attachments import Attachment

@@ -11,7 +11,7 @@ from contextlib import nullcontext
 
 from gemma4_mlx.errors import Gemma4Error
 
-from ..endings import FAILED, INTERRUPTED, leave_at_once, one_line
+from ..exit_codes import FAILED, INTERRUPTED, leave_at_once, one_line
 from ..line.line_input import InputLine, Typed
 from ..models.model_choice import choose, fetch_chosen
 from ..terminal import note, somebody_types

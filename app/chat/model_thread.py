@@ -123,7 +123,7 @@ class ModelThread:
 
         Returns:
             Whether it has; not if it is in the middle of something that takes long, such as loading. Then only
-            `endings.leave_at_once` is safe.
+            `exit_codes.leave_at_once` is safe.
         """
         self._closed = True
         self._jobs.put((lambda: None, Future()))

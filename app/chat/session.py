@@ -17,7 +17,7 @@ from pathlib import Path
 
 from gemma4_mlx.errors import InputError
 
-from ..endings import one_line
+from ..exit_codes import one_line
 from ..line.history_file import NAME, HistoryFile, Place
 from ..whole_file import append, folder_locked, remove_unfinished
 from .conversation import Conversation, Exchange

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from gemma4_mlx.byte_sizes import physical_memory
 
-from ..endings import one_line
+from ..exit_codes import one_line
 from ..models.model_choice import largest_that_fits
 from ..terminal import note
 from .demo_picture import TwoShapes, draw_two_shapes, random_things

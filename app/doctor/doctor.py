@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TextIO
 
-from ..endings import FAILED, one_line
+from ..exit_codes import FAILED, one_line
 from ..printable import printable
 from ..progress import Progress
 from ..terminal import draw, say, shows_colour, shows_lines, terminal_size

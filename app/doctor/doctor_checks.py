@@ -21,7 +21,7 @@ from gemma4_mlx.checkpoint.hub import ask_hub
 from gemma4_mlx.errors import Gemma4Error, HubError
 
 from ..demo.demo_recording import RECORDING, what_is_said
-from ..endings import one_line
+from ..exit_codes import one_line
 from ..gpu import Gpu, this_gpu, wired_limit
 from ..machine import Machine, this_machine
 from ..microphone import Microphone, MicrophoneError, devices, find_device

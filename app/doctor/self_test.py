@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from gemma4_mlx.errors import InputError
 
-from ..endings import FAILED
+from ..exit_codes import FAILED
 from ..gpu import this_gpu
 from ..machine import this_machine
 from ..progress import Progress

@@ -21,7 +21,7 @@ from prompt_toolkit.utils import get_cwidth
 
 from gemma4_mlx.errors import Gemma4Error
 
-from ..endings import one_line
+from ..exit_codes import one_line
 from ..printable import on_one_line
 from ..terminal import note, pasted
 from ..typed_ahead import pastes_wait

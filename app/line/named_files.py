@@ -13,7 +13,7 @@ from pathlib import Path
 from gemma4_mlx.config import DEFAULT_IMAGE_TOKENS
 from gemma4_mlx.errors import Gemma4Error
 
-from ..endings import one_line
+from ..exit_codes import one_line
 from ..printable import printable
 from ..terminal import shortened
 from .attachments import SUFFIXES, Attachment, open_attachment, suffix_kind

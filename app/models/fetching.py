@@ -17,7 +17,7 @@ from gemma4_mlx.byte_sizes import byte_size
 from gemma4_mlx.errors import Gemma4Error
 
 from ..awake import kept_awake
-from ..endings import one_line
+from ..exit_codes import one_line
 from ..progress import Progress
 from ..terminal import note
 

@@ -14,7 +14,7 @@ from gemma4_mlx.byte_sizes import byte_size, memory_size, physical_memory
 from gemma4_mlx.checkpoint.builtin import DEMO
 from gemma4_mlx.errors import Gemma4Error, HubError
 
-from ..endings import one_line
+from ..exit_codes import one_line
 from ..settings import config_file
 from ..terminal import note, say
 from ..typed_ahead import asked, can_be_asked

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ..endings import exit_codes
+from ..exit_codes import exit_codes
 from ..options import Debug
 from .completion import complete_cached, complete_model
 

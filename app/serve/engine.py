@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from gemma4_mlx.errors import Gemma4Error
 
-from ..endings import one_line
+from ..exit_codes import one_line
 from ..terminal import note
 from .refusals import Refusal
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from gemma4_mlx.byte_sizes import physical_memory
 from gemma4_mlx.errors import Gemma4Error
 
-from ..endings import leave_at_once
+from ..exit_codes import leave_at_once
 from ..models.model_choice import fetch_model
 from ..terminal import note, shows_lines
 from .guard import LOOPBACK

@@ -23,7 +23,7 @@ from gemma4_mlx.errors import Gemma4Error, InputError
 from gemma4_mlx.shown import clock
 
 from ..answer.lines import rendered
-from ..endings import one_line
+from ..exit_codes import one_line
 from ..live_tail import LiveTail
 from ..printable import printable
 from ..terminal import console, edits_lines, notes_held, terminal_stream

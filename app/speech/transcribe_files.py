@@ -18,7 +18,7 @@ from gemma4_mlx.errors import Gemma4Error, InputError
 from gemma4_mlx.shown import clock
 
 from ..awake import kept_awake
-from ..endings import FAILED, one_line
+from ..exit_codes import FAILED, one_line
 from ..interrupts import Interrupts
 from ..models.model_choice import VARIABLE, open_model
 from ..printable import printable
@@ -39,7 +39,7 @@ class FileOptions:
     """How recordings are listened to; what all of them have in common.
 
     Attributes:
-        language, translate_to, threshold, silence, max_utterance: as for `gemma4_mlx.transcribe`.
+        language, translate_to, threshold, silence, max_utterance, words: as for `gemma4_mlx.transcribe`.
     """
 
     language: str | None
@@ -47,6 +47,7 @@ class FileOptions:
     threshold: float
     silence: float
     max_utterance: float
+    words: list[str] | None = None
 
 
 @kept_awake()
@@ -69,15 +70,14 @@ def transcribe_files(
     Raises:
         typer.BadParameter: two results would have the same name, or subtitles of several files go to stdout.
         Gemma4Error: the model cannot be loaded.
-        ValueError: a language that is not one.
+        ValueError: a language that is not one, or words that cannot be used.
         OSError: `output_dir` cannot be made, or stdout cannot be written to.
         SystemExit: a file failed.
     """
     from gemma4_mlx.speech.prompts import speech_prompt
 
-    speech_prompt(
-        options.language, options.translate_to
-    )  # a misspelt language is worth knowing before gigabytes are loaded
+    # A misspelt language is worth knowing before gigabytes are loaded.
+    speech_prompt(options.language, options.translate_to, options.words)
     several = output_dir is None and len(files) > 1
     if several and format in ("srt", "vtt"):
         raise typer.BadParameter(

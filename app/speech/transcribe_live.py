@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, BinaryIO, TextIO, cast
 from gemma4_mlx.errors import InputError
 
 from ..awake import kept_awake
-from ..endings import FAILED, one_line
+from ..exit_codes import FAILED, one_line
 from ..interrupts import Interrupts
 from ..models.model_choice import choose, fetch_chosen
 from ..terminal import console, note, say, shows_lines
@@ -42,13 +42,14 @@ class LiveOptions:
 
     Attributes:
         language, translate_to: as for `LiveTranscriber`.
-        partials: show what is being said before it has been said.
+        partials: show sentences while they are being spoken.
         threshold, silence, max_utterance: as for `LiveTranscriber`.
         format: of what is written.
         output: where to; None: stdout.
         save_audio: a .wav of what was heard; None: none.
         overwrite: both may replace what is there.
         duration: seconds after which to stop; None: never.
+        words: as for `LiveTranscriber`.
     """
 
     language: str | None
@@ -62,6 +63,7 @@ class LiveOptions:
     save_audio: Path | None
     overwrite: bool
     duration: float | None
+    words: list[str] | None = None
 
 
 @kept_awake()
@@ -117,7 +119,7 @@ def _transcribe(
     from gemma4_mlx.speech.prompts import speech_prompt
 
     # What is wrong with the options is worth knowing before gigabytes are loaded.
-    speech_prompt(options.language, options.translate_to)
+    speech_prompt(options.language, options.translate_to, options.words)
     for path in (options.output, options.save_audio):
         if path is not None:
             check_free(path, options.overwrite, recording)
@@ -143,6 +145,7 @@ def _transcribe(
                 silence=options.silence,
                 max_utterance=options.max_utterance,
                 backlog=sound.backlog,
+                words=options.words,
             )
         )
         outputs = _Outputs(stack, name, options)

@@ -22,7 +22,7 @@ class UnfinishedTranscript:
 
     Args:
         target: where the result will be.
-        about: what must be the same for a later run to go on: the recording, the languages, the model.
+        about: what must be the same for a later run to go on: the recording, the languages, the words, the model.
     """
 
     def __init__(self, target: Path, about: Mapping[str, object]) -> None:

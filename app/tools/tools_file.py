@@ -16,7 +16,7 @@ from gemma4_mlx.errors import InputError
 from gemma4_mlx.generation.tool_functions import Tools
 from gemma4_mlx.processing.tool_functions import Tool
 
-from ..endings import one_line
+from ..exit_codes import one_line
 
 _MODULE = "gemma4_mlx_tools_file"
 

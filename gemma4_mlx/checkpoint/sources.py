@@ -115,7 +115,7 @@ def _sources(headers: Mapping[str, TensorHeader], config: Config) -> dict[str, S
 
 
 def _without_absent_towers(config: Config, sources: Iterable[str]) -> Config:
-    """mlx-lm's conversions keep the decoder alone. A tower of which nothing is there is a tower this model has not."""
+    """Leave out the towers that have no tensor in `sources`: mlx-lm's conversions keep only the decoder."""
     present = {name.split(".")[0] for name in sources}
     if present.isdisjoint(VISION_PARTS):
         config = dataclasses.replace(config, vision=None)
@@ -125,10 +125,10 @@ def _without_absent_towers(config: Config, sources: Iterable[str]) -> Config:
 
 
 def _with_its_head(config: Config, sources: dict[str, StoredTensor]) -> Config:
-    """See which head the files have: as in transformers (`tie_weights`) they outrank what config.json says.
+    """Find out which head the files have. As in transformers (`tie_weights`), files outrank config.json.
 
-    A copy of the embeddings is dropped from `sources`, one in their place becomes the embeddings. Only where both are
-    there and differ are there two.
+    A head that equals the embeddings is dropped from `sources`. Where the embeddings are missing, the head takes their
+    place. The model has a head of its own only where both are there and differ.
     """
     head, embeddings = (
         {leaf: sources[f"{module}.{leaf}"] for leaf in _LEAVES if f"{module}.{leaf}" in sources}
@@ -186,7 +186,7 @@ def check_fit(
         expected: shapes of the model's parameters, packed where `packings` says so.
 
     Raises:
-        CheckpointError: it has not; what is wrong is listed.
+        CheckpointError: a parameter has none; the message lists them.
     """
     missing = sorted(expected.keys() - sources.keys())
     extra = sorted(sources[name].stored for name in sources.keys() - expected.keys())

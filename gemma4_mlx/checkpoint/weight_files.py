@@ -1,6 +1,6 @@
-"""Which files of a checkpoint hold its weights, told from names and the index, before any of them is opened.
+"""Which files of a checkpoint hold its weights. Names and the index tell, before any file is opened.
 
-Beside them may lie what other programs left there: an index of shards that are gone, shards of an older download,
+Other programs may have left files beside them: an index of shards that are gone, shards of an older download,
 adapters, and the `._…` files in which macOS keeps a file's attributes on disks that have no room for them (exFAT, SMB).
 """
 
@@ -22,14 +22,14 @@ _MOST_SHARDS = 10_000
 _MOST_ENTRIES = 10_000  # of a folder; no checkpoint has a hundredth of them
 _LARGEST_INDEX = 64 << 20  # bytes; far more than the names of any size's tensors
 
-# A second copy of the weights in the makers' own layout, and what is added to weights rather than being them.
+# A second copy of the weights in the makers' own layout, and adapters, which are added to weights.
 _NOT_WEIGHTS = re.compile(r"\..*|consolidated.*|adapters?(_model)?\.safetensors|\d+_adapters\.safetensors")
-#: Names under which browsers, download managers and huggingface_hub keep a file that has not wholly come.
+#: How the names of unfinished downloads end, in browsers, download managers and huggingface_hub.
 PART_OF_A_DOWNLOAD = (".incomplete", ".part", ".partial", ".crdownload", ".download", ".aria2", ".!qb", ".tmp")
 
 
 def names_in(folder: Path) -> list[str]:
-    """Every name in a folder, links to nothing included, in order; a folder of very many is read in part.
+    """Every name in a folder, in order, broken links included; of a very large folder only a part.
 
     Raises:
         CheckpointError: the folder cannot be read.
@@ -47,14 +47,14 @@ def is_weights(name: str) -> bool:
 
 
 def weight_names(names: Iterable[str], indexed: Set[str] | None) -> set[str]:
-    """The weight files of a checkpoint, those that should be there and are not included.
+    """The weight files of a checkpoint, also those that are missing.
 
-    A whole file counts before shards and before an index that does not name it, as in transformers
-    (`modeling_utils._get_resolved_checkpoint_files`): that index is what an earlier checkpoint left.
+    A whole file outranks shards, and an index that does not name it, as in transformers
+    (`modeling_utils._get_resolved_checkpoint_files`): such an index was left by an earlier checkpoint.
 
     Args:
-        names: of the files that are there.
-        indexed: what the index names; None if there is none.
+        names: all files in the folder.
+        indexed: the files that the index names; None if there is no index.
     """
     found = set(filter(is_weights, names))
     if _WHOLE in found and (indexed is None or _WHOLE not in indexed):
@@ -69,7 +69,7 @@ def weight_names(names: Iterable[str], indexed: Set[str] | None) -> set[str]:
 
 
 def indexed_names(folder: Path) -> set[str] | None:
-    """What a folder's index names; None if it has none.
+    """The files that a folder's index names; None if it has no index.
 
     Raises:
         CheckpointError: the index is damaged, or names files outside of the folder.
@@ -99,14 +99,14 @@ def safetensors_files(folder: Path) -> list[Path]:
     except CheckpointError:
         if not (folder / _WHOLE).is_file():
             raise
-        indexed = set()  # nobody needs it
+        indexed = set()  # the whole file does without it
     wanted = sorted(weight_names(names, indexed))
     missing = [name for name in wanted if not (folder / name).is_file()]
     if dangling := [name for name in missing if (folder / name).is_symlink()]:
         raise _dangling(folder / dangling[0])
     if missing:
         parts = parts_of_downloads(folder, names)
-        found = f" (of one, there is a part: {parts[0]})" if parts else ""
+        found = f" (there is an unfinished download: {parts[0]})" if parts else ""
         raise CheckpointError(f"{folder}: weight files missing: {_listing(missing)}{found}: download them again")
     if not wanted:
         raise CheckpointError(f"{folder} has no *.safetensors file: it is not a checkpoint this package can read")
@@ -114,14 +114,14 @@ def safetensors_files(folder: Path) -> list[Path]:
 
 
 def parts_of_downloads(folder: Path, names: Iterable[str]) -> list[str]:
-    """Files in a folder, or where `hf download --local-dir` keeps them below it, that have not wholly come."""
+    """Unfinished downloads in a folder, also where `hf download --local-dir` keeps them below it."""
     below = Path(".cache") / "huggingface" / "download"
     kept = [f"{below}/{name}" for name in names_in(folder / below)] if (folder / below).is_dir() else []
     return [name for name in (*names, *kept) if name.lower().endswith(PART_OF_A_DOWNLOAD)]
 
 
 def check_link(path: Path) -> None:
-    """Raise `CheckpointError` if `path` is a link to nothing."""
+    """Raise `CheckpointError` if `path` is a broken link."""
     if path.is_symlink() and not path.exists():
         raise _dangling(path)
 

@@ -27,8 +27,8 @@ from .loop import generate_tokens
 from .loose_calls import declared_tools
 from .schema import SchemaConstraint
 from .schema_class import AnswerForm, Schema
+from .should_stop import StopAsked
 from .stop_strings import StopStrings
-from .stopping import StopAsked
 from .thought_first import ThoughtFirst
 
 if TYPE_CHECKING:

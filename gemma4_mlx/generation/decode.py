@@ -1,4 +1,4 @@
-"""One step after another: the loop that every way of writing tokens stands on, for one sequence or for several."""
+"""Writes tokens step by step, for one sequence or several. All other ways of generating use it."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Choose(Protocol):
     """Takes the next token of one sequence.
 
     Attributes:
-        waits: whether it has to know the tokens before: it is then called only when the next token is asked for.
+        waits: whether it needs the tokens before. If so, it is called only when the next token is asked for.
     """
 
     waits: bool
 
     def __call__(self, logits: mx.array) -> mx.array:
-        """float32 `[1, vocab]` → int `[1]`, which need not be evaluated."""
+        """float32 `[1, vocab]` → int `[1]`, perhaps not yet evaluated."""
 
 
 class Greedy:
@@ -33,7 +33,7 @@ class Greedy:
     waits = False
 
     def __call__(self, logits: mx.array) -> mx.array:
-        """As of `Choose`, and for any number of sequences at once."""
+        """float32 `[B, vocab]` → int `[B]`, for any number of sequences at once."""
         return mx.argmax(logits, axis=-1)
 
 
@@ -43,7 +43,7 @@ class Row:
 
     Attributes:
         choose: takes its next token.
-        tokens: are added to this list as they come.
+        tokens: its tokens so far; every step adds one.
     """
 
     choose: Choose
@@ -53,14 +53,14 @@ class Row:
 class Decode:
     """Writes a token of every row at each step.
 
-    The step after a token is built, and as a rule queued, before the token is known: the device never waits for Python.
-    So when a token is handed out the cache already holds it.
+    The next step is built, and as a rule queued, before its token is known, so that the device never waits for Python.
+    When a token is handed out, the cache already holds it.
 
     Args:
         model: the model.
-        cache: has read what comes before; it is written to.
+        cache: holds the tokens before; new ones are written to it.
         rows: one for each sequence in `cache`.
-        logits: of the rows' first tokens, `[B, 1, vocab]`.
+        logits: for the first token of each row, `[B, 1, vocab]`.
 
     Attributes:
         cache: what it was given; it holds every token that was handed out.
@@ -73,7 +73,7 @@ class Decode:
         self.padding: mx.array | None = None
         self.rows = [*rows]
         self._model = model
-        # The next tokens, int `[B]`; or where they are still to be chosen their logits, `[B, 1, vocab]`.
+        # The next tokens, int `[B]`; None while they are still to be chosen from `_logits`, `[B, 1, vocab]`.
         self._chosen: mx.array | None = None
         self._logits = logits
         if rows and not self._waits():
@@ -88,7 +88,7 @@ class Decode:
         the tokens. Then it can be called again; but not after a `DeviceError`, which everything is forgotten with.
 
         Args:
-            last: nothing comes after these tokens. They are not added to the cache.
+            last: these are the last tokens. They are not added to the cache.
         """
         held, written = self.cache.offset, [len(row.tokens) for row in self.rows]
         try:

@@ -21,8 +21,8 @@ from .conversation_cache import ConversationCache
 from .logprobs import Logprobs, TokenLogprob
 from .loop_guard import LoopGuard
 from .schema_class import AnswerForm
+from .should_stop import StopAsked
 from .stop_strings import StopStrings
-from .stopping import StopAsked
 from .tool_calls import ToolCall
 
 FinishReason = Literal["stop", "length", "tool_call", "loop", "stopped"]

@@ -16,7 +16,7 @@ from .choices import make_choice
 from .decode import Choose
 from .generation_stream import Generation, GenerationStream
 from .loop import check_max_tokens, read_prompt
-from .stopping import StopAsked
+from .should_stop import StopAsked
 
 if TYPE_CHECKING:
     from ..processing import Processor

@@ -232,7 +232,7 @@ def _from_mlx_lm(kind: str, state: Sequence[Any]) -> KVCache:
 def _oldest_first(array: mx.array, offset: int, next_slot: int) -> mx.array:
     """mlx-lm's ring, whose oldest token is at `next_slot` once it has wrapped → its tokens in order.
 
-    After a long prompt mlx-lm's holds up to a chunk more than the window, in order.
+    After a long prompt mlx-lm's holds up to one piece more than the window, in order.
     """
     length = array.shape[2]
     if next_slot == length:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-
-from .held_back import partial_suffix
+from collections.abc import Iterable, Mapping, Sequence
 
 
 class StopStrings:
@@ -43,3 +41,13 @@ class StopStrings:
         """What was held back, when nothing more can complete it."""
         held, self._held = self._held, ""
         return held
+
+
+def partial_suffix(text: str, wanted: Sequence[str]) -> int:
+    """Length of the longest end of `text` that begins one of `wanted` without completing it; 0 if there is none."""
+    longest = max((len(string) for string in wanted), default=0) - 1
+    for length in range(min(longest, len(text)), 0, -1):
+        tail = text[-length:]
+        if any(len(string) > length and string.startswith(tail) for string in wanted):
+            return length
+    return 0

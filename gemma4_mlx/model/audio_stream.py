@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from ..device_errors import device_errors
 from ..log_mel import HOP, LEAD, MEL_BINS, SAMPLE_RATE, FloatArray, log_mel_frames
-from .audio import AudioTower, ConformerState, SubSampleLayer, SubSampling
+from .audio_encoder import AudioTower, ConformerState, SubSampleLayer, SubSampling
 from .conformer_step import ConformerStep
 from .turns import Turns
 

@@ -11,7 +11,7 @@ from functools import partial
 
 import mlx.core as mx
 
-from .audio import AudioTower, ConformerState, LayerState
+from .audio_encoder import AudioTower, ConformerState, LayerState
 from .traced import Traced
 
 # A graph is kept for each number of tokens. More at once are rare, and have arithmetic enough.

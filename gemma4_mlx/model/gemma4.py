@@ -14,7 +14,7 @@ from ..config import AudioConfig, Config
 from ..config_unified import UnifiedVisionConfig
 from ..device_errors import device_errors
 from ..errors import InputError
-from .audio import AudioTower
+from .audio_encoder import AudioTower
 from .audio_stream import AudioStream, ConformerStream
 from .cache import Caches
 from .conformer_step import ConformerStep

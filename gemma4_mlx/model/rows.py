@@ -15,12 +15,12 @@ from .sliding_cache import SlidingCache
 class Rows:
     """Sequences of any lengths in one cache, for `Gemma4.step_ahead`.
 
-    All rows end where the longest does, and before row r stand `padding[r]` slots that nobody may look at. Keys keep
-    the rotation of their own positions: the next token of row r stands at position `cache.offset - padding[r]`. Nothing
-    but the step heeds the padding.
+    All rows end where the longest does, and row r begins with `padding[r]` slots that no query may see. Keys keep
+    the rotation of their own positions: the next token of row r stands at position `cache.offset - padding[r]`. Only
+    the compiled step heeds the padding.
 
-    When rows come or go the cache is written anew, as long as its longest row: it does not grow with the time that a
-    batch lives.
+    When rows come or go, the cache is written anew, and is then as long as its longest row. So it does not grow with
+    the age of a batch.
 
     Attributes:
         cache: of all rows; empty while there are none.
@@ -81,12 +81,12 @@ class Rows:
     def _rebuild(
         self, layers: Sequence[Sequence[tuple[mx.array, ...]]], like: Sequence[KVCache], lengths: list[int]
     ) -> None:
-        """Replace the cache with one that holds these rows, aligned at their ends.
+        """Write the cache anew, for rows of `lengths` tokens.
 
         Args:
-            layers: for each layer the keys and values of some rows each, oldest first, that end where the rows end.
-            like: the same layers' caches.
-            lengths: tokens of each row.
+            layers: for each layer, keys and values in groups of rows, oldest first. The last token is at the end.
+            like: a cache of each layer, which tells its kind.
+            lengths: how many tokens each row holds.
         """
         end = max(lengths)
         cache = Caches()
@@ -101,6 +101,6 @@ class Rows:
 
 
 def _right_aligned(arrays: Sequence[mx.array]) -> mx.array:
-    """Of `[b, kv_heads, S, head_dim]` each → `[B, kv_heads, longest S, head_dim]`, zeros before the shorter ones."""
+    """Arrays `[b, kv_heads, S, head_dim]` → one `[B, kv_heads, longest S, head_dim]`, zeros before the shorter ones."""
     longest = max(array.shape[2] for array in arrays)
     return mx.concatenate([mx.pad(array, [(0, 0), (0, 0), (longest - array.shape[2], 0), (0, 0)]) for array in arrays])

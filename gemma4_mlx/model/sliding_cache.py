@@ -14,7 +14,7 @@ from .layer_cache import STEP, KVCache, slots_with_room
 class SlidingCache(KVCache):
     """A ring in which the token at position p lies in slot `p % window`.
 
-    It never holds more than `window` tokens; while a chunk of L tokens is in work attention reads `window - 1 + L`.
+    It never holds more than `window` tokens; while a piece of L tokens is read, attention sees `window - 1 + L`.
 
     Attributes:
         oldest: position of the oldest token it holds. It stays where it is when the ring goes back: what has been
@@ -57,7 +57,7 @@ class SlidingCache(KVCache):
         """Add `[B, kv_heads, L, head_dim]`; return the keys and values these L queries may need.
 
         One token: the whole ring, in no particular order (RoPE is in the keys already, order does not matter).
-        More: the `window - 1` tokens before the chunk and the chunk itself, oldest first.
+        More: the `window - 1` tokens before the piece and the piece itself, oldest first.
         """
         new: tuple[mx.array, ...] = (keys, values)
         if keys.shape[2] == 1:
@@ -79,11 +79,11 @@ class SlidingCache(KVCache):
         self.oldest = max(self.oldest, self.offset - self.window)
 
     def _past_length(self) -> int:
-        """How many tokens before the next chunk its queries can see."""
+        """How many tokens before the next piece its queries can see."""
         return min(self.offset, self.window - 1)
 
     def _past(self, ring: mx.array) -> list[mx.array]:
-        """The last `window - 1` tokens, oldest first, as one or two pieces of the ring."""
+        """The last `window - 1` tokens, oldest first, as one or two parts of the ring."""
         if self.offset < self.window:
             return [ring[..., : self.offset, :]]
         oldest = self.offset % self.window

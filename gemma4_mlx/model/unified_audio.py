@@ -1,6 +1,6 @@
 """The 12B's ears: 640 samples (40 ms) → one soft token, through a norm and one linear. No frame hears another.
 
-So sound that is still coming in has the tokens of the whole clip, to the bit.
+So sound that is still coming in gives bit for bit the tokens of the whole clip.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _TOGETHER = 16
 
 
 def project_frames(frames: mx.array, project: Callable[[mx.array], mx.array]) -> mx.array:
-    """Frames `[n, samples_per_token]` → soft tokens `[n, hidden]`; `project` is a row at a time."""
+    """Frames `[n, samples_per_token]` → soft tokens `[n, hidden]`; `project` works on each row by itself."""
     count = len(frames)
     batches = max(1, -(-count // _TOGETHER))
     filled = mx.pad(frames, [(0, batches * _TOGETHER - count), (0, 0)])

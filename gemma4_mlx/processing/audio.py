@@ -19,7 +19,7 @@ from .loudness import levelled
 from .resampling import Resampler
 from .soundtrack import Soundtrack, sound_tracks, stated_end
 from .sources import FORMS, FileSource, Pipe, reason, resolve_source, source_name
-from .timeline import Piece
+from .timeline import Block
 
 AudioSource = FileSource | tuple[npt.ArrayLike, float] | npt.NDArray[Any] | list[float]
 
@@ -29,7 +29,7 @@ CLIP_SAMPLES = CLIP_SECONDS * SAMPLE_RATE
 # A clip has no clock: of a hole that a recorder left in it (nobody spoke), a pause is kept.
 _LONGEST_PAUSE = 1.0
 _MIX_SECONDS = 0.05
-"""Samples given as an array are mixed down in pieces of this length, about as long as the frames of files."""
+"""Samples given as an array are mixed down in blocks of this length, about as long as the frames of files."""
 
 
 def load_audio(source: AudioSource, shortest: int = HOP + 1) -> FloatArray:
@@ -55,7 +55,7 @@ def load_audio(source: AudioSource, shortest: int = HOP + 1) -> FloatArray:
         track = Soundtrack(file, keeps_clock=False, longest_gap=_LONGEST_PAUSE)
     blocks: list[FloatArray] = []
     total = 0
-    for block in _resampled(_given(source, name) if track is None else track.pieces(), name):
+    for block in _resampled(_given(source, name) if track is None else track.blocks(), name):
         blocks.append(block)
         total += len(block)
         filled_up = 0 if track is None else round(track.filled_up * SAMPLE_RATE)
@@ -98,10 +98,10 @@ def stream_audio(
     name = source_name(source, "sound")
     if isinstance(source, FileSource):
         track = Soundtrack(resolve_source(source, "sound"), joints=joints)
-        pieces: Iterable[Piece] = track.pieces()
+        blocks: Iterable[Block] = track.blocks()
     else:
-        pieces = _given(source, name)
-    return _blocks(_resampled(pieces, name), round(block_seconds * SAMPLE_RATE))
+        blocks = _given(source, name)
+    return _blocks(_resampled(blocks, name), round(block_seconds * SAMPLE_RATE))
 
 
 def stream_pipe(
@@ -118,11 +118,11 @@ def stream_pipe(
     Raises:
         InputError: as for `stream_audio`.
     """
-    pieces = Soundtrack(Pipe(name, pipe)).pieces() if rate is None else _raw(pipe, checked_rate(rate, name))
-    return _blocks(_resampled(pieces, name), round(block_seconds * SAMPLE_RATE))
+    blocks = Soundtrack(Pipe(name, pipe)).blocks() if rate is None else _raw(pipe, checked_rate(rate, name))
+    return _blocks(_resampled(blocks, name), round(block_seconds * SAMPLE_RATE))
 
 
-def _raw(pipe: BinaryIO, rate: float) -> Iterator[Piece]:
+def _raw(pipe: BinaryIO, rate: float) -> Iterator[Block]:
     odd = b""
     # `read1`: what is there now, instead of waiting for a whole buffer.
     read = getattr(pipe, "read1", pipe.read)
@@ -143,8 +143,8 @@ def audio_duration(source: FileSource) -> float | None:
         return stated_end(container, sound_tracks(container, file.name)[0])
 
 
-def _given(source: Any, name: str) -> list[Piece]:
-    """Samples that are no file, as one mono piece with its rate."""
+def _given(source: Any, name: str) -> list[Block]:
+    """Samples that are no file, as one mono block with its rate."""
     if not isinstance(source, tuple):
         return [(_mono(source, SAMPLE_RATE, name), SAMPLE_RATE)]
     if len(source) != 2:
@@ -194,12 +194,12 @@ def checked_rate(rate: float, name: str) -> float:
     return float(rate)
 
 
-def _resampled(pieces: Iterable[Piece], name: str) -> Iterator[FloatArray]:
-    """Pieces at any rate → pieces at 16 kHz, filtered as one continuous stream."""
+def _resampled(blocks: Iterable[Block], name: str) -> Iterator[FloatArray]:
+    """Blocks at any rate → blocks at 16 kHz, filtered as one continuous stream."""
     current: float = SAMPLE_RATE
     resampler = Resampler(current)
     try:
-        for samples, rate in pieces:
+        for samples, rate in blocks:
             if not np.isfinite(samples).all():
                 raise InputError(f"{name} has NaN or infinite samples: check how it was made")
             if rate != current:  # a file may change its rate half way: each stretch is a stream of its own
@@ -212,14 +212,14 @@ def _resampled(pieces: Iterable[Piece], name: str) -> Iterator[FloatArray]:
     yield resampler.finish()
 
 
-def _blocks(pieces: Iterable[FloatArray], size: int) -> Iterator[FloatArray]:
-    """Pieces of any length → blocks of `size` samples and a shorter last one."""
+def _blocks(blocks: Iterable[FloatArray], size: int) -> Iterator[FloatArray]:
+    """Blocks of any length → blocks of `size` samples and a shorter last one."""
     waiting: list[FloatArray] = []
     held = 0
     try:
-        for piece in pieces:
-            waiting.append(piece)
-            held += len(piece)
+        for block in blocks:
+            waiting.append(block)
+            held += len(block)
             if held >= size:
                 joined = np.concatenate(waiting)
                 whole = held - held % size

@@ -1,4 +1,4 @@
-"""A picture, sound or video that is part of many prompts, as it is of every later turn of a conversation."""
+"""A picture, sound or video that is used in many prompts, such as every later turn of a conversation."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ T = TypeVar("T")
 
 
 class CachedSource:
-    """Wraps the source of a picture, sound or video in a message; it is read and prepared once, then remembered.
+    """Wraps the source of a picture, sound or video in a message; the source is read once.
 
-    What stands behind it must not change: a file is not opened a second time. Only the latest way of preparing it is
-    remembered, so another `image_tokens` takes the place of the one before. Any number of threads may use it.
+    The file must not change: it is not opened a second time. Only the latest result is kept, so another
+    `image_tokens` replaces the one before. Any number of threads may use it.
 
     Args:
-        source: what a message may have without this, see `Processor`.
+        source: a picture, sound or video in any form that `Processor` takes.
 
     Attributes:
-        source: what it was given.
+        source: the source it was given.
     """
 
     def __init__(self, source: Any) -> None:
@@ -29,7 +29,7 @@ class CachedSource:
         return f"CachedSource({getattr(self.source, 'name', None) or type(self.source).__name__})"
 
     def prepared(self, way: Hashable, prepare: Callable[[Any], T]) -> T:
-        """`prepare(source)`, or what that gave the last time, if `way` is the same."""
+        """The result of `prepare(source)`; the last one again, if `way` is the same as then."""
         remembered = self._prepared  # another thread may remember another way meanwhile
         if remembered is None or remembered[0] != way:
             self._prepared = remembered = (way, prepare(self.source))

@@ -21,7 +21,7 @@ _HALF_LIFE_SECONDS = 0.25
 
 
 class Downmix:
-    """Mixes one stream of sound down to mono, piece by piece, by what has been heard so far.
+    """Mixes one stream of sound down to mono, block by block, by what has been heard so far.
 
     Sound whose channels do not cancel comes out as the plain mean, to the bit.
     """
@@ -39,7 +39,7 @@ class Downmix:
         before, self._signs = self._signs, self._signs_after(samples, rate)
         if before is None and self._signs is None:
             return mean
-        # From one sign to another over the whole piece, so that no click is heard.
+        # From one sign to another over the whole block, so that no click is heard.
         plain = np.ones(channels, np.float32)
         begin, end = (plain if signs is None else signs for signs in (before, self._signs))
         if len(begin) != channels:  # the file went on with other channels

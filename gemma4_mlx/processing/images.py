@@ -51,7 +51,7 @@ def load_image(source: Any) -> Image:
         return _upright_rgb(_from_array(source), "the picture")
     try:
         source.load()
-    # A closed file: Pillow asserts, or asks what is no longer there.
+    # Where the file is closed, Pillow raises one of the first two.
     except (AssertionError, AttributeError, *_DECODER_ERRORS) as error:
         raise InputError(
             "the picture is closed or damaged: open it again, and load() it before its file is closed"
@@ -90,12 +90,11 @@ def patches(image: Image) -> ImagePatches:
 
 
 def token_grid(height: int, width: int, image_tokens: int, name: str = "the picture") -> tuple[int, int]:
-    """Rows and columns of soft tokens for a picture of `height` by `width` pixels: the largest grid that keeps its
-    proportions.
+    """Rows and columns of soft tokens for a picture: as many as the budget allows at its proportions.
 
     Both sides are scaled by the factor that would use the budget up, then rounded down to whole soft tokens of 48
-    pixels. The reference stretches a picture whose shorter side rounds to nothing; what the model would see then has
-    little to do with the picture, so here it is refused.
+    pixels. The reference stretches a picture whose shorter side rounds to 0. The model would then see something else
+    than the picture, so such a picture is refused here.
 
     Raises:
         InputError: the longer side is more than about `image_tokens` times the shorter.
@@ -130,7 +129,7 @@ def _decoded(file: Source) -> Image:
         try:
             image.load()
         except _DECODER_ERRORS as error:
-            # A JPEG that ends too early is shown by every viewer, grey where it has nothing.
+            # Every viewer shows a JPEG that ends too early, with grey for the missing part.
             if image.format not in _JPEGS or "truncated" not in str(error):
                 raise _damaged(file.name, error) from error
             is_cut_off = True
@@ -142,7 +141,7 @@ def _decoded(file: Source) -> Image:
                 raise _damaged(file.name, error) from error
         upright = _upright_rgb(image, file.name)
     if is_cut_off:
-        warnings.warn(f"{file.name} is cut off: what its end held is missing from the picture", MediaWarning, 2)
+        warnings.warn(f"{file.name} is cut off: the end of the picture is missing", MediaWarning, 2)
     return upright
 
 
@@ -228,7 +227,7 @@ def _upright_rgb(image: Image, name: str) -> Image:
         raise InputError(f"{name} has no pixels ({image.width}×{image.height}): give one that has")
     try:
         rgb = _rgb_in_strips(image)
-        # An orientation tag that cannot be read turns nothing: the picture itself is whole.
+        # If the orientation tag cannot be read the picture stays as it is: its pixels are whole.
         with contextlib.suppress(SyntaxError, ValueError, TypeError, LookupError, struct.error):
             rgb.getexif()[_ORIENTATION] = image.getexif().get(_ORIENTATION, 1)
             PIL.ImageOps.exif_transpose(rgb, in_place=True)
@@ -238,12 +237,12 @@ def _upright_rgb(image: Image, name: str) -> Image:
 
 
 _ORIENTATION = 0x0112
-# What is between one pixel as it is stored and as RGB takes up to 30 bytes, so it is never made of the whole picture.
+# Converting takes up to 30 bytes for a pixel. So a picture is converted in strips, never as a whole.
 _STRIP_PIXELS = 8 * MEGAPIXEL
 
 
 def _rgb_in_strips(image: Image) -> Image:
-    """All of a picture as RGB; a very large one is made smaller by a whole number."""
+    """A picture as RGB, converted strip by strip; a very large one is divided by a whole number in both directions."""
     import PIL.Image
 
     width, height = image.size
@@ -282,7 +281,7 @@ def _white(image: Image) -> float:
 
 
 def _eight_bits(image: Image, white: float) -> Image:
-    """16-bit, 32-bit and float greys: Pillow's own conversion clips at 255, which turns them white."""
+    """16-bit, 32-bit and float greys in 8 bits. Pillow's own conversion would clip them at 255, to white."""
     import PIL.Image
 
     grey = np.nan_to_num(np.asarray(image, dtype=np.float64)) * 255.0 / white

@@ -163,7 +163,7 @@ class Processor:
         )
 
     def check_length(self, tokens: int) -> None:
-        """Raise ContextLengthError if `tokens` tokens are more than the model's context."""
+        """Raise ContextLengthError if a prompt of `tokens` tokens is longer than the model's context."""
         limit = self.config.text.max_position_embeddings
         if tokens > limit:
             message = f"the prompt has {tokens:,} tokens, the model's context {limit:,}: shorten it"

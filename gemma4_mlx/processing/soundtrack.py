@@ -1,4 +1,4 @@
-"""The sound of a file → mono pieces on the file's own clock: which track speaks, from when on, and what was lost."""
+"""The sound of a file → mono blocks on the file's own clock: which track speaks, from when on, and what was lost."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from .containers import Damage, can_be_decoded, decoded, open_container, origin_
 from .downmix import Downmix
 from .limits import SOUND_TRACKS
 from .sources import Pipe, Source
-from .timeline import Piece, Timeline
+from .timeline import Block, Timeline
 
-# Of several tracks the first one is taken, as players do. There is one exception: it is silent from the beginning to
-# `_LOOK_AHEAD_SECONDS` (no frame reaches `_SILENT`, a root mean square where full scale is 1), and another track is
-# louder by the factor `_LOUDER`. Then that track is taken.
+# Of several tracks the first one is taken, as players do. But if it stays under `_SILENT` for `_LOOK_AHEAD_SECONDS`,
+# and another track is more than `_LOUDER` times as loud, the other one is taken. A level is the root of the mean square
+# of one frame, of full scale.
 _SILENT = 10 ** (-50 / 20)
 _LOUDER = 10 ** (30 / 20)
 _LOOK_AHEAD_SECONDS = 30.0
 
-# An encoder fills its last frame up and puts one or two before the first; not every container says so, and not every
-# version of PyAV listens.
+# An encoder fills its last frame up, and puts one or two frames before the first. Not every container says so, and not
+# every version of PyAV heeds it.
 _FILLED_UP_FRAMES = 3
 
-# What a file says that it holds and does not give at its end is lost. Containers are off by a frame or two, and some
-# guess their length from their size.
+# If a file states a longer duration than it gives, its end is lost. Small differences do not count: containers are off
+# by a frame or two, and some guess their length from their size.
 _LOST_END_SECONDS = 1.0
 _LOST_END_SHARE = 0.05
 
@@ -41,11 +41,11 @@ class Soundtrack:
         file: where it is.
         keeps_clock: begin at the file's beginning, with silence before a track that begins late. Otherwise with the
             first sound.
-        longest_gap: seconds of silence to put where the file has no sound, at most.
-        joints: gets the seconds, counted from the first piece, at which another recording begins.
+        longest_gap: most seconds of silence to put where the file has no sound.
+        joints: gets the seconds, counted from the first block, at which another recording begins.
 
     Attributes:
-        filled_up: seconds that the codec may have put before and behind what was encoded; known once all is decoded.
+        filled_up: seconds of sound that the codec may have added at both ends; known once all is decoded.
     """
 
     def __init__(
@@ -62,10 +62,10 @@ class Soundtrack:
         self._joints = joints
         self._taken = 0  # the number of the track that is listened to
 
-    def pieces(self) -> Iterator[Piece]:
-        """Mono pieces `[n]` with their rates, as the frames of the file come.
+    def blocks(self) -> Iterator[Block]:
+        """Mono blocks `[n]` with their rates, as the frames of the file come.
 
-        Says with `MediaWarning` what could not be decoded, and that another track than the first is taken.
+        Warns with `MediaWarning` of what could not be decoded, and if another track than the first is taken.
 
         Raises:
             InputError: no sound in it, or damaged so that nothing, or nothing more, can be decoded.
@@ -82,7 +82,7 @@ class Soundtrack:
             )
             end = 0.0
             for index, time, samples, rate in self._chosen([track.index for track in tracks], frames):
-                if not np.isfinite(samples).all():  # what some decoders make of a broken packet
+                if not np.isfinite(samples).all():  # some decoders turn a broken packet into these
                     place = None if time is None else time - origin
                     damage.lost(len(samples) / rate, place, ValueError("samples that are no numbers"))
                     samples = np.zeros_like(samples)
@@ -114,7 +114,7 @@ class Soundtrack:
         seconds = dict.fromkeys(indices, 0.0)
 
         def decide() -> bool:
-            """Take the one that speaks; whether there is one yet."""
+            """Take the track that is loud enough, and return whether there is one yet."""
             other = max(indices, key=lambda index: levels[index])
             if levels[first] >= _SILENT or levels[other] <= levels[first] * _LOUDER:
                 return levels[first] >= _SILENT
@@ -151,7 +151,7 @@ class _Mixer:
         self._downmix = Downmix()
 
     def mono(self, frame: Any) -> tuple[float | None, FloatArray, float]:
-        """When it is heard, in seconds, its samples `[n]` and their rate."""
+        """A frame's time in seconds, its samples `[n]` and their rate."""
         import av
 
         layout = (frame.format.name, frame.layout.name, frame.sample_rate)
@@ -161,15 +161,15 @@ class _Mixer:
             # channels interleaved. (Not in planes: PyAV reads past the end of a frame of more than 8 planes.)
             self._to_float = av.AudioResampler(format="flt")
         time = None if frame.pts is None or frame.time_base is None else float(frame.pts * frame.time_base)
-        pieces = [
+        blocks = [
             self._downmix.mono(floats.to_ndarray().reshape(-1, floats.layout.nb_channels), frame.sample_rate)
             for floats in self._to_float.resample(frame)
         ]
-        return time, np.concatenate(pieces) if pieces else np.zeros(0, np.float32), frame.sample_rate
+        return time, np.concatenate(blocks) if blocks else np.zeros(0, np.float32), frame.sample_rate
 
     @staticmethod
     def lossless(stream: Any) -> bool:
-        """Its codec gives what was encoded, sample by sample, and nothing more."""
+        """Whether the codec returns exactly the samples that were encoded."""
         codec = stream.codec_context.codec
         return bool(codec.lossless)
 
@@ -189,7 +189,7 @@ def sound_tracks(container: Any, name: str) -> list[Any]:
 
 
 def stated_end(container: Any, track: Any) -> float | None:
-    """Where a file says that a track ends, in seconds of the file's own clock; None if it does not say."""
+    """The end of a track as the file states it, in seconds of the file's own clock; None if it states none."""
     if container.format.name == "aac":
         return None  # FFmpeg guesses by the size of the first packets
     begin = origin_of(container)

@@ -1,7 +1,7 @@
-"""Pieces of sound with their times → one sound that keeps to the clock: what is missing between them is silence.
+"""Blocks of sound with their times → one sound that keeps to the clock: what is missing between them is silence.
 
-A track may begin late, and recorders that save nothing while nobody speaks leave holes. Without silence in them, every
-time behind one would be too early.
+A track may begin late, and recorders that save nothing while nobody speaks leave holes. Without silence in a hole,
+every time after it would be too early.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ import numpy as np
 from ..log_mel import FloatArray
 from .limits import LONGEST_GAP_SECONDS
 
-Piece = tuple[FloatArray, float]
+Block = tuple[FloatArray, float]
 """Mono samples `[n]`, and their rate."""
 
-# Containers round their times, some to a whole packet. FFmpeg's resampler, too, leaves anything up to this as it is
+# Containers round their times, some to a whole packet. FFmpeg's resampler ignores differences up to this as well
 # (`aresample`, option `min_hard_comp`).
 _ROUNDING = 0.1
-# A time that goes back further than this begins anew, as in files that were joined.
+# If the time goes back by more than this, another recording begins, as in files that were joined.
 _OVERLAP = 1.0
-# Seconds of silence that are handed on at a time: a long silence then needs no memory.
-_SILENT_PIECE = 1.0
+# Seconds in a block of silence. Long silence is handed on in many blocks, so that it needs little memory.
+_SILENT_BLOCK = 1.0
 
 
 class Timeline:
-    """Puts the pieces of one sound in their places.
+    """Puts the blocks of one sound in their places.
 
-    A jump is believed when the piece after it goes on from there; a single wrong time moves nothing.
+    A jump in time counts only if the next block goes on from there. A single wrong time changes nothing.
 
     Args:
-        begin: the second that is the beginning; None: that of the first piece.
-        longest_gap: seconds of silence to put into a hole at most; a hole of more than six hours gets none.
-        joints: gets the seconds, counted like `now`, at which another recording begins: of files that were joined.
+        begin: the second at which the sound begins; None: the time of the first block.
+        longest_gap: most seconds of silence to put into a hole; a hole of more than six hours gets none.
+        joints: gets the seconds, counted like `now`, at which another recording begins, where files were joined.
 
     Attributes:
         now: seconds handed on so far.
@@ -45,17 +45,17 @@ class Timeline:
         self._shift = None if begin is None else -begin
         self._begin = begin or 0.0  # what the file's clock says at its beginning
         self._longest_gap = longest_gap
-        self._held: tuple[float, FloatArray, float] | None = None  # behind a jump that is not believed yet
+        self._held: tuple[float, FloatArray, float] | None = None  # after a jump that is not confirmed yet
         self.now = 0.0
         self._joints = [] if joints is None else joints
 
     def begin_anew(self, ago: float = 0.0) -> None:
-        """Another recording begins with the next piece, or began `ago` seconds before it."""
+        """Another recording begins `ago` seconds before the next block."""
         if self.now > ago:
             self._joints.append(self.now - ago)
 
-    def place(self, time: float | None, samples: FloatArray, rate: float) -> Iterator[Piece]:
-        """What there is to hand on when a piece comes that is stamped `time` (None: it has no time)."""
+    def place(self, time: float | None, samples: FloatArray, rate: float) -> Iterator[Block]:
+        """Take a block with its time (None: it has none), and yield the blocks that can be handed on."""
         if self._held is not None:
             held, self._held = self._held, None
             yield from self._jumped(*held) if self._goes_on_behind(held, time) else self._next(*held[1:])
@@ -71,14 +71,14 @@ class Timeline:
         else:
             self._held = time, samples, rate
 
-    def finish(self) -> Iterator[Piece]:
-        """What is still held back."""
+    def finish(self) -> Iterator[Block]:
+        """Yield the block that is still held back."""
         if self._held is not None:
             held, self._held = self._held, None
             yield from self._jumped(*held)
 
     def _goes_on_behind(self, held: tuple[float, FloatArray, float], time: float | None) -> bool:
-        """A piece stamped `time` bears out the jump before the held one."""
+        """Whether a block at `time` confirms the jump before the held one."""
         if time is None:
             return True
         assert self._shift is not None
@@ -88,7 +88,7 @@ class Timeline:
             return False
         return time > begin + seconds - _ROUNDING
 
-    def _jumped(self, time: float, samples: FloatArray, rate: float) -> Iterator[Piece]:
+    def _jumped(self, time: float, samples: FloatArray, rate: float) -> Iterator[Block]:
         assert self._shift is not None
         ahead = time + self._shift - self.now
         if ahead > LONGEST_GAP_SECONDS:
@@ -97,7 +97,7 @@ class Timeline:
             ahead = min(ahead, self._longest_gap)
             left = round(ahead * rate)
             while left > 0:
-                length = min(left, round(_SILENT_PIECE * rate))
+                length = min(left, round(_SILENT_BLOCK * rate))
                 left -= length
                 yield from self._next(np.zeros(length, np.float32), rate)
         if not -_OVERLAP <= time + self._shift - self.now <= _ROUNDING:
@@ -106,6 +106,6 @@ class Timeline:
             self._shift = self.now - time
         yield from self._next(samples, rate)
 
-    def _next(self, samples: FloatArray, rate: float) -> Iterator[Piece]:
+    def _next(self, samples: FloatArray, rate: float) -> Iterator[Block]:
         self.now += len(samples) / rate
         yield samples, rate

@@ -6,7 +6,7 @@ Files and live sound share it; where clips begin and end is decided elsewhere.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -50,10 +50,11 @@ class ClipTranscriber:
         language: what is spoken, by English name or ISO 639-1 code; None leaves it to the model.
         translate_to: translate every clip into this language as well.
         should_stop: asked before every token; once it says yes, no clip is answered any more.
+        words: names and terms that may be said; see `prompts.own_words`.
 
     Raises:
         InputError: a model that takes no sound.
-        ValueError: a language that is not one.
+        ValueError: a language that is not one, or words that cannot be used.
     """
 
     def __init__(
@@ -63,8 +64,9 @@ class ClipTranscriber:
         language: str | None,
         translate_to: str | None,
         should_stop: Callable[[], bool] = lambda: False,
+        words: Iterable[str] | None = None,
     ) -> None:
-        self._prompt = SpeechPrompt(model, processor, language, translate_to)
+        self._prompt = SpeechPrompt(model, processor, language, translate_to, words)
         self._decoder = Decoder(model, self._prompt.after, end_of_turn_ids(processor))
         self._tokenizer = processor.tokenizer
         self._translate_to = translate_to

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ..device_errors import device_errors
 from ..errors import InputError
-from ..generation.stopping import StopAsked
+from ..generation.should_stop import StopAsked
 from ..log_mel import SAMPLE_RATE, FloatArray
 from ..processing.audio import as_float, checked_rate
 from ..processing.resampling import Resampler
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 # With less speech than this there is nothing to write down yet.
 _SPEECH_FOR_A_PARTIAL = 0.3
-# By then the tail of a segment has been read: if it ends here, its final has been written already.
+# After this pause the tail of a segment has been read. If the segment ends here, its final has been written already.
 _PAUSE_FOR_A_PARTIAL = 0.4
-# More sound than this waiting, and a partial gives way to it.
+# If more seconds of sound than this are waiting, no partial is written.
 _BACKLOG = 0.3
 
 
@@ -80,12 +80,13 @@ class LiveTranscriber:
         max_utterance: seconds after which a segment is cut, at its quietest moment; 1 to 28.
         backlog: seconds of sound that wait to be fed. A partial under way gives way to them, and goes on later.
         voice: another detector than Silero: probability of speech in a float32 `[512]` window, asked in order.
-        should_stop: asked between pieces of sound and between tokens; once it says yes, nothing more is written down,
+        should_stop: asked between blocks of sound and between tokens; once it says yes, nothing more is written down,
             and `feed` and `finish` return what they have.
+        words: names and terms that may be said, as for `transcribe`.
 
     Raises:
         InputError: a model that takes no sound, or a rate that is no number of samples per second.
-        ValueError: a language that is not one, or a setting out of its range.
+        ValueError: a language that is not one, words that cannot be used, or a setting out of its range.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class LiveTranscriber:
         backlog: Callable[[], float] | None = None,
         voice: Voice | None = None,
         should_stop: Callable[[], bool] | None = None,
+        words: Iterable[str] | None = None,
     ) -> None:
         if partial_every is not None and not partial_every > 0:
             raise ValueError(f"partial_every is a number of seconds above 0, or None, not {partial_every}")
@@ -112,7 +114,7 @@ class LiveTranscriber:
         self._segmenter = Segmenter(cutting, voice)
         self._should_stop = StopAsked(should_stop)
         with device_errors():
-            self._transcriber = ClipTranscriber(model, processor, language, translate_to, self._should_stop)
+            self._transcriber = ClipTranscriber(model, processor, language, translate_to, self._should_stop, words)
         self._translate_to = translate_to
         self._partial_every = partial_every
         self._backlog = backlog
@@ -132,12 +134,12 @@ class LiveTranscriber:
 
     @property
     def seconds(self) -> float:
-        """Of sound fed so far."""
+        """How many seconds of sound have been fed so far."""
         return self._segmenter.seconds
 
     @property
     def speaking(self) -> bool:
-        """Somebody is speaking."""
+        """Whether somebody is speaking."""
         return self._segmenter.speaking
 
     def feed(self, samples: npt.ArrayLike) -> list[Event]:

@@ -5,6 +5,7 @@ When the speaker stops, all but the last few tokens have been read. What is said
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -51,15 +52,22 @@ class SpeechPrompt:
 
     Raises:
         InputError: a model that takes no sound.
-        ValueError: a language that is not one.
+        ValueError: a language that is not one, or words that cannot be used.
     """
 
-    def __init__(self, model: Gemma4, processor: Processor, language: str | None, translate_to: str | None) -> None:
+    def __init__(
+        self,
+        model: Gemma4,
+        processor: Processor,
+        language: str | None,
+        translate_to: str | None,
+        words: Iterable[str] | None = None,
+    ) -> None:
         if model.config.audio is None:
             raise InputError("this checkpoint does not hear: load e2b, e4b or 12b to transcribe speech")
         # Text before sound: the other way round the model answers what it hears instead of writing it down.
         content = [
-            {"type": "text", "text": speech_prompt(language, translate_to)},
+            {"type": "text", "text": speech_prompt(language, translate_to, words)},
             {"type": "audio", "audio": np.zeros(_FIVE, np.float32)},
         ]
         ids = np.array(processor([{"role": "user", "content": content}], thinking=False).input_ids)[0]
@@ -94,7 +102,7 @@ class _Mark:
 
 
 class ClipInProgress:
-    """One clip, read as it comes. The work per second of sound is constant, and so is what is left at the end."""
+    """One clip, read as it comes. The work per second of sound is constant, and so is the work left at its end."""
 
     def __init__(self, prompt: SpeechPrompt) -> None:
         self._model = prompt.model
@@ -109,7 +117,7 @@ class ClipInProgress:
 
     @property
     def seconds(self) -> float:
-        """Of sound known."""
+        """How many seconds of sound have been fed."""
         return self._known / SAMPLE_RATE
 
     def feed(self, samples: FloatArray) -> None:

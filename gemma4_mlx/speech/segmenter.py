@@ -1,6 +1,6 @@
-"""Where speech begins and ends: sound in, segments short enough for the model out, told while they are being spoken.
+"""Where speech begins and ends: sound in, segments short enough for the model out, while they are being spoken.
 
-Files and live sound are cut by the same segmenter. What they need different is a `Cutting`: how much is kept around
+Files and live sound are cut by the same segmenter. Where they differ is a `Cutting`: how much is kept around
 speech, how long a silence ends a segment, and where one that grows too long is cut. Everything is counted in the
 detector's windows of 32 ms; no model, no clock.
 """
@@ -127,7 +127,7 @@ class Cutting:
         if not 0.1 <= self.silence <= 10:
             raise ValueError(f"the silence that ends a segment is 0.1 to 10 seconds, not {self.silence}")
         if not 1 <= self.longest <= 28:
-            raise ValueError(f"the longest segment lasts 1 to 28 seconds, not {self.longest}")
+            raise ValueError(f"a segment may last 1 to 28 seconds (max_utterance), not {self.longest}")
 
 
 FILE = Cutting(silence=2.0, longest=28.0, pre_roll=0.4, choose_cut=best_pause)
@@ -152,7 +152,7 @@ class Sound:
 
 @dataclass(frozen=True)
 class Closed:
-    """The open segment ends at sample `end`, which may lie before what was handed on of it.
+    """The open segment ends at sample `end`, which may lie before the end of its `Sound`.
 
     `spoken` is False when it turned out to be a click: nothing in it is worth writing down.
     """
@@ -195,7 +195,7 @@ class Segmenter:
 
     @property
     def seconds(self) -> float:
-        """Of sound pushed so far."""
+        """How many seconds of sound have been pushed so far."""
         return (self._origin + self._activity.total) / SAMPLE_RATE
 
     @property
@@ -206,7 +206,7 @@ class Segmenter:
 
     @property
     def speaking(self) -> bool:
-        """A segment is open."""
+        """Whether a segment is open."""
         return self._start is not None
 
     @property
@@ -224,15 +224,15 @@ class Segmenter:
         return (self._activity.now - self._last_speech(self._start)) * WINDOW / SAMPLE_RATE
 
     def join(self, sample: int) -> None:
-        """Another recording begins at `sample`, behind those told before: no segment still open holds both."""
+        """Another recording begins at `sample`, after those named before. No segment holds sound of two recordings."""
         self._joints.append(round((sample - self._origin) / WINDOW))
 
     def push(self, samples: FloatArray) -> list[Step]:
-        """What follows from float32 `[n]` more samples."""
+        """Take float32 `[n]` more samples, and return the steps they lead to."""
         return self._hear(self._activity.split(samples))
 
     def finish(self) -> list[Step]:
-        """The end of the open segment, if there is one: the sound ends here, or nobody listens any longer.
+        """The sound ends here: end the open segment, if there is one.
 
         More may be pushed afterwards, and its times go on.
         """
@@ -287,7 +287,7 @@ class Segmenter:
         yield from self._hand_on()
 
     def _hand_on(self) -> Iterator[Step]:
-        """All that is known to belong to the open segment: up to the tail after the last speech."""
+        """Hand on the sound that is sure to belong to the open segment: up to the tail after the last speech."""
         assert self._start is not None
         end = min(self._activity.now, self._last_speech(self._start) + self._tail)
         if end > self._handed_on:
@@ -322,7 +322,7 @@ class Segmenter:
 
 @dataclass(frozen=True)
 class Clip:
-    """A whole segment.
+    """The sound of a whole segment, as the model is given it.
 
     Attributes:
         start: first sample, counted at 16 kHz from the beginning of the sound.
@@ -336,7 +336,7 @@ class Clip:
 
 
 class ClipCollector:
-    """A segmenter's steps → whole clips, for whoever has no use for one that is not finished."""
+    """Joins a segmenter's steps to clips, where only whole segments are wanted."""
 
     def __init__(self) -> None:
         self._start = 0

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..device_errors import device_errors
 from ..errors import InputError
-from ..generation.stopping import StopAsked
+from ..generation.should_stop import StopAsked
 from ..log_mel import SAMPLE_RATE, FloatArray, frame_count
 from ..processing.audio import AudioSource, audio_duration, stream_audio
 from ..processing.loudness import levelled
@@ -117,6 +117,7 @@ def transcribe(
     silence: float = FILE.silence,
     max_utterance: float = FILE.longest,
     should_stop: Callable[[], bool] | None = None,
+    words: Iterable[str] | None = None,
 ) -> Transcription:
     """Write down what is said in a recording of any length.
 
@@ -137,6 +138,8 @@ def transcribe(
         max_utterance: seconds after which a segment is cut, at a pause if there is one; 1 to 28.
         should_stop: asked between blocks of sound and between tokens; once it says yes, what has been transcribed so
             far is returned.
+        words: names and terms that may be said, as they are to be spelled; at most 100. They are put into the prompt,
+            so they are a hint: a model may miss one, or write one that nobody said.
 
     What could not be decoded is left out, and said with `MediaWarning`.
 
@@ -146,11 +149,11 @@ def transcribe(
         TranscriptionError: damage in the middle of the recording; what came before it is in its `partial`.
         OutOfMemoryError, DeviceError: memory ran out, or the GPU failed. `on_progress` has been given the segments
             until then, and `after` goes on from them.
-        ValueError: a language that is not one, or a setting out of its range.
+        ValueError: a language that is not one, words that cannot be used, or a setting out of its range.
     """
     segmenter = Segmenter(replace(FILE, threshold=threshold, silence=silence, longest=max_utterance))
     stop_asked = StopAsked(should_stop)
-    transcriber = ClipTranscriber(model, processor, language, translate_to, stop_asked)
+    transcriber = ClipTranscriber(model, processor, language, translate_to, stop_asked, words)
     recording = _Recording(source, begin=round(after[-1].end * SAMPLE_RATE) if after else 0)
     segments = _Segments(transcriber, recording, after, on_progress, stop_asked)
     clips = ClipCollector()
@@ -191,7 +194,7 @@ class _Recording:
     Attributes:
         begin: samples that are left out.
         heard: samples decoded so far, those left out included.
-        total: seconds it is to last, before it is listened to; None if it does not say.
+        total: its length in seconds as the file states it; None if it states none.
         damage: why it broke off half-way; None if it has not.
     """
 
@@ -232,7 +235,7 @@ class _Recording:
 
 
 def _seconds_stated(source: AudioSource) -> float | None:
-    """How long the sound is to be, before it is listened to."""
+    """How long the sound is, as its file states it."""
     if isinstance(source, FileSource):
         return audio_duration(source)
     samples, rate = source if isinstance(source, tuple) else (source, SAMPLE_RATE)
@@ -292,7 +295,7 @@ class _Segments:
                 self._keep(clip, answer)
 
     def tell_progress(self, samples: int) -> None:
-        """This many samples of the recording are cut into clips; what waits is not done."""
+        """Report what is done: `samples` of the recording are cut into clips, without the clips that wait."""
         if self._on_progress is not None:
             done = self._waiting[0].start if self._waiting else samples
             self._on_progress(self._seconds(done), self._recording.total, None)
@@ -305,7 +308,7 @@ class _Segments:
             self._on_progress(end, self._recording.total, segment)
 
     def _seconds(self, sample: int) -> float:
-        """Of the whole recording."""
+        """A sample's time in the whole recording."""
         return (self._recording.begin + sample) / SAMPLE_RATE
 
 
