@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import mlx.core as mx
+import mlx.nn as nn
 
 import gemma4_mlx as g4
 from gemma4_mlx.model.cache import Caches
 from gemma4_mlx.model.full_cache import FullCache
 from gemma4_mlx.model.step import Pending
+from gemma4_mlx.model.turns import Turns
 
 
 class ScriptedModel:
@@ -21,6 +23,9 @@ class ScriptedModel:
 
     def __init__(self, processor: g4.Processor, config, *texts: str) -> None:
         self.config = config
+        self.turns = Turns()
+        self.language_model = nn.Module()  # for what its weights take: nothing
+        self.language_model.norm = nn.RMSNorm(1)
         self.context_length = config.text.max_position_embeddings
         self._scripts = [processor.tokenizer.encode(text + "<turn|>") for text in texts]
         self._has_written = False
@@ -28,7 +33,7 @@ class ScriptedModel:
     def make_cache(self, kv_bits: int | None = None) -> Caches:
         return Caches.of([FullCache()])
 
-    def __call__(self, inputs, cache, last_only=False):
+    def __call__(self, inputs, cache, last_only=False, per_layer_rows=None):
         length = (inputs if isinstance(inputs, mx.array) else inputs.input_ids).shape[1]
         cache[0].update_and_fetch(*[mx.zeros((1, 1, length, 1))] * 2)
         if last_only:
@@ -38,6 +43,12 @@ class ScriptedModel:
         self._has_written = not last_only
         token = next(self._left, 0)
         return (mx.arange(self.config.text.vocab_size) == token).astype(mx.float32)[None, None]
+
+    def encode_images(self, inputs):
+        return [mx.zeros((1, 1)) for _ in inputs.images]
+
+    def per_layer_rows(self, inputs):
+        return None
 
     def step_ahead(self, ids, cache, padding=None):
         return Pending(self(ids, cache))
