@@ -30,7 +30,14 @@ from gemma4_mlx.app.terminal import note
 import gemma4_mlx as g4
 from command_line import checkpoint, picture, run, start
 from device_faults import Device, watched
-from gemma4_mlx.errors import CheckpointError, ContextLengthError, Gemma4Error, InputError, OutOfMemoryError
+from gemma4_mlx.errors import (
+    CheckpointError,
+    ContextLengthError,
+    DeviceError,
+    Gemma4Error,
+    InputError,
+    OutOfMemoryError,
+)
 from gemma4_mlx.generation.decode import Decode
 
 SPEECH = Path(__file__).parent / "tiny" / "speech.flac"
@@ -476,6 +483,24 @@ def test_an_error_of_the_gpu_ends_the_answer_and_not_the_chat(chat, store, monke
         assert len(chat.conversation.exchanges) == 1
         assert (chat.prefilled, len(chat.waiting)) == ("once more", 1), "all of it is in the line again"
     assert texts(on_disk(store, chat)) == texts(chat.conversation)
+    assert chat.model.thread.run(chat.model.cache).tokens == 0
+    monkeypatch.undo()
+    say(chat, "/clear")
+    say(chat, "hello")
+    assert chat.conversation.exchanges[-1].answer == undisturbed
+
+
+def test_an_error_of_mlx_that_nobody_knows_ends_the_answer_and_not_the_chat(chat, monkeypatch):
+    say(chat, "hello")
+    undisturbed = chat.conversation.exchanges[-1].answer
+
+    def failing(*_, **__):
+        raise RuntimeError("[matmul] Something that never was")
+
+    monkeypatch.setattr(Decode, "step", failing)
+    with pytest.raises(DeviceError, match=r"the computation failed: \[matmul\] Something that never was"):
+        say(chat, "once more")
+    assert len(chat.conversation.exchanges) == 1
     assert chat.model.thread.run(chat.model.cache).tokens == 0
     monkeypatch.undo()
     say(chat, "/clear")

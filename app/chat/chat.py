@@ -223,13 +223,19 @@ class Chat:
                 kept = "the answer before stays" if before else "your message was taken back"
                 note(f"stopped before the answer began; {kept}")
             return
-        except (Gemma4Error, ValueError) as error:
+        except (Gemma4Error, ValueError, RuntimeError) as raised:
             interrupts.never_thrown = True
+            error: Exception = raised
+            if isinstance(raised, RuntimeError):
+                if type(raised) is not RuntimeError:
+                    raise  # one of Python's own kinds is a mistake of ours; the plain one is MLX's word for anything
+                error = DeviceError(f"the computation failed: {one_line(raised)}")
+                self.model.thread.run(lambda: self.model.cache().clear())
             if answer.keep_what_there_is() or error is self.model.failure:
-                raise
+                raise error from error.__cause__
             self._take_back(exchange, before)
             if before:
-                raise
+                raise error from error.__cause__
             self.prefilled = exchange.text
             lost = ""
             if isinstance(error, DeviceError) and self.edits_lines:
