@@ -93,7 +93,7 @@ def test_the_older_form_of_the_session_is_understood():
     with opened() as socket:
         session = {
             "input_audio_format": "pcm16",
-            "input_audio_transcription": {"model": "whisper-1", "language": "en"},
+            "input_audio_transcription": {"model": "whisper-1", "language": "en", "keywords": ["MLX"]},
             "turn_detection": {"type": "server_vad", "silence_duration_ms": 500},
         }
         send(socket, "transcription_session.update", session=session)
@@ -127,6 +127,7 @@ def test_two_are_listened_to_at_once():
         '{"type": "input_audio_buffer.commit"}',
         '{"type": "session.update", "session": {"audio": {"input": {"format": {"type": "audio/pcmu"}}}}}',
         '{"type": "session.update", "session": {"instructions": "sing"}}',
+        '{"type": "session.update", "session": {"audio": {"input": {"transcription": {"keywords": [1]}}}}}',
         '{"type": "session.update", "session": {"turn_detection": {"type": "semantic_vad"}}}',
     ],
 )

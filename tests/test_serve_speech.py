@@ -64,6 +64,13 @@ def test_answers_go_on_while_a_recording_is_written_down(client, heard):
         assert {answer.result().choices[0].message.content for answer in answers} == {"Hello! Ask me about gemma4-mlx."}
 
 
+def test_own_words_go_into_the_prompt(client):
+    words = ["Grafana", "MLX"]
+    expected = g4.transcribe(*g4.load("demo"), RECORDINGS[1].path, language="en", words=words).text
+    given = settings(file=RECORDINGS[1].path, extra_body={"keywords": words})
+    assert client.audio.transcriptions.create(**given).text == expected
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
@@ -72,6 +79,7 @@ def test_answers_go_on_while_a_recording_is_written_down(client, heard):
         ({"response_format": "html"}, "response_format"),
         ({"timestamp_granularities": ["word"]}, "timestamp_granularities"),
         ({"extra_body": {"diarize": "yes"}}, "diarize"),
+        ({"extra_body": {"keywords": ["w" * 61]}}, "at most 60 characters"),
         ({"response_format": "srt", "stream": True}, "response_format"),
     ],
 )

@@ -18,7 +18,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from .engine import Engine
 from .fields import Fields, parse_object
-from .refusals import Refusal, json_text, refusal_of
+from .refusals import Refusal, check_speech, json_text, refusal_of
 
 if TYPE_CHECKING:
     from gemma4_mlx.speech import Event, LiveTranscriber
@@ -88,6 +88,7 @@ class _Session:
         self._id = f"sess_{secrets.token_hex(10)}"
         self._language: str | None = None
         self._translate_to: str | None = None
+        self._words: list[str] = []
         self._detects_turns = True
         self._threshold = 0.5
         self._silence_ms = _SILENCE_MS
@@ -181,6 +182,7 @@ class _Session:
                 rate=RATE,
                 threshold=self._threshold,
                 silence=self._silence_ms / 1000,
+                words=self._words,
                 backlog=lambda: len(self._waiting) / _BYTES_PER_SECOND,
                 should_stop=lambda: self._should_stop() or self.gone,
             )
@@ -279,11 +281,12 @@ class _Session:
             inner.end()
         elif form not in (None, "pcm16"):
             fields.refuse("input_audio_format", "must be pcm16")
-        language, translate_to = self._language, self._translate_to
+        language, translate_to, words = self._language, self._translate_to, self._words
         transcription = fields.inner("input_audio_transcription" if flat else "transcription")
         if transcription is not None:
             language = transcription.take("language", str) or None
             translate_to = transcription.take("translate_to", str) or None
+            words = transcription.take("keywords", list) or []
             transcription.ignore("model", "prompt")
             transcription.end()
         detects, threshold, silence_ms = self._detects_turns, self._threshold, self._silence_ms
@@ -299,20 +302,13 @@ class _Session:
         fields.ignore("input_audio_noise_reduction" if flat else "noise_reduction")
         fields.end()
         session.end()
-        self._check(language, translate_to)
-        settings = (language, translate_to, detects, threshold, silence_ms)
-        before = (self._language, self._translate_to, self._detects_turns, self._threshold, self._silence_ms)
-        if settings != before:
-            self._language, self._translate_to, self._detects_turns, self._threshold, self._silence_ms = settings
+        check_speech(language, translate_to, words, "session.audio.input.transcription")
+        settings = (language, translate_to, words, detects, threshold, silence_ms)
+        asked = (self._language, self._translate_to, self._words)
+        if settings != (*asked, self._detects_turns, self._threshold, self._silence_ms):
+            self._language, self._translate_to, self._words = language, translate_to, words
+            self._detects_turns, self._threshold, self._silence_ms = detects, threshold, silence_ms
             self._live = None
-
-    def _check(self, language: str | None, translate_to: str | None) -> None:
-        from gemma4_mlx.speech.prompts import speech_prompt
-
-        try:
-            speech_prompt(language, translate_to)
-        except ValueError as error:
-            raise Refusal(str(error), param="session.audio.input.transcription") from None
 
     def _described(self) -> dict[str, Any]:
         detection = {
@@ -320,7 +316,12 @@ class _Session:
             "threshold": self._threshold,
             "silence_duration_ms": self._silence_ms,
         }
-        transcription = {"model": self._model, "language": self._language, "translate_to": self._translate_to}
+        transcription = {
+            "model": self._model,
+            "language": self._language,
+            "translate_to": self._translate_to,
+            "keywords": self._words,
+        }
         return {
             "type": "transcription",
             "object": "realtime.transcription_session",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from starlette.responses import Response
@@ -82,6 +83,16 @@ def refusal_of(error: Exception) -> Refusal:
     if isinstance(error, Gemma4Error | ValueError):
         return Refusal(message)
     return Refusal("the computation failed: try again, or send less at a time", status=500, code="computation_failed")
+
+
+def check_speech(language: str | None, translate_to: str | None, words: Sequence[str], param: str) -> None:
+    """Raise Refusal for languages and own words that speech cannot be asked for with."""
+    from gemma4_mlx.speech.prompts import speech_prompt
+
+    try:
+        speech_prompt(language, translate_to, words)
+    except ValueError as error:
+        raise Refusal(str(error), param=param) from None
 
 
 def json_text(value: Any) -> str:

@@ -18,7 +18,7 @@ from starlette.types import Message
 from .chat import server_event
 from .engine import Engine, Job
 from .fields import Fields, check_size, too_large
-from .refusals import Refusal, json_response, refusal_of
+from .refusals import Refusal, check_speech, json_response, refusal_of
 
 if TYPE_CHECKING:
     from gemma4_mlx.speech import Segment, Transcription
@@ -35,6 +35,7 @@ class _Asked:
 
     language: str | None
     translate_to: str | None
+    words: tuple[str, ...]
     format: str
     stream: bool
 
@@ -87,9 +88,10 @@ class Transcriptions:
             raise Refusal("timestamp_granularities: only segment is supported", param="timestamp_granularities")
         if form.getlist("include[]") or form.getlist("include"):
             raise Refusal("include: is not supported here: leave it out", param="include")
+        words = [value for name in ("keywords[]", "keywords") for value in form.getlist(name) if isinstance(value, str)]
         known = {name: value for name, value in form.items() if isinstance(value, str) and value}
         fields = Fields(known)
-        fields.ignore("timestamp_granularities[]", "timestamp_granularities", *_IGNORED)
+        fields.ignore("timestamp_granularities[]", "timestamp_granularities", "keywords[]", "keywords", *_IGNORED)
         language = fields.take("language", str) if self._translate_to is None else None
         stream = fields.choice("stream", ("true", "false", "True", "False")) or "false"
         kind = fields.choice("response_format", _FORMATS) or "json"
@@ -97,7 +99,8 @@ class Transcriptions:
         streams = stream.lower() == "true"
         if streams and kind not in ("json", "text"):
             raise Refusal("response_format: a stream is json", param="response_format")
-        return _Asked(language, self._translate_to, kind, streams), file
+        check_speech(language, self._translate_to, words, "keywords")
+        return _Asked(language, self._translate_to, tuple(words), kind, streams), file
 
     def _work(
         self, folder: Path, name: str, asked: _Asked, news: asyncio.Queue[Segment | None]
@@ -121,6 +124,7 @@ class Transcriptions:
                     asked.language,
                     asked.translate_to,
                     progress,
+                    words=asked.words,
                     should_stop=should_stop,
                 )
             finally:
