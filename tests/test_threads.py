@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 
 import mlx.core as mx
 import numpy as np
@@ -104,6 +105,38 @@ def test_an_error_within_a_turn_ends_it():
     with pytest.raises(ValueError, match="mine"), turns:
         raise ValueError("mine")
     assert in_thread(lambda: turns.__enter__()) is None
+
+
+def test_a_turn_that_ctrl_c_has_left_taken_keeps_nobody_out():
+    turns = Turns()
+
+    def take():
+        turns.__enter__()
+        turns.__enter__()  # as if Ctrl-C had struck at the beginning of both ends of `with`
+
+    def use():
+        with turns, turns:
+            return float(mx.exp(mx.zeros(1)).item())
+
+    take()
+    assert in_thread(use) == 1
+    assert use() == 1
+    take()
+    assert use() == 1
+    assert in_thread(use) == 1
+
+
+def test_a_turn_is_over_when_the_function_that_took_it_says_so_and_not_before():
+    turns, order = Turns(), []
+    other = threading.Thread(target=lambda: (turns.__enter__(), order.append("other")))
+    with ExitStack() as stack:
+        stack.enter_context(turns)
+        other.start()
+        time.sleep(1.2)
+        with turns:
+            order.append("here")
+    other.join()
+    assert order == ["here", "other"]
 
 
 def test_a_stream_that_is_never_finished_keeps_nobody_out():
