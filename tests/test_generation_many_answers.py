@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 import gemma4_mlx as g4
+from gemma4_mlx.generation import loop
 from gemma4_mlx.generation.answers import Request
-from gemma4_mlx.generation.loop import PREFILL_TOKENS
 from gemma4_mlx.generation.many_answers import ManyAnswers
 
 QUESTIONS = ["How do I chat?", "What is MLX?", "Does my data leave this Mac?", "Who are you? " * 30]
@@ -65,12 +65,13 @@ def test_an_answer_that_is_not_wanted_any_more_leaves_within_a_step_whatever_it_
     assert writing.result().finish_reason == "stopped"
 
 
-def test_answers_go_on_while_a_long_prompt_is_read(demo):
+def test_answers_go_on_while_a_long_prompt_is_read(demo, monkeypatch):
+    monkeypatch.setattr(loop, "PREFILL_TOKENS", 128)
     many = ManyAnswers(*demo, at_once=2, cache_bytes=0)
     short = many.begin("How do I chat?", greedy(max_tokens=6))
     many.step()
-    long = many.begin("Hello! " * 1200, greedy(max_tokens=1))
-    assert long.prompt_tokens > 6 * PREFILL_TOKENS
+    long = many.begin("Hello! " * 400, greedy(max_tokens=1))
+    assert long.prompt_tokens > 6 * 128
     while not short.is_over:
         many.step()
     assert not long.is_over
