@@ -315,16 +315,14 @@ def test_of_a_conversation_the_tokens_held_already_count_as_read(model):
     assert cache.reused > 40
 
 
-def test_a_prompt_of_the_processor_ends_with_the_turn_unless_told_otherwise():
+def test_what_the_processor_returns_knows_what_ends_the_turn():
     model, processor = g4.load("demo")
     inputs = processor("Hello!")
-    answer = list(generate_tokens(model, inputs, max_tokens=60))
-    assert answer[-1] in processor.end_of_turn_ids
-    assert not processor.end_of_turn_ids & {*answer[:-1]}
+    assert inputs.stop_ids == processor.end_of_turn_ids
+    answer = list(generate_tokens(model, inputs, max_tokens=60, stop_ids=inputs.stop_ids))
+    assert answer[-1] in inputs.stop_ids
+    assert not inputs.stop_ids & {*answer[:-1]}
     assert len(answer) < 60
-    assert list(generate_tokens(model, inputs, max_tokens=60, stop_ids=processor.end_of_turn_ids)) == answer
     assert list(generate_tokens(model, inputs, max_tokens=60, stop_ids=answer[:1])) == answer[:1]
-    for endless in ({"stop_ids": ()}, {"ids": inputs.input_ids}):
-        prompt = endless.pop("ids", inputs)
-        tokens = list(generate_tokens(model, prompt, max_tokens=60, **endless))
-        assert (len(tokens), tokens[: len(answer)]) == (60, answer)
+    endless = list(generate_tokens(model, inputs, max_tokens=60))
+    assert (len(endless), endless[: len(answer)]) == (60, answer)

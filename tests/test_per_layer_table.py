@@ -10,14 +10,15 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from gemma4_mlx.checkpoint.headers import TensorHeader, read_header
+from gemma4_mlx.checkpoint.headers import read_header
 from gemma4_mlx.checkpoint.per_layer_table import PerLayerTable
+from gemma4_mlx.checkpoint.sources import StoredTensor
 
 
-def header(folder: Path) -> TensorHeader:
+def header(folder: Path) -> StoredTensor:
     path = folder / "table.safetensors"
     mx.save_safetensors(str(path), {"table": mx.arange(12, dtype=mx.float32).reshape(4, 3)})
-    return read_header(path)["table"]
+    return StoredTensor("table", read_header(path)["table"])
 
 
 def open_files() -> set[str]:
@@ -30,7 +31,7 @@ def test_a_table_whose_file_is_gone_is_an_error_and_leaves_nothing_to_close(
 ) -> None:
     gone, ignored = header(tmp_path), []
     monkeypatch.setattr(sys, "unraisablehook", ignored.append)
-    os.unlink(gone.file)
+    os.unlink(gone.header.file)
     with pytest.raises(FileNotFoundError):
         PerLayerTable(gone, None, None, None, mx.float32)
     assert ignored == []

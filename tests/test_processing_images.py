@@ -303,7 +303,7 @@ def test_a_jpeg_without_its_end_is_shown_with_a_note(options: dict[str, Any], tm
     path = tmp_path / "photo.jpg"
     for missing in (1, 2, 100):
         path.write_bytes(content[:-missing])
-        with pytest.warns(MediaWarning, match=r"photo\.jpg is cut off: what its end held is missing"):
+        with pytest.warns(MediaWarning, match=r"photo\.jpg is cut off: the end of the picture is missing"):
             shown = load_image(path)
         top = (0, 0, 640, 400)
         assert difference(shown.crop(top), picture.crop(top)) < 3

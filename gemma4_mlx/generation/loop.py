@@ -39,7 +39,7 @@ def generate_tokens(
     top_p: float | None = None,
     top_k: int | None = None,
     seed: int | None = None,
-    stop_ids: Collection[int] | None = None,
+    stop_ids: Collection[int] = (),
     cache: Sequence[KVCache] | ConversationCache | None = None,
     constraint: Constraint | None = None,
     should_stop: Callable[[], bool] | None = None,
@@ -71,8 +71,8 @@ def generate_tokens(
         top_p: share of probability to draw from; None: all of it.
         top_k: number of most likely tokens to draw from; None or 0: all.
         seed: makes drawing repeatable; None: different every time. MLX's global random state is left alone.
-        stop_ids: token ids that end the generation; () for none. None: those of the processor that made the prompt,
-            which end the model's turn; a prompt of plain ids has none.
+        stop_ids: token ids that end the generation; those that end the model's turn are the `stop_ids` of what the
+            processor returns.
         cache: from `model.make_cache()`; tokens it already holds come before the prompt. Or a `ConversationCache`: the
             prompt is then the whole conversation, and of it is read what the cache does not hold. None: a fresh one.
         constraint: says at every step which tokens may come; None: all.
@@ -122,8 +122,7 @@ def generate_tokens(
             on_prompt(held - past, length)
         return True
 
-    stop_ids = frozenset(inputs.stop_ids if stop_ids is None else stop_ids)
-    return _run(model, inputs, cache, before_piece, choose, min(max_tokens, room), stop_ids, asked)
+    return _run(model, inputs, cache, before_piece, choose, min(max_tokens, room), frozenset(stop_ids), asked)
 
 
 def check_max_tokens(max_tokens: object) -> None:
